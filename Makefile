@@ -1,0 +1,90 @@
+# What a command may be given, on the command line: make train SOURCE=photos OUT=runs/photos
+SOURCE =
+OUT = runs/$(notdir $(SOURCE:%/=%))
+CHECKPOINT = model/pretrained/torchlight-cifar10.safetensors
+ARGS =
+IMAGE = torchlight
+TORCH_INDEX_URL =
+
+VENV = .venv
+PYTHON = $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$python && break; done)
+PIP = $(VENV)/bin/pip --disable-pip-version-check --no-input
+apt_install = { test "$$(id -u)" = 0 && { apt-get update -qq; DEBIAN_FRONTEND=noninteractive \
+	apt-get install --yes -qq --no-install-recommends -o DPkg::Lock::Timeout=600 $(1); }; }
+
+# Stamps: newer than what they were made from, so that a second call installs nothing.
+RUNTIME = $(VENV)/.runtime
+DEV = $(VENV)/.dev
+BROWSER = $(VENV)/.browser
+
+.DEFAULT_GOAL = help
+.PHONY: source-given help serve test train evaluate check bench lock image clean
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+serve: $(RUNTIME)  ## start the service (settings: TORCHLIGHT_* in the environment)
+	$(VENV)/bin/torchlight serve $(ARGS)
+
+test: $(DEV) $(BROWSER)  ## run every test, in a real browser too (ARGS="-m 'not slow'" for the quick ones)
+	$(VENV)/bin/pytest $(ARGS)
+
+train: source-given $(RUNTIME)  ## train on a folder of images or a named data set: SOURCE=photos [OUT=runs/photos]
+	$(VENV)/bin/torchlight train "$(SOURCE)" --out "$(OUT)" $(ARGS)
+
+evaluate: source-given $(RUNTIME)  ## measure a checkpoint on images it has not seen: SOURCE=photos [CHECKPOINT=...]
+	$(VENV)/bin/torchlight evaluate "$(CHECKPOINT)" "$(SOURCE)" $(ARGS)
+
+check: $(DEV)  ## lint, formatting, types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(DEV)  ## list the benchmarks and run each
+	@ls benchmarks/*.py
+	@for file in benchmarks/[!_]*.py; do name=$$(basename $$file .py); \
+		echo "== $$name"; $(VENV)/bin/python -m benchmarks.$$name $(ARGS) || exit 1; done
+
+lock: $(VENV)/bin/uv  ## compile requirements*.txt from pyproject.toml (ARGS=--upgrade for newer versions)
+	$(COMPILE) --group build --output-file requirements.txt pyproject.toml
+	$(COMPILE) --group build --group dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+
+image:  ## build the container image (TORCH_INDEX_URL=... for a smaller one, see the Dockerfile)
+	docker build --build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL) --tag $(IMAGE) .
+
+clean:  ## remove what the other targets made, except what was trained
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+source-given:
+	@[ -n "$(SOURCE)" ] || { echo "Which images? For example: make $(MAKECMDGOALS) SOURCE=photos" >&2; exit 1; }
+
+# Universal: one file for every platform and Python. No index address, so that each machine uses its own.
+COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock" $(ARGS)
+
+# Not a prerequisite of lock: requirements that no longer install must not be in the way of compiling new ones.
+$(VENV)/bin/uv:
+	$(MAKE) $(DEV)
+
+# Debian has ensurepip, which venv needs, in a package of its own.
+$(VENV)/bin/pip:
+	@[ -n "$(PYTHON)" ] || { echo "No Python 3.11 or newer on PATH; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(call apt_install,python3-venv) || true
+	$(PYTHON) -m venv $(VENV)
+
+$(RUNTIME): requirements.txt pyproject.toml | $(VENV)/bin/pip
+	$(PIP) install --require-hashes -r requirements.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): requirements-dev.txt $(RUNTIME)
+	$(PIP) install --quiet --require-hashes -r requirements-dev.txt
+	@touch $@
+
+# The system's browser where there is one: Playwright's own needs libraries that only root can install.
+$(BROWSER): $(DEV)
+	command -v chromium || command -v chromium-browser || command -v google-chrome || \
+		$(call apt_install,chromium) || $(VENV)/bin/playwright install chromium
+	@touch $@

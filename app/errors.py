@@ -1,0 +1,122 @@
+"""THE table: error class -> status and code; and the problem+json body of every answer that is not a success.
+
+The table is looked up along the class order, so that a new subclass is never a 500 by accident. An error that is not
+in it is ours, not the client's: the catch-all in :mod:`app.observability` answers it.
+"""
+
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from app.batcher import DeadlineExceeded, Overloaded
+from app.schemas import Problem
+from app.service import NotReady
+from app.uploads import BodyTooLarge, MalformedForm, UnsupportedMediaType, WrongField
+from model.errors import (
+    ChannelOutOfRange,
+    ImageError,
+    ImageTooLarge,
+    TorchlightError,
+    UnknownImageFormat,
+    UnknownLayer,
+    UnreadableImage,
+    ViewError,
+    ViewNotApplicable,
+)
+
+TABLE: dict[type[TorchlightError], tuple[int, str]] = {
+    BodyTooLarge: (413, "body_too_large"),
+    MalformedForm: (400, "malformed_form"),
+    UnsupportedMediaType: (415, "unsupported_media_type"),
+    WrongField: (422, "wrong_field"),
+    ImageError: (422, "invalid_image"),
+    ImageTooLarge: (413, "image_too_large"),
+    UnknownImageFormat: (415, "unknown_image_format"),
+    UnreadableImage: (422, "unreadable_image"),
+    ViewError: (422, "invalid_view"),
+    ChannelOutOfRange: (422, "channel_out_of_range"),
+    UnknownLayer: (404, "unknown_layer"),
+    ViewNotApplicable: (422, "view_not_applicable"),
+    DeadlineExceeded: (504, "deadline_exceeded"),
+    NotReady: (503, "not_ready"),
+    Overloaded: (503, "overloaded"),
+}
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 1  # long enough for a queue to empty, short enough not to be felt
+
+
+def find(error: BaseException) -> tuple[int, str] | None:
+    """Return the status and code of the error's nearest class in the table; None if it has none."""
+    return next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), None)
+
+
+def describe(request: Request, status: int, code: str, detail: str) -> Problem:
+    """Return the body; the request's log line will carry its code."""
+    request.state.code = code
+    return Problem(
+        type="about:blank",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        instance=quote(request.scope["path"]),
+        code=code,
+        request_id=request.state.request_id,
+    )
+
+
+def respond(
+    request: Request, status: int, code: str, detail: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """Return the answer whose body is that problem."""
+    headers = {"Retry-After": str(RETRY_AFTER_S)} | (headers or {}) if status == 503 else headers
+    body = describe(request, status, code, detail).model_dump()
+    return JSONResponse(body, status, headers, MEDIA_TYPE)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI responses of a route that may answer with a problem."""
+    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }
+
+
+def install(app: FastAPI) -> None:
+    """Make every refusal a problem: ours, the framework's, and those of its validation."""
+    app.add_exception_handler(TorchlightError, _on_our_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_parameter)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+async def _on_our_error(request: Request, error: Exception) -> JSONResponse:
+    found = find(error)
+    if found is None:
+        raise error
+    return respond(request, *found, str(error))
+
+
+async def _on_invalid_parameter(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    details = [
+        f"{one['loc'][0]} parameter `{one['loc'][-1]}` is {one['input']!r}: {one['msg']}" for one in error.errors()
+    ]
+    return respond(request, 422, "invalid_parameter", "; ".join(details))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    """Say more than the framework does about a path or method that does not exist."""
+    assert isinstance(error, HTTPException)
+    path, headers = request.scope["path"], dict(error.headers or {})
+    code = HTTPStatus(error.status_code).name.lower()
+    details = {
+        404: f"nothing is at {path}; /docs lists what there is",
+        405: f"{path} does not answer {request.method}; it answers {headers.get('Allow', 'other methods')}",
+    }
+    return respond(request, error.status_code, code, details.get(error.status_code, error.detail), headers)

@@ -1,0 +1,45 @@
+"""What the served model says of itself."""
+
+import platform
+from importlib.metadata import version
+
+from fastapi import APIRouter
+
+from app.dependencies import RunningService
+from app.schemas import ModelResponse, ModelSummary, Preprocessing, Versions
+from app.service import Service
+from model.network import count_parameters
+
+router = APIRouter(prefix="/v1", tags=["model"])
+
+
+@router.get("/model")
+async def model(service: RunningService) -> ModelResponse:
+    """Describe the served model: classes, preprocessing, size, how it was trained and how well it did."""
+    classifier = service.classifier
+    header = classifier.checkpoint.header
+    spec = classifier.spec
+    return ModelResponse(
+        **dict(summary(service)),
+        classes=list(classifier.class_names),
+        preprocessing=Preprocessing(size=spec.size, mean=spec.mean, std=spec.std, resize=spec.resize),
+        parameters=count_parameters(classifier.network),
+        multiply_adds=service.multiply_adds,
+        metrics=dict(header.metrics),
+        training={name: value for name, value in header.training.items() if name != "command"},  # it holds paths
+        device=str(classifier.device),
+        versions=Versions(training=dict(header.versions), serving=_versions()),
+    )
+
+
+def summary(service: Service) -> ModelSummary:
+    """Return what each answer says of the model."""
+    checkpoint = service.classifier.checkpoint
+    return ModelSummary(
+        name=checkpoint.path.stem, digest=checkpoint.digest, architecture=checkpoint.header.network.architecture
+    )
+
+
+def _versions() -> dict[str, str]:
+    libraries = {name: version(name) for name in ("torchlight", "torch", "pillow", "fastapi")}
+    return {"python": platform.python_version(), **libraries}

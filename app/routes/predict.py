@@ -1,0 +1,81 @@
+"""Images in, labels out."""
+
+from fastapi import APIRouter, Request, Response
+from torch import Tensor
+
+from app.dependencies import RunningService, TopK
+from app.disconnect import while_connected
+from app.errors import describe, documented, find
+from app.routes.model import summary
+from app.schemas import (
+    BatchPrediction,
+    BatchProblem,
+    BatchResponse,
+    ImageSummary,
+    PredictionBody,
+    PredictResponse,
+    Timing,
+)
+from app.service import Classified, PreparedImage, Service
+from app.uploads import Upload, image_body, read_image, read_images
+
+router = APIRouter(prefix="/v1", tags=["prediction"], responses=documented(400, 413, 415, 422, 503, 504))
+
+
+@router.post("/predict", openapi_extra=image_body("file"))
+async def predict(request: Request, response: Response, service: RunningService, top_k: TopK = None) -> PredictResponse:
+    """Classify one image: JPEG, PNG, WebP, GIF, BMP or TIFF, as the form field `file` or as the whole body.
+
+    The largest centred square counts; what is cut off is not seen. The header Server-Timing holds `timing_ms` too.
+    """
+    content = await read_image(request, service.settings)
+    classified = await while_connected(request, service.classify(content))
+    timing = _timing(classified)
+    response.headers["Server-Timing"] = ", ".join(f"{stage};dur={ms}" for stage, ms in timing)
+    return PredictResponse(
+        predictions=_predictions(service, classified.answer.result, top_k),
+        model=summary(service),
+        image=_image(classified.image),
+        timing_ms=timing,
+    )
+
+
+@router.post("/predict/batch", openapi_extra=image_body("files", many=True))
+async def predict_batch(request: Request, service: RunningService, top_k: TopK = None) -> BatchResponse:
+    """Classify many images, the form fields `files`: one result or one problem for each, in order.
+
+    Status 200 says that the request was understood; look at each result.
+    """
+    uploads = await read_images(request, service.settings)
+    outcomes = await while_connected(request, service.classify_all([upload.content for upload in uploads]))
+    results = [
+        _result(request, service, upload, outcome, top_k) for upload, outcome in zip(uploads, outcomes, strict=True)
+    ]
+    return BatchResponse(results=results, model=summary(service))
+
+
+def _result(
+    request: Request, service: Service, upload: Upload, outcome: Classified | BaseException, top_k: int | None
+) -> BatchPrediction | BatchProblem:
+    if isinstance(outcome, Classified):
+        predictions = _predictions(service, outcome.answer.result, top_k)
+        return BatchPrediction(filename=upload.filename, predictions=predictions, image=_image(outcome.image))
+    found = find(outcome)
+    if found is None:
+        raise outcome
+    return BatchProblem(filename=upload.filename, problem=describe(request, *found, str(outcome)))
+
+
+def _predictions(service: Service, probabilities: Tensor, top_k: int | None) -> list[PredictionBody]:
+    best = service.classifier.top_k(probabilities, top_k)
+    return [PredictionBody(label=one.label, index=one.index, probability=one.probability) for one in best]
+
+
+def _image(image: PreparedImage) -> ImageSummary:
+    return ImageSummary(id=image.id, width=image.width, height=image.height, format=image.format)
+
+
+def _timing(classified: Classified) -> Timing:
+    seconds = (classified.image.decode_s, classified.answer.queue_s, classified.answer.run_s)
+    decode, queue, inference = (round(1000 * value, 2) for value in seconds)
+    return Timing(decode=decode, queue=queue, inference=inference)

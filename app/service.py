@@ -1,0 +1,149 @@
+"""What one running service holds, and its path from bytes to probabilities. Knows nothing of HTTP."""
+
+import asyncio
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from app.batcher import Answer, Batcher
+from app.settings import Settings
+from app.workers import Workers
+from model import images
+from model.classifier import Classifier
+from model.errors import ImageError, TorchlightError
+from model.network import count_multiply_adds
+
+MAX_DECODERS = 4  # each may hold a whole picture: max_pixels x 4 bytes
+logger = logging.getLogger("torchlight")
+
+
+class NotReady(TorchlightError):
+    """The service cannot answer yet, or will not any more."""
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """An upload as network input, (3, S, S) uint8 RGB, with the facts about its file."""
+
+    tensor: Tensor
+    id: str
+    width: int
+    height: int
+    format: str
+    decode_s: float
+
+
+@dataclass(frozen=True)
+class Classified:
+    """An image and the answer to it: (K,) probabilities."""
+
+    image: PreparedImage
+    answer: Answer[Tensor]
+
+
+class Service:
+    """The classifier with its queue and its threads. Nothing runs before :meth:`start`."""
+
+    def __init__(self, settings: Settings, classifier: Classifier) -> None:
+        self.settings = settings
+        self.classifier = classifier
+        self.multiply_adds = count_multiply_adds(classifier.network, classifier.spec.size)  # while nothing else runs it
+        self.state: Literal["warming up", "ready", "broken", "stopping"] = "warming up"
+        threads, waiting = min(os.cpu_count() or 1, MAX_DECODERS), settings.queue_size
+        self._decoders = Workers("decode", threads=threads, queue_size=waiting)
+        self._viewers = Workers("view", threads=1, queue_size=waiting)  # one, so that views leave cores to answers
+        self._batcher = Batcher(self._run_batch, max_batch_size=settings.max_batch_size, queue_size=waiting)
+        self._warm_up_task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to answer; ready when a first batch has gone through the network."""
+        self._batcher.start()
+        self._warm_up_task = asyncio.create_task(self._warm_up())
+
+    async def stop(self) -> None:
+        """Answer what was accepted, then end the threads."""
+        self.drain()
+        await self._batcher.close()
+        self._decoders.close()
+        self._viewers.close()
+
+    def drain(self) -> None:
+        """Stop being ready, while requests are still answered."""
+        self.state = "stopping"
+
+    async def classify(self, content: bytes) -> Classified:
+        """Return the answer for one file.
+
+        Raises:
+            ImageError, Overloaded, DeadlineExceeded
+        """
+        deadline = self._deadline()
+        image = await self._decoders.run(deadline, partial(self._prepare, content, time.perf_counter()))
+        return Classified(image, await self._batcher.submit(image.tensor, deadline))
+
+    async def classify_all(self, contents: Sequence[bytes]) -> list[Classified | BaseException]:
+        """Return for each file its answer, or the error that :meth:`classify` would raise.
+
+        Raises:
+            Overloaded: there is no room for all of them.
+            DeadlineExceeded: not even their decoding ended in time.
+        """
+        deadline = self._deadline()
+        prepared = await self._decoders.run(deadline, partial(self._prepare_all, contents))
+        good = [one for one in prepared if isinstance(one, PreparedImage)]
+        answers = await self._batcher.submit_all([one.tensor for one in good], deadline)
+        outcomes = iter([_join(image, answer) for image, answer in zip(good, answers, strict=True)])
+        return [next(outcomes) if isinstance(one, PreparedImage) else one for one in prepared]
+
+    async def view(self, draw: Callable[[], bytes]) -> bytes:
+        """Return what ``draw`` returns, run in a thread apart from those that answer."""
+        return await self._viewers.run(self._deadline(), draw)
+
+    async def view_of(self, content: bytes, draw: Callable[[PreparedImage], bytes]) -> bytes:
+        """Return what ``draw`` makes of one file; raises what :meth:`classify` does."""
+        deadline = self._deadline()
+        image = await self._decoders.run(deadline, partial(self._prepare, content, time.perf_counter()))
+        return await self._viewers.run(deadline, partial(draw, image))
+
+    async def _warm_up(self) -> None:
+        size = self.classifier.spec.size
+        try:
+            await self._batcher.submit(torch.zeros(3, size, size, dtype=torch.uint8), deadline=None)
+        except Exception:
+            logger.exception("the network cannot run")
+            self.state = "broken"
+        else:
+            self.state = "ready" if self.state == "warming up" else self.state
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self.settings.deadline_s
+
+    def _prepare(self, content: bytes, started: float) -> PreparedImage:
+        tensor, decoded = images.prepare(content, self.classifier.spec.size, max_pixels=self.settings.max_pixels)
+        digest = "sha256:" + hashlib.sha256(content).hexdigest()
+        seconds = time.perf_counter() - started
+        return PreparedImage(tensor, digest, decoded.width, decoded.height, decoded.format, seconds)
+
+    def _prepare_all(self, contents: Sequence[bytes]) -> list[PreparedImage | ImageError]:
+        prepared: list[PreparedImage | ImageError] = []
+        for content in contents:
+            try:
+                prepared.append(self._prepare(content, time.perf_counter()))
+            except ImageError as error:
+                prepared.append(error)
+        return prepared
+
+    def _run_batch(self, tensors: list[Tensor]) -> list[Tensor]:
+        return list(self.classifier.probabilities(torch.stack(tensors)))
+
+
+def _join(image: PreparedImage, answer: Answer[Tensor] | BaseException) -> Classified | BaseException:
+    return answer if isinstance(answer, BaseException) else Classified(image, answer)

@@ -1,0 +1,148 @@
+"""Request -> image bytes, within limits. Knows nothing of what the bytes hold.
+
+The body is counted as it arrives, before any parser sees it: form parsers bound their fields, but not their files.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import Message
+
+from app.settings import Settings
+from model.errors import TorchlightError
+
+FORM = "multipart/form-data"
+RAW_TYPES = (
+    "image/jpeg",
+    "image/png",
+    "image/webp",
+    "image/gif",
+    "image/bmp",
+    "image/tiff",
+    "application/octet-stream",
+)
+MAX_FIELDS = 16  # fields that are not files; no route has any
+
+
+class UploadError(TorchlightError):
+    """A request's body does not hold what the route takes."""
+
+
+class BodyTooLarge(UploadError):
+    """The body has more bytes than the limit."""
+
+
+class UnsupportedMediaType(UploadError):
+    """The body is neither a form nor an image."""
+
+
+class MalformedForm(UploadError):
+    """The body is not the form that its content type announces."""
+
+
+class WrongField(UploadError):
+    """The form has no file where one is expected, or too many."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One file of a form, whole; the client chose the name."""
+
+    filename: str
+    content: bytes
+
+
+async def read_image(request: Request, settings: Settings) -> bytes:
+    """Return the one image in the request: the form field ``file``, or the whole body.
+
+    Raises:
+        UploadError: a subclass that says what to send instead.
+    """
+    media_type = _media_type(request)
+    if media_type == FORM:
+        uploads = await _read_files(request, settings, field="file")
+        if len(uploads) > 1:
+            raise WrongField(f"{len(uploads)} files came; send one, or all of them as `files` to /v1/predict/batch")
+        return uploads[0].content
+    if media_type.startswith("image/") or media_type in RAW_TYPES:
+        return await _limited(request, settings.max_body_bytes).body()
+    raise UnsupportedMediaType(
+        f"content type is {media_type!r}; send {FORM} with the image in the field `file`, "
+        "or the image itself as image/* or application/octet-stream"
+    )
+
+
+async def read_images(request: Request, settings: Settings) -> list[Upload]:
+    """Return the files in the form field ``files``, at least one, in order.
+
+    Raises:
+        UploadError: a subclass that says what to send instead.
+    """
+    media_type = _media_type(request)
+    if media_type != FORM:
+        raise UnsupportedMediaType(f"content type is {media_type!r}; send {FORM} with the images in the field `files`")
+    return await _read_files(request, settings, field="files")
+
+
+def image_body(field: str, *, many: bool = False) -> dict[str, Any]:
+    """Return the OpenAPI request body of a route that reads images, as its ``openapi_extra``."""
+    file: Mapping[str, Any] = {"type": "string", "format": "binary"}
+    files = {"type": "array", "items": file, "minItems": 1}
+    form = {"type": "object", "required": [field], "properties": {field: files if many else file}}
+    content = {FORM: {"schema": form}}
+    if not many:
+        content |= {media_type: {"schema": {**file}} for media_type in RAW_TYPES}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _limited(request: Request, max_body_bytes: int) -> Request:
+    """Return the request with a body that raises BodyTooLarge in place of the byte after the last allowed one."""
+    declared = request.headers.get("content-length", "0")
+    if len(declared) > 18 or int(declared) > max_body_bytes:
+        raise BodyTooLarge(f"body has {declared} bytes; the limit is {max_body_bytes}; send a smaller image")
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        message = await request.receive()
+        received += len(message.get("body", b""))
+        if received > max_body_bytes:
+            raise BodyTooLarge(f"body has over {max_body_bytes} bytes, the limit; send a smaller image")
+        return message
+
+    return Request(request.scope, receive)
+
+
+async def _read_files(request: Request, settings: Settings, *, field: str) -> list[Upload]:
+    """Return all files of the form, after making sure that there are some and that all are in ``field``."""
+    limits = f"at most {settings.max_files} files and {MAX_FIELDS} other fields"
+    form_request = _limited(request, settings.max_body_bytes)
+    try:
+        async with form_request.form(max_files=settings.max_files, max_fields=MAX_FIELDS) as form:
+            files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
+            if {name for name, _ in files} != {field}:
+                raise WrongField(_explain_fields(field, form.multi_items()))
+            return [Upload(printable(file.filename or ""), await file.read()) for _, file in files]
+    except (HTTPException, ValueError) as error:  # ValueError: a charset or boundary that Python cannot decode with
+        reason = error.detail if isinstance(error, HTTPException) else "invalid header"
+        raise MalformedForm(f"form cannot be read: {reason.rstrip('.')} ({limits})") from error
+
+
+def _explain_fields(field: str, items: list[tuple[str, UploadFile | str]]) -> str:
+    if any(name == field and isinstance(value, str) for name, value in items):
+        return f"field `{field}` holds text, not a file; with curl, write -F {field}=@photo.jpg"
+    came = ", ".join(f"`{printable(name)}`" for name in dict.fromkeys(name for name, _ in items)) or "none"
+    return f"put the image into the form field `{field}`; fields that came: {came}"
+
+
+def printable(text: str) -> str:
+    """Return ``text`` as valid Unicode: a form may name a charset that decodes to lone surrogates."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,82 @@
+"""A network with its labels, ready to answer. Knows nothing of files being uploaded, HTTP or batching."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from model.checkpoint import Checkpoint
+from model.graph import NetworkGraph
+from model.images import normalise
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One label with its probability in [0, 1]; ``index`` is its position in the class names."""
+
+    label: str
+    index: int
+    probability: float
+
+
+class Classifier:
+    """Images -> probabilities -> the k best labels.
+
+    Attributes:
+        network: in evaluation mode on ``device``; nothing in this package changes it after construction.
+        class_names: label of each output.
+        spec: what :func:`model.images.to_tensor` needs to prepare an image.
+        digest: identifies the checkpoint in every answer.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+        self.checkpoint = checkpoint
+        self.device = device
+        self.network = checkpoint.network.to(device).to(memory_format=torch.channels_last)
+        self.class_names = checkpoint.header.class_names
+        self.spec = checkpoint.header.image_spec
+        self.digest = checkpoint.digest
+
+    @cached_property
+    def graph(self) -> NetworkGraph:
+        """The network layer by layer, for the views; traced when the first of them asks."""
+        return NetworkGraph(self.network, self.spec.size)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Run the network.
+
+        Args:
+            images: (N, 3, S, S) uint8 RGB as :func:`model.images.to_tensor` makes them, on any device.
+
+        Returns:
+            (N, K) float32 on the CPU.
+        """
+        with torch.inference_mode():
+            batch = normalise(images.to(self.device, non_blocking=True), self.spec)
+            output: Tensor = self.network(batch.contiguous(memory_format=torch.channels_last))
+            return output.float().cpu()
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Return softmax of :meth:`logits`: (N, K) float32 on the CPU, each row summing to 1."""
+        return self.logits(images).softmax(dim=1)
+
+    def top_k(self, probabilities: Tensor, k: int | None = None) -> list[Prediction]:
+        """Return the ``k`` most probable labels of one image, most probable first; all of them without ``k``.
+
+        Args:
+            probabilities: (K,) one row of :meth:`probabilities`.
+            k: from 1 to K; larger values give all.
+        """
+        values, indices = probabilities.sort(descending=True, stable=True)
+        best = zip(indices[:k].tolist(), values[:k].tolist(), strict=True)
+        return [Prediction(self.class_names[index], index, value) for index, value in best]
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the torch device: ``auto`` takes CUDA, then MPS, then the CPU; any other name is taken as it is."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

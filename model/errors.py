@@ -1,0 +1,101 @@
+"""Everything that can be wrong with what a user hands us, as one tree.
+
+    TorchlightError
+    ├── ImageError                  the bytes of an upload
+    │   ├── UnknownImageFormat      not one of the formats we decode
+    │   ├── UnreadableImage         one of them, but broken, truncated or without a defined range
+    │   └── ImageTooLarge           more pixels than the limit
+    ├── CheckpointError             the file a network is loaded from
+    │   ├── CheckpointNotFound
+    │   ├── CheckpointTruncated     shorter than its own header says
+    │   ├── ForeignFile             some other kind of file (a pickle, an image, another tool's weights)
+    │   ├── UnsupportedVersion      written by a newer Torchlight
+    │   ├── InvalidHeader           a field is missing or does not hold what it should
+    │   └── WeightsMismatch         the tensors do not fit the architecture or the class names
+    ├── NetworkError                a network that cannot be built
+    │   └── UnknownArchitecture
+    ├── ViewError                   a view into the network that does not exist
+    │   ├── UnknownLayer
+    │   ├── ChannelOutOfRange
+    │   └── ViewNotApplicable       the layer has no such view (filters of a ReLU)
+    └── DataError                   a data set that cannot be trained on
+
+None of them knows a status code: ``app/errors.py`` holds that table, ``torchlight.py`` the exit code.
+A message names the thing, its value, the limit and the way out, and fits on one line.
+"""
+
+
+class TorchlightError(Exception):
+    """Root of the tree; its message is written for the user."""
+
+
+class ImageError(TorchlightError):
+    """The bytes of an upload cannot become an image."""
+
+
+class UnknownImageFormat(ImageError):
+    """The bytes are not in one of the formats we decode."""
+
+
+class UnreadableImage(ImageError):
+    """The format is known, but the content is broken, truncated or of undefined range."""
+
+
+class ImageTooLarge(ImageError):
+    """The image declares more pixels than the limit."""
+
+
+class CheckpointError(TorchlightError):
+    """A checkpoint cannot be loaded."""
+
+
+class CheckpointNotFound(CheckpointError):
+    """There is no file at that path."""
+
+
+class CheckpointTruncated(CheckpointError):
+    """The file is shorter than its own header says."""
+
+
+class ForeignFile(CheckpointError):
+    """The file is something other than a Torchlight checkpoint."""
+
+
+class UnsupportedVersion(CheckpointError):
+    """The file's format version is not one this program reads."""
+
+
+class InvalidHeader(CheckpointError):
+    """A header field is missing, or does not hold what it should."""
+
+
+class WeightsMismatch(CheckpointError):
+    """The tensors do not fit the architecture, or the head does not fit the class names."""
+
+
+class NetworkError(TorchlightError):
+    """A network cannot be built."""
+
+
+class UnknownArchitecture(NetworkError):
+    """No architecture has that name."""
+
+
+class ViewError(TorchlightError):
+    """A view into the network that does not exist."""
+
+
+class UnknownLayer(ViewError):
+    """The network has no layer of that name."""
+
+
+class ChannelOutOfRange(ViewError):
+    """The layer has fewer channels."""
+
+
+class ViewNotApplicable(ViewError):
+    """The layer exists, but has no such view."""
+
+
+class DataError(TorchlightError):
+    """A data set cannot be trained on or evaluated."""

@@ -1,0 +1,162 @@
+"""The network as the list of layers it runs, in order, each with a name: what every view is computed on.
+
+A view never touches the served modules. The graph holds a twin of the network: new modules over the very same tensors, in
+evaluation mode, in-place layers made out-of-place, so that a captured output stays what it was. Each run keeps its own
+values; nothing is stored between runs, so any number of threads may run one graph.
+"""
+
+import copy
+import operator
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torchvision.models.feature_extraction import NodePathTracer
+
+from model.errors import UnknownLayer
+
+INPUT = "input"
+OUT_OF_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul}  # what `x += y` is traced as
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One step of the forward pass.
+
+    Attributes:
+        name: dotted module path as PyTorch gives it, such as ``layer1.0.conv1``; a module that runs again gets ``_1``,
+            ``_2``, ...; a function gets the path of the module that calls it, such as ``layer1.0.add``.
+        type: class of the module, or name of the function: ``Conv2d``, ``ReLU``, ``add``, ``cat``.
+        module: the module, None for a function. Never to be changed.
+        inputs: names of the layers whose tensors it reads, in order; ``input`` is the normalised image.
+        in_shapes, out_shape: without the batch dimension: (C, H, W) for maps, (K,) for vectors.
+    """
+
+    name: str
+    type: str
+    module: nn.Module | None
+    inputs: tuple[str, ...]
+    in_shapes: tuple[tuple[int, ...], ...]
+    out_shape: tuple[int, ...]
+
+
+class NetworkGraph:
+    """The layers of a network for S x S images.
+
+    Attributes:
+        layers: by name, in the order they run; does not contain ``input``.
+        output: name of the layer that gives the logits.
+    """
+
+    def __init__(self, network: nn.Module, image_size: int) -> None:
+        """Trace ``network`` and run it once on zeros, on its own device."""
+        self._twin = _twin(network)
+        tracer = NodePathTracer()
+        graph = tracer.trace(self._twin)
+        _make_out_of_place(graph)
+        self._module = fx.GraphModule(self._twin, graph)
+        names = {node: name for node, name in tracer.node_to_qualname.items() if node.op != "placeholder"}
+        (image,) = (node for node in graph.nodes if node.op == "placeholder")
+        self._nodes = {INPUT: image} | {name: node for node, name in names.items()}
+        device = next(network.parameters()).device
+        with torch.inference_mode():
+            zeros = torch.zeros(1, 3, image_size, image_size, device=device)
+            values = _Run(self._module, self._nodes.values()).start(zeros, {})
+        self.layers = self._describe({node: value for node, value in values.items() if isinstance(value, Tensor)})
+        self.output = next(reversed(self.layers))
+
+    def find(self, name: str) -> Layer:
+        """Return the layer of that name.
+
+        Raises:
+            UnknownLayer: there is none; the message lists the names there are.
+        """
+        if name not in self.layers:
+            raise UnknownLayer(f"layer {name!r} does not exist; this network has {', '.join(self.layers)}")
+        return self.layers[name]
+
+    def run(
+        self, images: Tensor, keep: Collection[str], replace: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Run the network and return the outputs of some layers.
+
+        Gradients flow if the caller has them enabled and an input asks for them; parameters never do.
+
+        Args:
+            images: (N, 3, S, S) float32 normalised, on the network's device.
+            keep: names of layers, or ``input``.
+            replace: outputs to use in place of what a layer would give; with one of these requiring a gradient, the rest
+                of the network becomes a function of it.
+
+        Returns:
+            name -> (N, ...) output, not a copy.
+
+        Raises:
+            UnknownLayer: one of the names does not exist.
+        """
+        for name in (*keep, *(replace or {})):
+            if name != INPUT:
+                self.find(name)
+        replaced = {self._nodes[name]: value for name, value in (replace or {}).items()}
+        values = _Run(self._module, [self._nodes[name] for name in keep]).start(images, replaced)
+        return {name: values[self._nodes[name]] for name in keep}
+
+    def _describe(self, values: Mapping[fx.Node, Tensor]) -> dict[str, Layer]:
+        names = {node: name for name, node in self._nodes.items() if node in values}
+        layers = {}
+        for node, name in names.items():
+            if name == INPUT:
+                continue
+            inputs = [source for source in node.all_input_nodes if source in names]
+            module = self._twin.get_submodule(str(node.target)) if node.op == "call_module" else None
+            layers[name] = Layer(
+                name=name,
+                type=type(module).__name__ if module is not None else name.rsplit(".", 1)[-1].rstrip("_0123456789"),
+                module=module,
+                inputs=tuple(names[source] for source in inputs),
+                in_shapes=tuple(tuple(values[source].shape[1:]) for source in inputs),
+                out_shape=tuple(values[node].shape[1:]),
+            )
+        return layers
+
+
+class _Run(fx.Interpreter):
+    """One forward pass that keeps the values of some nodes and frees the others as soon as they are used up."""
+
+    def __init__(self, module: fx.GraphModule, keep: Collection[fx.Node]) -> None:
+        super().__init__(module)
+        self._keep = frozenset(keep)
+        self._replaced: Mapping[fx.Node, Tensor] = {}
+        self._kept: dict[fx.Node, Any] = {}
+
+    def start(self, images: Tensor, replaced: Mapping[fx.Node, Tensor]) -> dict[fx.Node, Any]:
+        self._replaced = replaced
+        self.run(images)
+        return self._kept
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = self._replaced[n] if n in self._replaced else super().run_node(n)
+        if n in self._keep:
+            self._kept[n] = value
+        return value
+
+
+def _make_out_of_place(graph: fx.Graph) -> None:
+    """Rewrite functions that overwrite their input, so that captured outputs stay as they were."""
+    for node in graph.nodes:
+        if node.op == "call_function":
+            node.target = OUT_OF_PLACE.get(node.target, node.target)
+        if node.kwargs.get("inplace"):
+            node.kwargs = {**node.kwargs, "inplace": False}
+
+
+def _twin(network: nn.Module) -> nn.Module:
+    """Return new modules over the same parameters and buffers, in evaluation mode, with nothing done in place."""
+    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    twin = copy.deepcopy(network, memo=shared).eval()
+    for module in twin.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False
+    return twin

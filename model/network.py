@@ -1,0 +1,203 @@
+"""The architectures. A network maps normalised images (N, 3, S, S) to logits (N, K); softmax is not part of it.
+
+Each of our own networks is one straight chain, so that a layer's dotted path reads like the guide's story:
+``conv1``, ``relu1``, ``pool1``, ..., ``fc``.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from model.errors import NetworkError, UnknownArchitecture
+
+# Mean and standard deviation that torchvision's published weights were trained with.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Which network to build; travels in the checkpoint.
+
+    Attributes:
+        architecture: ``torchlight``, ``guide``, ``lenet5`` or the name of a torchvision classification model.
+        num_classes: K, at least 2.
+    """
+
+    architecture: str
+    num_classes: int
+
+
+def build(config: NetworkConfig) -> nn.Module:
+    """Return the network with freshly initialised weights (from torch's global generator), in training mode.
+
+    Raises:
+        UnknownArchitecture: no network has that name.
+    """
+    if config.architecture in OWN_ARCHITECTURES:
+        return OWN_ARCHITECTURES[config.architecture](config.num_classes)
+    _require_torchvision(config.architecture)
+    extra = {"aux_logits": False} if config.architecture in ("googlenet", "inception_v3") else {}
+    if extra:
+        extra["init_weights"] = True
+    network: nn.Module = torchvision.models.get_model(
+        config.architecture, weights=None, num_classes=config.num_classes, **extra
+    )
+    return network
+
+
+def load_pretrained(network: nn.Module, architecture: str) -> None:
+    """Copy torchvision's published weights into ``network``, all but a head of another size.
+
+    Fetches the file over the network the first time, checks its hash, and reads it with torch's weights-only
+    reader, which runs no code from the file.
+
+    Raises:
+        UnknownArchitecture: torchvision has no model of that name.
+        NetworkError: it has no weights, or they cannot be fetched.
+    """
+    _require_torchvision(architecture)
+    weights = torchvision.models.get_model_weights(architecture).DEFAULT
+    try:
+        published = torch.hub.load_state_dict_from_url(weights.url, check_hash=True, weights_only=True)
+    except OSError as error:
+        raise NetworkError(
+            f"weights of {architecture} cannot be fetched ({error}); put the file into {torch.hub.get_dir()}"
+            "/checkpoints yourself, or train without --pretrained"
+        ) from error
+    own = network.state_dict()
+    fitting = {name: value for name, value in published.items() if name in own and own[name].shape == value.shape}
+    network.load_state_dict(fitting, strict=False)
+
+
+def default_image_size(architecture: str) -> int:
+    """Return the side S in pixels of the square input the network was designed for: 32 for our own."""
+    if architecture in OWN_ARCHITECTURES:
+        return 32
+    _require_torchvision(architecture)
+    size: int = torchvision.models.get_model_weights(architecture).DEFAULT.transforms().crop_size[0]
+    return size
+
+
+def architectures() -> list[str]:
+    """Return the names that :func:`build` takes: our own, then torchvision's."""
+    return [*OWN_ARCHITECTURES, *torchvision.models.list_models(module=torchvision.models)]
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Return how many numbers training may change."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_multiply_adds(network: nn.Module, image_size: int) -> int:
+    """Return the multiply-adds of convolutions and fully connected layers for one image.
+
+    Runs one forward pass in evaluation mode on zeros; the network's mode is restored.
+    """
+    counts: list[int] = []
+
+    def count(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        counts.append(output.numel() * layer.weight[0].numel())
+
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    was_training = network.training
+    device = next(network.parameters()).device
+    try:
+        network.eval()
+        with torch.inference_mode():
+            network(torch.zeros(1, 3, image_size, image_size, device=device))
+    finally:
+        network.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return sum(counts)
+
+
+def _torchlight(num_classes: int) -> nn.Module:
+    """Return the default network: 1.7 M parameters, 0.12 G multiply-adds on 32x32 images.
+
+    The first convolution is the guide's: 5x5x3 filters, stride 1, no padding, 28x28 activation maps. The last maps
+    keep 7x7 positions, so that evidence for a class can be located; their mean and one linear layer follow.
+    """
+    widths = {1: 64, 2: 128, 3: 128, 4: 256, 5: 256, 6: 256}
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    in_channels = 3
+    for index, out_channels in widths.items():
+        kernel_size, padding = (5, 0) if index == 1 else (3, 1)
+        convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=index == 1)
+        layers[f"conv{index}"] = convolution
+        layers[f"bn{index}"] = nn.BatchNorm2d(out_channels)
+        layers[f"relu{index}"] = nn.ReLU()
+        if index in (1, 3):
+            layers[f"pool{index}"] = nn.MaxPool2d(2)  # 28 -> 14 -> 7
+        if index > 1:  # start as a partial identity, so that depth costs nothing early in training
+            nn.init.dirac_(convolution.weight.data[:in_channels])
+        in_channels = out_channels
+    layers["global_pool"] = nn.AdaptiveAvgPool2d(1)
+    layers["flatten"] = nn.Flatten()
+    layers["fc"] = nn.Linear(in_channels, num_classes)
+    return nn.Sequential(layers)
+
+
+def _guide(num_classes: int) -> nn.Module:
+    """Return the beginner's guide's chain: conv ReLU conv ReLU pool ReLU conv ReLU pool, fully connected."""
+    return nn.Sequential(
+        OrderedDict[str, nn.Module](
+            conv1=nn.Conv2d(3, 32, kernel_size=5),  # 32 -> 28
+            relu1=nn.ReLU(),
+            conv2=nn.Conv2d(32, 32, kernel_size=5),  # 28 -> 24
+            relu2=nn.ReLU(),
+            pool1=nn.MaxPool2d(2),  # 24 -> 12
+            relu3=nn.ReLU(),
+            conv3=nn.Conv2d(32, 64, kernel_size=5),  # 12 -> 8
+            relu4=nn.ReLU(),
+            pool2=nn.MaxPool2d(2),  # 8 -> 4
+            flatten=nn.Flatten(),
+            fc=nn.Linear(64 * 4 * 4, num_classes),
+        )
+    )
+
+
+def _lenet5(num_classes: int) -> nn.Module:
+    """Return LeNet-5 for colour images, with plain average pooling and tanh.
+
+    Source: LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition, 1998. Its partial
+    connections between S2 and C3, trained pooling weights and radial-basis output are left out, as is usual today.
+    """
+    return nn.Sequential(
+        OrderedDict[str, nn.Module](
+            conv1=nn.Conv2d(3, 6, kernel_size=5),  # 32 -> 28
+            tanh1=nn.Tanh(),
+            pool1=nn.AvgPool2d(2),  # 28 -> 14
+            conv2=nn.Conv2d(6, 16, kernel_size=5),  # 14 -> 10
+            tanh2=nn.Tanh(),
+            pool2=nn.AvgPool2d(2),  # 10 -> 5
+            conv3=nn.Conv2d(16, 120, kernel_size=5),  # 5 -> 1
+            tanh3=nn.Tanh(),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(120, 84),
+            tanh4=nn.Tanh(),
+            fc2=nn.Linear(84, num_classes),
+        )
+    )
+
+
+OWN_ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
+    "torchlight": _torchlight,
+    "guide": _guide,
+    "lenet5": _lenet5,
+}
+
+
+def _require_torchvision(architecture: str) -> None:
+    if architecture not in torchvision.models.list_models(module=torchvision.models):
+        raise UnknownArchitecture(
+            f"architecture {architecture!r} is unknown; take {', '.join(OWN_ARCHITECTURES)} "
+            "or a torchvision classification model such as resnet18 or mobilenet_v3_small"
+        )

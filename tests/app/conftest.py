@@ -1,0 +1,120 @@
+"""A tiny checkpoint, pictures drawn in code, and real servers."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model import checkpoint
+from model.checkpoint import Header
+from model.images import ImageSpec
+from model.network import NetworkConfig, build
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running process; ``url`` is what its greeting says."""
+
+    process: subprocess.Popen[str]
+    greeting: str
+    url: str
+
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network with random weights for three classes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build(NetworkConfig("guide", 3))
+    header = Header(
+        network=NetworkConfig("guide", 3),
+        class_names=("cat", "dog", "owl"),
+        image_spec=ImageSpec(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+        metrics={"test": {"accuracy": 0.5}},
+        training={"epochs": 1, "command": "torchlight train /home/someone/photos"},
+        data={},
+        versions={"torch": "2.15.0"},
+    )
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
+    checkpoint.save(path, network, header)
+    return path
+
+
+def draw(seed: int, image_format: str = "PNG", size: tuple[int, int] = (48, 40)) -> bytes:
+    """Return a file of noise; other seeds give other pictures."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, image_format)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[..., bytes]:
+    return draw
+
+
+@pytest.fixture(scope="session")
+def photo() -> bytes:
+    return draw(seed=0)
+
+
+@pytest.fixture(scope="session")
+def start_server(tiny_checkpoint: Path) -> Iterator[StartServer]:
+    """Start ``torchlight serve`` on a free port, with settings by their names; stopped at the end."""
+    servers: list[Server] = []
+
+    def start(**settings: object) -> Server:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TORCHLIGHT_")}
+        environment |= {f"TORCHLIGHT_{name.upper()}": str(value) for name, value in settings.items()}
+        process = subprocess.Popen(
+            [sys.executable, "torchlight.py", "serve", "--checkpoint", str(tiny_checkpoint), "--port", "0"],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        greeting = process.stderr.readline()
+        found = re.search(r"(http://\S+)/docs", greeting)
+        assert found, greeting + process.stderr.read()
+        servers.append(Server(process, greeting, found[1]))
+        while httpx2.get(f"{found[1]}/readyz").status_code != 200:
+            assert process.poll() is None
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.process.terminate()
+        server.process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def server(start_server: StartServer) -> Server:
+    return start_server()
+
+
+@pytest.fixture(scope="session")
+def client(server: Server) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=server.url, timeout=60) as session:
+        yield session

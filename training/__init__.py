@@ -1,0 +1,1 @@
+"""Makes a checkpoint out of folders of photos. Knows nothing of HTTP."""
