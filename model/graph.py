@@ -1,8 +1,8 @@
 """The network as the list of layers it runs, in order, each with a name: what every view is computed on.
 
-A view never touches the served modules. The graph holds a twin of the network: new modules over the very same tensors, in
-evaluation mode, in-place layers made out-of-place, so that a captured output stays what it was. Each run keeps its own
-values; nothing is stored between runs, so any number of threads may run one graph.
+A view never touches the served modules. The graph holds a twin of the network: new modules over the very same tensors,
+in evaluation mode, in-place layers made out-of-place, so that a captured output stays what it was. Each run keeps its
+own values; nothing is stored between runs, so any number of threads may run one graph.
 """
 
 import copy
@@ -87,8 +87,8 @@ class NetworkGraph:
         Args:
             images: (N, 3, S, S) float32 normalised, on the network's device.
             keep: names of layers, or ``input``.
-            replace: outputs to use in place of what a layer would give; with one of these requiring a gradient, the rest
-                of the network becomes a function of it.
+            replace: outputs to use in place of what a layer would give; with one of these requiring a gradient, the
+                rest of the network becomes a function of it.
 
         Returns:
             name -> (N, ...) output, not a copy.
@@ -158,5 +158,5 @@ def _twin(network: nn.Module) -> nn.Module:
     twin = copy.deepcopy(network, memo=shared).eval()
     for module in twin.modules():
         if getattr(module, "inplace", False):
-            module.inplace = False
+            module.__dict__["inplace"] = False
     return twin
