@@ -18,7 +18,7 @@ from app.routes import docs, health, inspect, model, predict
 from app.service import Service
 from app.settings import Settings
 from model import checkpoint
-from model.classifier import Classifier
+from model.classifier import Classifier, choose_device
 from model.errors import CheckpointError, TorchlightError
 
 BACKLOG = 2048
@@ -103,7 +103,7 @@ def _load(settings: Settings) -> Classifier:
     except OSError as error:
         raise CheckpointError(f"checkpoint {settings.checkpoint} cannot be read ({error.strerror})") from error
     try:
-        return Classifier.on_best_device(loaded, settings.device)
+        return Classifier(loaded, choose_device(settings.device))
     except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
         reason = str(error).splitlines()[0]
         raise StartError(

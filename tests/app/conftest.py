@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,32 +82,24 @@ def photo() -> bytes:
 @pytest.fixture(scope="session")
 def start_server(tiny_checkpoint: Path) -> Iterator[StartServer]:
     """Start ``torchlight serve`` on a free port, with settings by their names; stopped at the end."""
-    servers: list[Server] = []
 
     def start(**settings: object) -> Server:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TORCHLIGHT_")}
         environment |= {f"TORCHLIGHT_{name.upper()}": str(value) for name, value in settings.items()}
-        process = subprocess.Popen(
-            [sys.executable, "torchlight.py", "serve", "--checkpoint", str(tiny_checkpoint), "--port", "0"],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        command = [sys.executable, "torchlight.py", "serve", "--checkpoint", str(tiny_checkpoint), "--port", "0"]
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        process = stack.enter_context(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes))
+        stack.callback(process.terminate)
         assert process.stderr is not None
         greeting = process.stderr.readline()
         found = re.search(r"(http://\S+)/docs", greeting)
         assert found, greeting + process.stderr.read()
-        servers.append(Server(process, greeting, found[1]))
         while httpx2.get(f"{found[1]}/readyz").status_code != 200:
             assert process.poll() is None
-        return servers[-1]
+        return Server(process, greeting, found[1])
 
-    yield start
-    for server in servers:
-        server.process.terminate()
-        server.process.communicate(timeout=30)
+    with ExitStack() as stack:
+        yield start
 
 
 @pytest.fixture(scope="session")

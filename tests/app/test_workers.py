@@ -1,0 +1,86 @@
+"""The bounded threads, and the work that stops when its client leaves."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
+
+from app.batcher import DeadlineExceeded, Overloaded
+from app.disconnect import while_connected
+from app.workers import Workers
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def workers() -> AsyncIterator[Workers]:
+    one = Workers("test", threads=1, queue_size=1)
+    yield one
+    one.close()
+
+
+def soon() -> float:
+    return asyncio.get_running_loop().time() + 30
+
+
+async def test_a_call_more_than_may_wait_is_refused_at_once(workers: Workers) -> None:
+    gate = threading.Event()
+    accepted = [asyncio.create_task(workers.run(soon(), lambda: gate.wait(30))) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await workers.run(soon(), lambda: True)
+    gate.set()
+    assert await asyncio.gather(*accepted) == [True, True]
+    assert await workers.run(soon(), lambda: "there is room again") == "there is room again"
+
+
+async def test_a_call_that_has_not_begun_at_its_deadline_is_dropped(workers: Workers) -> None:
+    gate, calls = threading.Event(), []
+    first = asyncio.create_task(workers.run(soon(), lambda: gate.wait(30)))
+    await asyncio.sleep(0)
+    with pytest.raises(DeadlineExceeded):
+        await workers.run(asyncio.get_running_loop().time(), lambda: calls.append("late"))
+    gate.set()
+    await first
+    await workers.run(soon(), lambda: calls.append("in time"))
+    assert calls == ["in time"]
+
+
+async def test_an_error_in_the_thread_reaches_the_caller(workers: Workers) -> None:
+    with pytest.raises(ZeroDivisionError):
+        await workers.run(soon(), lambda: 1 // 0)
+
+
+def request_of(messages: "asyncio.Queue[Message]") -> Request:
+    return Request({"type": "http"}, messages.get)
+
+
+async def test_work_is_cancelled_when_the_client_leaves() -> None:
+    messages: asyncio.Queue[Message] = asyncio.Queue()
+    was_cancelled = asyncio.Event()
+
+    async def work() -> None:
+        await messages.put({"type": "http.request", "body": b""})  # a server may repeat the end of the body
+        await messages.put({"type": "http.disconnect"})
+        try:
+            await asyncio.Event().wait()
+        finally:
+            was_cancelled.set()
+
+    with pytest.raises(ClientDisconnect):
+        await while_connected(request_of(messages), work())
+    async with asyncio.timeout(30):
+        await was_cancelled.wait()
+
+
+async def test_work_for_a_client_who_stays_is_done_and_nothing_is_left_running() -> None:
+    async def work() -> str:
+        return "done"
+
+    before = asyncio.all_tasks()
+    assert await while_connected(request_of(asyncio.Queue()), work()) == "done"
+    async with asyncio.timeout(30):
+        await asyncio.gather(*asyncio.all_tasks() - before, return_exceptions=True)
