@@ -47,6 +47,7 @@ TABLE: dict[type[TorchlightError], tuple[int, str]] = {
     NotReady: (503, "not_ready"),
     Overloaded: (503, "overloaded"),
 }
+INVALID_PARAMETER = "invalid_parameter"
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1  # long enough for a queue to empty, short enough not to be felt
 
@@ -57,8 +58,7 @@ def find(error: BaseException) -> tuple[int, str] | None:
 
 
 def describe(request: Request, status: int, code: str, detail: str) -> Problem:
-    """Return the body; the request's log line will carry its code."""
-    request.state.code = code
+    """Return the body of that problem with this request."""
     return Problem(
         type="about:blank",
         title=HTTPStatus(status).phrase,
@@ -73,19 +73,25 @@ def describe(request: Request, status: int, code: str, detail: str) -> Problem:
 def respond(
     request: Request, status: int, code: str, detail: str, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """Return the answer whose body is that problem."""
-    headers = {"Retry-After": str(RETRY_AFTER_S)} | (headers or {}) if status == 503 else headers
+    """Return the answer whose body is that problem; the request's line in the log will carry the code."""
+    request.state.code = code
+    retry = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
     body = describe(request, status, code, detail).model_dump()
-    return JSONResponse(body, status, headers, MEDIA_TYPE)
+    return JSONResponse(body, status, retry | (headers or {}), MEDIA_TYPE)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI responses of a route that may answer with a problem."""
+    """Return the OpenAPI responses of a route that may answer with these problems."""
+    return {status: _documented(status) for status in statuses}
+
+
+def _documented(status: int) -> dict[str, Any]:
+    codes = [code for kind, code in TABLE.values() if kind == status] + [INVALID_PARAMETER] * (status == 422)
+    example = {name: field.examples[0] for name, field in Problem.model_fields.items() if field.examples}
+    example |= {"title": HTTPStatus(status).phrase, "status": status, "code": codes[0], "detail": "..."}
     schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
-    return {
-        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": schema}}}
-        for status in statuses
-    }
+    description = f"{HTTPStatus(status).phrase}: {', '.join(f'`{code}`' for code in codes)}"
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": schema, "example": example}}}
 
 
 def install(app: FastAPI) -> None:
@@ -107,7 +113,7 @@ async def _on_invalid_parameter(request: Request, error: Exception) -> JSONRespo
     details = [
         f"{one['loc'][0]} parameter `{one['loc'][-1]}` is {one['input']!r}: {one['msg']}" for one in error.errors()
     ]
-    return respond(request, 422, "invalid_parameter", "; ".join(details))
+    return respond(request, 422, INVALID_PARAMETER, "; ".join(details))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:

@@ -43,6 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call their methods
     )
     app.state.service = service
     app.add_middleware(Observability)

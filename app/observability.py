@@ -82,12 +82,14 @@ class _Exchange:
 def configure_logging(log_format: Literal["text", "json"]) -> None:
     """Send our own events, and other libraries' warnings, to standard output."""
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logger.setLevel(logging.INFO)
 
 
-class _JsonFormatter(logging.Formatter):
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
     def format(self, record: logging.LogRecord) -> str:
         line = {"time": _time(record), "level": record.levelname.lower(), "event": record.getMessage()}
         line |= getattr(record, "facts", {})
@@ -96,7 +98,9 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
-class _TextFormatter(logging.Formatter):
+class TextFormatter(logging.Formatter):
+    """Time, level, event, and its facts as ``name=value``."""
+
     def format(self, record: logging.LogRecord) -> str:
         facts = getattr(record, "facts", {})  # values as JSON, so that a path cannot forge a line
         pairs = " ".join(f"{name}={json.dumps(value)}" for name, value in facts.items() if value is not None)

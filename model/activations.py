@@ -1,48 +1,98 @@
-"""What a layer of the served network makes of an image, and the weights it does it with."""
+"""What a layer of the served network makes of an image."""
+
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.classifier import Classifier
 from model.errors import ViewNotApplicable
+from model.graph import Layer, NetworkGraph
 from model.images import normalise
+from model.rendering import flag
+
+Stage = Literal["output", "pre_activation", "post_activation"]
+ACTIVATIONS = ("ReLU", "ReLU6", "LeakyReLU", "ELU", "GELU", "SiLU", "Hardswish", "Hardsigmoid", "Sigmoid", "Tanh", "relu")
+NORMS = ("BatchNorm2d", "LayerNorm2d", "GroupNorm")
 
 
-def activation_maps(classifier: Classifier, image: Tensor, layer: str) -> Tensor:
-    """Return the layer's output for one image: its activation maps.
+@dataclass(frozen=True)
+class MapStatistics:
+    """One map in figures; ``flag`` is ``all zero``, ``constant``, ``not finite`` or empty."""
+
+    channel: int
+    min: float
+    max: float
+    mean: float
+    std: float
+    zero_share: float
+    flag: str
+
+
+def activation_maps(classifier: Classifier, image: Tensor, layer: str, stage: Stage = "output") -> Tensor:
+    """Return a layer's activation maps for one image.
 
     Args:
         image: (3, S, S) uint8 RGB as :func:`model.images.to_tensor` makes it.
         layer: name in ``classifier.graph``.
+        stage: ``output`` is what the layer itself gives; ``pre_activation`` and ``post_activation`` are the values
+            before and after the activation function that the layer is, or that follows it directly or after a norm.
 
     Returns:
         (C, H, W) float32 on the CPU.
 
     Raises:
         UnknownLayer: no layer has that name.
-        ViewNotApplicable: its output is not a stack of maps.
+        ViewNotApplicable: its output is not a stack of maps, or it has no such stage.
     """
-    shape = classifier.graph.find(layer).out_shape
-    if len(shape) != 3:
-        size = "x".join(map(str, shape))
+    found = layer_at_stage(classifier.graph, layer, stage)
+    if len(found.out_shape) != 3:
+        size = "x".join(map(str, found.out_shape))
         raise ViewNotApplicable(f"layer {layer!r} gives {size} numbers, not maps; name a layer before it")
     with torch.inference_mode():
         batch = normalise(image[None].to(classifier.device), classifier.spec)
-        output = classifier.graph.run(batch.contiguous(memory_format=torch.channels_last), [layer])[layer]
-    return output[0].float().cpu().contiguous()
+        outputs = classifier.graph.run(batch.contiguous(memory_format=torch.channels_last), [found.name])
+    return outputs[found.name][0].float().cpu().contiguous()
 
 
-def filters(classifier: Classifier, layer: str) -> Tensor:
-    """Return the weights of a convolution.
-
-    Returns:
-        (C_out, C_in / groups, kernel height, kernel width) float32 on the CPU.
+def layer_at_stage(graph: NetworkGraph, name: str, stage: Stage) -> Layer:
+    """Return the layer whose output a stage of ``name`` is.
 
     Raises:
-        UnknownLayer: no layer has that name.
-        ViewNotApplicable: the layer is not a convolution.
+        UnknownLayer, ViewNotApplicable: as for :func:`activation_maps`.
     """
-    found = classifier.graph.find(layer)
-    if not isinstance(found.module, nn.Conv2d):
-        raise ViewNotApplicable(f"layer {layer!r} is of type {found.type}; only convolutions have filters")
-    return found.module.weight.detach().float().cpu().contiguous()
+    layer = graph.find(name)
+    if stage == "output":
+        return layer
+    activation: Layer | None = layer
+    while activation is not None and activation.type not in ACTIVATIONS:
+        activation = _only_reader(graph, activation) if activation is layer or activation.type in NORMS else None
+    if activation is None:
+        raise ViewNotApplicable(f"layer {name!r} has no activation function after it; ask for stage=output")
+    return activation if stage == "post_activation" else graph.find(activation.inputs[0])
+
+
+def statistics(maps: Tensor) -> list[MapStatistics]:
+    """Return the figures of each map (C, H, W); not-finite values are left out of all but the flag."""
+    return [_statistics(channel, values) for channel, values in enumerate(maps)]
+
+
+def _statistics(channel: int, values: Tensor) -> MapStatistics:
+    finite = values[values.isfinite()].double()
+    if not len(finite):
+        finite = torch.zeros(1, dtype=torch.float64)
+    return MapStatistics(
+        channel=channel,
+        min=finite.min().item(),
+        max=finite.max().item(),
+        mean=finite.mean().item(),
+        std=finite.std(correction=0).item(),
+        zero_share=(values == 0).double().mean().item(),
+        flag=flag(values),
+    )
+
+
+def _only_reader(graph: NetworkGraph, layer: Layer) -> Layer | None:
+    readers = [reader for reader in graph.layers.values() if layer.name in reader.inputs]
+    return readers[0] if len(readers) == 1 else None

@@ -9,7 +9,8 @@ from app.disconnect import while_connected
 from app.errors import documented
 from app.service import PreparedImage, Service
 from app.uploads import image_body, read_image
-from model.activations import activation_maps, filters
+from model.activations import activation_maps
+from model.filters import filters
 from model.layers import first_convolution
 from model.rendering import MapScale, render_filters, render_maps
 
@@ -58,7 +59,7 @@ async def layer_filter(
 
 async def _draw_filters(service: Service, layer: str, channel: int | None) -> Response:
     def draw() -> bytes:
-        return render_filters(filters(service.classifier, layer), channel=channel, facts=_facts(service, layer))
+        return render_filters(filters(service.classifier, layer).weights, channel=channel, facts=_facts(service, layer))
 
     return _png(await service.view(draw))
 

@@ -1,0 +1,146 @@
+"""The service under pressure: its network is held, so that what waits, waits as long as the test wants."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from starlette.types import Message
+from torch import Tensor
+
+from app.main import create_app
+from app.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+
+class HeldNetwork:
+    """Stands before a classifier's network, counts the images and lets none through until it is opened."""
+
+    def __init__(self, probabilities: Callable[[Tensor], Tensor]) -> None:
+        self._probabilities = probabilities
+        self.gate = threading.Event()
+        self.is_running = threading.Event()
+        self.images = 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.images += len(images)
+        self.is_running.set()
+        assert self.gate.wait(timeout=30)
+        return self._probabilities(images)
+
+    async def until_running(self) -> None:
+        await asyncio.to_thread(self.is_running.wait, 30)
+
+
+Running = tuple[FastAPI, httpx2.AsyncClient, HeldNetwork]
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """Start the service and hold its network as soon as it is warm."""
+    app = create_app(settings)
+    service = app.state.service
+    transport = httpx2.ASGITransport(app)
+    async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
+        while service.state != "ready":
+            await asyncio.sleep(0)
+        held = service.classifier.probabilities = HeldNetwork(service.classifier.probabilities)
+        yield app, client, held
+        held.gate.set()
+
+
+def predict(client: httpx2.AsyncClient, photo: bytes) -> asyncio.Task[httpx2.Response]:
+    return asyncio.create_task(client.post("/v1/predict", content=photo, headers={"Content-Type": "image/png"}))
+
+
+async def test_full_queue_is_a_503_that_says_when_to_come_back(tiny_checkpoint: Path, photo: bytes) -> None:
+    settings = Settings(checkpoint=tiny_checkpoint, queue_size=3, max_files=3)
+    async with running(settings) as (_, client, held):
+        first = predict(client, photo)
+        await held.until_running()
+        batch = asyncio.create_task(client.post("/v1/predict/batch", files=[("files", photo)] * 3))
+        refused = await predict(client, photo)
+        while refused.status_code != 503:  # until the batch has taken all places
+            refused = await predict(client, photo)
+        held.gate.set()
+        answers = await asyncio.gather(first, batch)
+    assert (refused.json()["code"], refused.headers["Retry-After"]) == ("overloaded", "1")
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
+async def test_answer_that_takes_too_long_is_a_504_and_what_waited_is_not_computed(
+    tiny_checkpoint: Path, photo: bytes
+) -> None:
+    async with running(Settings(checkpoint=tiny_checkpoint, deadline_s=0.2)) as (_, client, held):
+        first = predict(client, photo)
+        await held.until_running()
+        second = await predict(client, photo)
+        held.gate.set()
+        late = await first
+    assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
+    assert (second.status_code, held.images) == (504, 1)
+
+
+async def test_image_of_a_client_who_left_is_not_computed(tiny_checkpoint: Path, photo: bytes) -> None:
+    messages: asyncio.Queue[Message] = asyncio.Queue()
+    headers = [(b"content-type", b"image/png")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/predict", "query_string": b"", "headers": headers}
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async with running(Settings(checkpoint=tiny_checkpoint)) as (app, client, held):
+        first = predict(client, photo)
+        await held.until_running()
+        await messages.put({"type": "http.request", "body": photo})
+        await messages.put({"type": "http.disconnect"})
+        await app(scope, messages.get, send)
+        held.gate.set()
+        assert (await first).status_code == 200
+    assert (held.images, sent) == (1, [])
+
+
+async def test_health_and_pictures_are_answered_while_the_network_is_busy(tiny_checkpoint: Path, photo: bytes) -> None:
+    async with running(Settings(checkpoint=tiny_checkpoint)) as (_, client, held):
+        first = predict(client, photo)
+        await held.until_running()
+        alive = await client.get("/livez")
+        maps = await client.post("/v1/activations", files={"file": photo})
+        held.gate.set()
+        await first
+    assert (alive.status_code, maps.status_code) == (200, 200)
+
+
+async def test_stopping_answers_what_was_accepted(tiny_checkpoint: Path, photo: bytes) -> None:
+    async with running(Settings(checkpoint=tiny_checkpoint, max_batch_size=1)) as (app, client, held):
+        accepted = [predict(client, photo) for _ in range(5)]
+        await held.until_running()
+        while app.state.service.queued < 4:
+            await asyncio.sleep(0)
+        held.gate.set()
+    assert [(await answer).status_code for answer in accepted] == [200] * 5
+
+
+async def test_a_network_that_cannot_run_is_never_ready(
+    tiny_checkpoint: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def out_of_memory(images: Tensor) -> Tensor:
+        raise RuntimeError("out of memory")
+
+    app = create_app(Settings(checkpoint=tiny_checkpoint))
+    monkeypatch.setattr(app.state.service.classifier, "probabilities", out_of_memory)
+    transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
+        while app.state.service.state == "warming up":
+            await asyncio.sleep(0)
+        ready, answer = await client.get("/readyz"), await predict(client, photo)
+    assert (ready.status_code, ready.json()["detail"]) == (503, "the service is broken")
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert "out of memory" in caplog.text
+    assert "out of memory" not in answer.text

@@ -1,0 +1,81 @@
+"""Settings: where they come from, what is refused, and that the README lists them as they are."""
+
+from pathlib import Path
+
+import pytest
+from pydantic.fields import FieldInfo
+
+from app.settings import InvalidSettings, Settings, read_settings
+from model.checkpoint import PRETRAINED
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"TORCHLIGHT_{name.upper()}", raising=False)
+
+
+def test_what_is_given_counts_before_the_environment_and_the_environment_before_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TORCHLIGHT_HOST", "0.0.0.0")
+    monkeypatch.setenv("TORCHLIGHT_PORT", "9000")
+    settings = read_settings(port=9001)
+    assert (settings.host, settings.port, settings.device) == ("0.0.0.0", 9001, "auto")
+
+
+def test_empty_variable_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHLIGHT_PORT", "")
+    assert read_settings().port == 8000
+
+
+def test_the_checkpoint_that_ships_is_the_default() -> None:
+    assert read_settings().checkpoint == PRETRAINED
+
+
+REFUSED = {
+    "TORCHLIGHT_PORT": "70000",
+    "TORCHLIGHT_DEVICE": "tpu",
+    "TORCHLIGHT_MAX_BODY_BYTES": "0",
+    "TORCHLIGHT_MAX_PIXELS": "89478486",
+    "TORCHLIGHT_MAX_FILES": "257",
+    "TORCHLIGHT_MAX_BATCH_SIZE": "-1",
+    "TORCHLIGHT_QUEUE_SIZE": "63",
+    "TORCHLIGHT_DEADLINE_S": "nan",
+    "TORCHLIGHT_LOG_FORMAT": "xml",
+}
+
+
+@pytest.mark.parametrize(("name", "value"), REFUSED.items())
+def test_value_out_of_range_is_refused_in_one_line_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidSettings) as refused:
+        read_settings()
+    assert name in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_all_bad_values_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHLIGHT_PORT", "x\ny")
+    monkeypatch.setenv("TORCHLIGHT_DEVICE", "tpu")
+    with pytest.raises(InvalidSettings, match=r"TORCHLIGHT_DEVICE is 'tpu': .*; TORCHLIGHT_PORT is 'x\\ny': "):
+        read_settings()
+
+
+def test_unknown_setting_is_refused() -> None:
+    with pytest.raises(InvalidSettings, match="TORCHLIGHT_PROT"):
+        read_settings(prot=1)
+
+
+def readme_row(name: str, field: FieldInfo) -> str:
+    default = field.default.relative_to(ROOT) if isinstance(field.default, Path) else field.default
+    return f"| `TORCHLIGHT_{name.upper()}` | `{default}` | {field.description} |"
+
+
+@pytest.mark.parametrize(("name", "field"), Settings.model_fields.items(), ids=Settings.model_fields.keys())
+def test_readme_lists_the_setting_with_its_default_and_description(name: str, field: FieldInfo) -> None:
+    assert readme_row(name, field) in (ROOT / "README.md").read_text().splitlines()

@@ -1,0 +1,247 @@
+"""The architectures, and the guide's own arithmetic on a real convolution."""
+
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from model import checkpoint, network
+from model.checkpoint import Header
+from model.errors import NetworkError, UnknownArchitecture
+from model.network import NetworkConfig, build, count_multiply_adds, count_parameters, default_image_size
+
+OURS = ("torchlight", "guide", "lenet5")
+EXAMPLES = (*OURS, "resnet18", "mobilenet_v3_small", "googlenet")
+
+CURVE_FILTER = [
+    [0, 0, 0, 0, 0, 30, 0],
+    [0, 0, 0, 0, 30, 0, 0],
+    [0, 0, 0, 30, 0, 0, 0],
+    [0, 0, 0, 30, 0, 0, 0],
+    [0, 0, 0, 30, 0, 0, 0],
+    [0, 0, 0, 30, 0, 0, 0],
+    [0, 0, 0, 0, 0, 0, 0],
+]
+THE_MOUSES_BACK = [
+    [0, 0, 0, 0, 0, 0, 30],
+    [0, 0, 0, 0, 50, 50, 50],
+    [0, 0, 0, 20, 50, 0, 0],
+    [0, 0, 0, 50, 50, 0, 0],
+    [0, 0, 0, 50, 50, 0, 0],
+    [0, 0, 0, 50, 50, 0, 0],
+    [0, 0, 0, 50, 50, 0, 0],
+]
+THE_MOUSES_EAR = [
+    [0, 0, 0, 0, 0, 0, 0],
+    [0, 40, 0, 0, 0, 0, 0],
+    [40, 0, 40, 0, 0, 0, 0],
+    [40, 20, 0, 0, 0, 0, 0],
+    [0, 50, 0, 0, 0, 0, 0],
+    [0, 0, 50, 0, 0, 0, 0],
+    [25, 25, 0, 50, 0, 0, 0],
+]
+
+
+def like_first_layer(filters: int) -> nn.Conv2d:
+    """Return a convolution with the default network's first layer's geometry, and that many filters."""
+    first = build(NetworkConfig("torchlight", 10)).conv1
+    return nn.Conv2d(first.in_channels, filters, first.kernel_size, first.stride, first.padding)
+
+
+def test_first_filter_is_75_products_at_784_positions() -> None:
+    layer = like_first_layer(1)
+    activation_map = layer(torch.zeros(1, 3, 32, 32))
+    assert layer.weight[0].numel() == 5 * 5 * 3 == 75
+    assert activation_map.numel() == 28 * 28 == 784
+
+
+def test_two_first_filters_give_a_volume_of_28x28x2() -> None:
+    assert like_first_layer(2)(torch.zeros(1, 3, 32, 32)).shape == (1, 2, 28, 28)
+
+
+def test_curve_detector_gives_6600_on_the_curve_and_0_off_it() -> None:
+    image = torch.zeros(1, 1, 32, 32)
+    image[0, 0, 20:27, 3:10] = torch.tensor(THE_MOUSES_BACK)
+    image[0, 0, 2:9, 18:25] = torch.tensor(THE_MOUSES_EAR)
+    detector = nn.Conv2d(1, 1, kernel_size=7, bias=False)
+    detector.weight.data[0, 0] = torch.tensor(CURVE_FILTER)
+
+    activation_map = detector(image)[0, 0]
+
+    assert activation_map.shape == (26, 26)
+    assert activation_map[20, 3] == (50 * 30) + (50 * 30) + (50 * 30) + (20 * 30) + (50 * 30) == 6600
+    assert activation_map[2, 18] == 0
+    assert not activation_map[9:14].any()  # between the ear and the back there is nothing
+
+
+@pytest.mark.parametrize("architecture", EXAMPLES)
+def test_every_architecture_answers_at_its_default_size(architecture: str, noise_images: Callable[..., Tensor]) -> None:
+    size = default_image_size(architecture)
+    built = build(NetworkConfig(architecture, 7)).eval()
+    with torch.inference_mode():
+        logits = built(noise_images(2, size).float() / 255)
+    assert logits.shape == (2, 7)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize(("architecture", "size"), [*((name, 32) for name in OURS), ("resnet18", 224)])
+def test_default_image_size_is_what_the_network_was_designed_for(architecture: str, size: int) -> None:
+    assert default_image_size(architecture) == size
+
+
+def test_architectures_are_ours_then_torchvisions() -> None:
+    names = network.architectures()
+    assert tuple(names[:3]) == OURS
+    assert set(EXAMPLES) <= set(names)
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda name: build(NetworkConfig(name, 3)),
+        default_image_size,
+        lambda name: network.load_pretrained(nn.Identity(), name),
+    ],
+    ids=["build", "default size", "pretrained"],
+)
+@pytest.mark.parametrize("name", ["resnet19", "", "fcn_resnet50", "raft_small"])
+def test_unknown_architecture_names_the_ones_there_are(name: str, ask: Callable[[str], object]) -> None:
+    with pytest.raises(UnknownArchitecture) as caught:
+        ask(name)
+    assert f"{name!r} is unknown; take torchlight, guide, lenet5 or" in str(caught.value)
+    assert "resnet18" in str(caught.value)
+
+
+@pytest.mark.parametrize("architecture", OURS)
+def test_layers_of_our_networks_are_one_chain_of_named_steps(architecture: str) -> None:
+    built = build(NetworkConfig(architecture, 3))
+    assert isinstance(built, nn.Sequential)
+    assert not any(list(step.children()) for step in built)
+    assert next(iter(dict(built.named_children()))) == "conv1"
+
+
+def test_guide_is_the_guides_chain() -> None:
+    kinds = [type(step).__name__ for step in build(NetworkConfig("guide", 10))]
+    assert kinds == [
+        "Conv2d", "ReLU", "Conv2d", "ReLU", "MaxPool2d", "ReLU", "Conv2d", "ReLU", "MaxPool2d", "Flatten", "Linear",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        (
+            "guide",
+            (28 * 28) * 32 * (5 * 5 * 3) + (24 * 24) * 32 * (5 * 5 * 32) + (8 * 8) * 64 * (5 * 5 * 32) + 1024 * 10,
+        ),
+        (
+            "lenet5",
+            (28 * 28) * 6 * (5 * 5 * 3) + (10 * 10) * 16 * (5 * 5 * 6) + 120 * (5 * 5 * 16) + 120 * 84 + 84 * 10,
+        ),
+    ],
+    ids=["guide", "lenet5"],
+)
+def test_multiply_adds_are_those_counted_by_hand(architecture: str, expected: int) -> None:
+    assert count_multiply_adds(build(NetworkConfig(architecture, 10)), 32) == expected
+
+
+def test_multiply_adds_of_grouped_convolutions_count_one_group() -> None:
+    layer = nn.Conv2d(6, 6, kernel_size=3, groups=6)
+    assert count_multiply_adds(nn.Sequential(nn.Conv2d(3, 6, 1), layer), 5) == 25 * 6 * 3 + 9 * 6 * 9
+
+
+def test_multiply_adds_of_resnet18_are_the_published_ones() -> None:
+    built = build(NetworkConfig("resnet18", 1000))
+    assert count_multiply_adds(built, 224) == pytest.approx(1.814e9, rel=1e-3)  # torchvision's documentation
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_counting_changes_nothing_of_the_network(training: bool) -> None:
+    built = build(NetworkConfig("torchlight", 3)).train(training)
+    before = {name: value.clone() for name, value in built.state_dict().items()}
+    count_multiply_adds(built, 32)
+    assert all(module.training == training for module in built.modules())
+    assert all(torch.equal(before[name], value) for name, value in built.state_dict().items())
+    assert not any(module._forward_hooks for module in built.modules())
+
+
+def test_counting_restores_the_network_when_the_size_is_impossible() -> None:
+    built = build(NetworkConfig("guide", 3)).train()
+    with pytest.raises(RuntimeError):
+        count_multiply_adds(built, 4)
+    assert built.training
+    assert not any(module._forward_hooks for module in built.modules())
+
+
+def test_parameters_of_lenet5_are_those_counted_by_hand() -> None:
+    weights = 6 * 75 + 16 * 150 + 120 * 400 + 84 * 120 + 10 * 84
+    biases = 6 + 16 + 120 + 84 + 10
+    assert count_parameters(build(NetworkConfig("lenet5", 10))) == weights + biases
+
+
+def test_default_network_is_small(tmp_path: Path, make_header: Callable[..., Header]) -> None:
+    built = build(NetworkConfig("torchlight", 10))
+    path = tmp_path / "default.safetensors"
+    checkpoint.save(path, built, make_header("torchlight", class_names=tuple("abcdefghij")))
+    assert count_multiply_adds(built, 32) <= 0.15e9
+    assert path.stat().st_size <= 8_000_000
+
+
+def test_same_seed_gives_the_same_initial_weights(make_network: Callable[..., nn.Module]) -> None:
+    first, same, other = (make_network("torchlight", seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
+
+
+@pytest.mark.parametrize(("architecture", "head"), [("resnet18", "fc."), ("mobilenet_v3_small", "classifier.3.")])
+def test_pretrained_weights_fill_all_but_the_head(
+    architecture: str, head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the download is replaced: the published files cannot be fetched where tests have no internet."""
+    published = build(NetworkConfig(architecture, 1000)).state_dict()
+    asked: list[tuple[str, dict[str, object]]] = []
+
+    def download(url: str, **options: object) -> dict[str, Tensor]:
+        asked.append((url, options))
+        return published
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", download)
+    built = build(NetworkConfig(architecture, 5))
+    own_head = {name: value.clone() for name, value in built.state_dict().items() if name.startswith(head)}
+
+    network.load_pretrained(built, architecture)
+
+    expected = {name: own_head.get(name, value) for name, value in published.items()}
+    assert own_head
+    assert all(torch.equal(value, expected[name]) for name, value in built.state_dict().items())
+    ((url, options),) = asked
+    assert url.startswith("https://download.pytorch.org/models/" + architecture)
+    assert options["check_hash"] is True
+    assert options["weights_only"] is True
+
+
+def test_pretrained_weights_for_the_published_classes_fill_the_head_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    published = build(NetworkConfig("resnet18", 1000)).state_dict()
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **options: published)
+    built = build(NetworkConfig("resnet18", 1000))
+    network.load_pretrained(built, "resnet18")
+    assert all(torch.equal(value, published[name]) for name, value in built.state_dict().items())
+
+
+def test_pretrained_weights_that_cannot_be_fetched_say_where_to_put_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(url: str, **options: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
+    with pytest.raises(NetworkError, match=r"resnet18 cannot be fetched .*no route.*checkpoints"):
+        network.load_pretrained(build(NetworkConfig("resnet18", 3)), "resnet18")
+
+
+@pytest.mark.parametrize("architecture", OURS)
+def test_our_networks_have_no_published_weights_and_say_so(architecture: str) -> None:
+    with pytest.raises(NetworkError, match=architecture):
+        network.load_pretrained(build(NetworkConfig(architecture, 3)), architecture)
