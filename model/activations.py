@@ -13,7 +13,7 @@ from model.images import normalise
 from model.rendering import flag
 
 Stage = Literal["output", "pre_activation", "post_activation"]
-ACTIVATIONS = ("ReLU", "ReLU6", "LeakyReLU", "ELU", "GELU", "SiLU", "Hardswish", "Hardsigmoid", "Sigmoid", "Tanh", "relu")
+ACTIVATIONS = ("ReLU", "ReLU6", "LeakyReLU", "ELU", "GELU", "SiLU", "Hardswish", "Hardsigmoid", "Sigmoid", "Tanh")
 NORMS = ("BatchNorm2d", "LayerNorm2d", "GroupNorm")
 
 

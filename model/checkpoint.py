@@ -17,19 +17,15 @@ Nothing is ever unpickled. Loading validates before it allocates and names what 
 
 import dataclasses
 import hashlib
-import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from model import tensorfile
 from model.errors import (
     CheckpointNotFound,
     CheckpointTruncated,
@@ -41,12 +37,22 @@ from model.errors import (
 )
 from model.images import ImageSpec
 from model.network import NetworkConfig, build
+from model.tensorfile import FileKind
 
-FORMAT = "torchlight"
 FORMAT_VERSION = "1"
-MAX_HEADER_BYTES = 100_000_000  # the limit that safetensors itself sets
+KIND = FileKind(
+    noun="checkpoint",
+    command="torchlight train",
+    format="torchlight",
+    version=FORMAT_VERSION,
+    documents=("network", "class_names", "image_spec", "metrics", "training", "data", "versions"),
+    missing=CheckpointNotFound,
+    truncated=CheckpointTruncated,
+    foreign=ForeignFile,
+    unsupported=UnsupportedVersion,
+    invalid=InvalidHeader,
+)
 PRETRAINED = Path(__file__).parent / "pretrained" / "torchlight-cifar10.safetensors"
-_DOCUMENTS = ("network", "class_names", "image_spec", "metrics", "training", "data", "versions")
 
 
 @dataclass(frozen=True)
@@ -86,22 +92,7 @@ def save(path: Path, network: nn.Module, header: Header) -> None:
         OSError: the folder cannot be written; an older file at ``path`` is untouched.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    metadata = {"format": FORMAT, "format_version": FORMAT_VERSION} | {
-        name: json.dumps(_plain(getattr(header, name)), sort_keys=True, ensure_ascii=False) for name in _DOCUMENTS
-    }
-    content = safetensors.torch.save(tensors, metadata)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private; a service runs as another user
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    tensorfile.save(path, KIND, tensors, {name: _plain(getattr(header, name)) for name in KIND.documents})
 
 
 def load(path: Path) -> Checkpoint:
@@ -113,70 +104,19 @@ def load(path: Path) -> Checkpoint:
         CheckpointNotFound, CheckpointTruncated, ForeignFile, UnsupportedVersion, InvalidHeader, WeightsMismatch:
             the first that applies, in this order; the message names the file.
     """
-    if not path.is_file():
-        raise CheckpointNotFound(f"checkpoint {path} does not exist")
-    _check_container(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = _parse_header(path, file.metadata() or {})
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            network = _build_empty(path, header)
-            _check_shapes(path, network, shapes)
-            tensors = {name: _as_float32(file.get_tensor(name)) for name in shapes}
-    except SafetensorError as error:
-        raise ForeignFile(f"checkpoint {path} is not a valid .safetensors file ({error})") from error
+    with tensorfile.opened(path, KIND) as (file, documents):
+        header = _parse_header(path, documents)
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        network = _build_empty(path, header)
+        _check_shapes(path, network, shapes)
+        tensors = {name: _as_float32(file.get_tensor(name)) for name in shapes}
     network.load_state_dict(tensors, assign=True)
     network.eval().requires_grad_(False)
     digest = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
     return Checkpoint(header, network, digest, path)
 
 
-def _check_container(path: Path) -> None:
-    """Tell a truncated .safetensors file from something else, by its first bytes and its length."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        if start[:2] == b"PK" or start[:1] == b"\x80":
-            raise ForeignFile(
-                f"checkpoint {path} is a pickled PyTorch file, which can run code when opened; "
-                "Torchlight reads only the .safetensors files that `torchlight train` writes"
-            )
-        header_bytes = int.from_bytes(start, "little")
-        document = file.read(min(header_bytes, MAX_HEADER_BYTES))
-    if len(start) == 8 and (header_bytes > MAX_HEADER_BYTES or not b"{".startswith(document[:1])):
-        raise ForeignFile(f"checkpoint {path} is not a .safetensors file")
-    end = 8 + header_bytes
-    if size >= end:
-        end += _tensor_bytes(path, document)
-    if size < max(8, end):
-        raise CheckpointTruncated(f"checkpoint {path} has {size} bytes of at least {max(8, end)}; copy it again")
-
-
-def _tensor_bytes(path: Path, document: bytes) -> int:
-    """Return how many bytes of tensors the container's header announces."""
-    try:
-        entries = json.loads(document)
-        return max((entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"), default=0)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ForeignFile(f"checkpoint {path} is not a .safetensors file (its header is not readable)") from error
-
-
-def _parse_header(path: Path, metadata: Mapping[str, str]) -> Header:
-    if metadata.get("format") != FORMAT:
-        raise ForeignFile(f"checkpoint {path} was not written by Torchlight; make one with `torchlight train`")
-    version = metadata.get("format_version")
-    if version != FORMAT_VERSION:
-        raise UnsupportedVersion(
-            f"checkpoint {path} has format version {version}; this program reads {FORMAT_VERSION}; update Torchlight"
-        )
-    documents: dict[str, Any] = {}
-    for name in _DOCUMENTS:
-        try:
-            documents[name] = json.loads(metadata[name])
-        except KeyError as error:
-            raise InvalidHeader(f"checkpoint {path} has no header field {name!r}") from error
-        except ValueError as error:
-            raise InvalidHeader(f"checkpoint {path}: header field {name!r} is not JSON ({error})") from error
+def _parse_header(path: Path, documents: Mapping[str, Any]) -> Header:
     try:
         return _header_from(documents)
     except (KeyError, TypeError, ValueError) as error:

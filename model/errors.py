@@ -12,11 +12,17 @@
     │   ├── UnsupportedVersion      written by a newer Torchlight
     │   ├── InvalidHeader           a field is missing or does not hold what it should
     │   └── WeightsMismatch         the tensors do not fit the architecture or the class names
+    ├── IndexFileError              the file of top images and neighbours beside a checkpoint
+    │   ├── IndexNotFound
+    │   ├── IndexTruncated          shorter than its own header says
+    │   ├── InvalidIndex            some other kind of file, another version, or contents that do not fit together
+    │   └── IndexMismatch           made for another checkpoint
     ├── NetworkError                a network that cannot be built
     │   └── UnknownArchitecture
     ├── ViewError                   a view into the network that does not exist
     │   ├── UnknownLayer
     │   ├── ChannelOutOfRange
+    │   ├── PositionOutOfRange
     │   └── ViewNotApplicable       the layer has no such view (filters of a ReLU)
     └── DataError                   a data set that cannot be trained on
 
@@ -73,6 +79,26 @@ class WeightsMismatch(CheckpointError):
     """The tensors do not fit the architecture, or the head does not fit the class names."""
 
 
+class IndexFileError(TorchlightError):
+    """An index of images cannot be made, or its file cannot be used."""
+
+
+class IndexNotFound(IndexFileError):
+    """There is no file at that path."""
+
+
+class IndexTruncated(IndexFileError):
+    """The file is shorter than its own header says."""
+
+
+class InvalidIndex(IndexFileError):
+    """The file is not an index of this version, or its contents do not fit together."""
+
+
+class IndexMismatch(IndexFileError):
+    """The index was made for another checkpoint."""
+
+
 class NetworkError(TorchlightError):
     """A network cannot be built."""
 
@@ -91,6 +117,10 @@ class UnknownLayer(ViewError):
 
 class ChannelOutOfRange(ViewError):
     """The layer has fewer channels."""
+
+
+class PositionOutOfRange(ViewError):
+    """The layer's output has no such position."""
 
 
 class ViewNotApplicable(ViewError):

@@ -284,7 +284,7 @@ def test_header_that_is_not_json_is_refused_before_anything_is_written(
         pytest.param(lambda good: torch_saved({}, as_zip=True), ForeignFile, "pickled", id="torch.save"),
         pytest.param(lambda good: torch_saved({}, as_zip=False), ForeignFile, "pickled", id="legacy torch.save"),
         pytest.param(lambda good: pickle.dumps({}, protocol=4), ForeignFile, "pickled", id="pickle"),
-        pytest.param(lambda good: pickle.dumps([0.5] * 9, protocol=0), ForeignFile, "not a .safe", id="pickle protocol 0"),
+        pytest.param(lambda good: pickle.dumps([0.5] * 9, protocol=0), ForeignFile, "not a", id="pickle protocol 0"),
         pytest.param(lambda good: container([1, 2]), ForeignFile, "not a .safetensors", id="header is a list"),
         pytest.param(lambda good: container({"a": 1}), ForeignFile, "not a .safetensors", id="entry is a number"),
         pytest.param(
