@@ -64,6 +64,11 @@ class Batcher(Generic[Item, Result]):
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self._worker: asyncio.Task[None] | None = None
 
+    @property
+    def waiting(self) -> int:
+        """How many items wait."""
+        return len(self._queue)
+
     def start(self) -> None:
         """Begin to compute; items submitted earlier have waited."""
         self._worker = asyncio.create_task(self._work())
@@ -106,8 +111,8 @@ class Batcher(Generic[Item, Result]):
     def _enqueue(self, items: Sequence[Item]) -> list[asyncio.Future[Answer[Result]]]:
         if self._is_closing:
             raise Overloaded("the service is stopping; ask again in a moment")
-        if len(self._queue) + len(items) > self._queue_size:
-            raise Overloaded(f"{len(self._queue)} images wait and at most {self._queue_size} may; ask again later")
+        if self.waiting + len(items) > self._queue_size:
+            raise Overloaded(f"the queue is full: {self.waiting} wait, {self._queue_size} may; ask again later")
         loop, now = asyncio.get_running_loop(), time.perf_counter()
         futures: list[asyncio.Future[Answer[Result]]] = [loop.create_future() for _ in items]
         for future, item in zip(futures, items, strict=True):

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from app.batcher import DeadlineExceeded, Overloaded
 from app.schemas import Problem
 from app.service import NotReady
-from app.uploads import BodyTooLarge, MalformedForm, UnsupportedMediaType, WrongField
+from app.uploads import BodyTooLarge, MalformedForm, UnsupportedMediaType, UploadError, WrongField
 from model.errors import (
     ChannelOutOfRange,
     ImageError,
@@ -31,6 +31,7 @@ from model.errors import (
 )
 
 TABLE: dict[type[TorchlightError], tuple[int, str]] = {
+    UploadError: (400, "invalid_upload"),
     BodyTooLarge: (413, "body_too_large"),
     MalformedForm: (400, "malformed_form"),
     UnsupportedMediaType: (415, "unsupported_media_type"),

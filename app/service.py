@@ -60,18 +60,18 @@ class Service:
         threads, waiting = min(os.cpu_count() or 1, MAX_DECODERS), settings.queue_size
         self._decoders = Workers("decode", threads=threads, queue_size=waiting)
         self._viewers = Workers("view", threads=1, queue_size=waiting)  # one, so that views leave cores to answers
-        self._batcher = Batcher(self._run_batch, max_batch_size=settings.max_batch_size, queue_size=waiting)
+        self.batcher = Batcher(self._run_batch, max_batch_size=settings.max_batch_size, queue_size=waiting)
         self._warm_up_task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to answer; ready when a first batch has gone through the network."""
-        self._batcher.start()
+        self.batcher.start()
         self._warm_up_task = asyncio.create_task(self._warm_up())
 
     async def stop(self) -> None:
         """Answer what was accepted, then end the threads."""
         self.drain()
-        await self._batcher.close()
+        await self.batcher.close()
         self._decoders.close()
         self._viewers.close()
 
@@ -87,7 +87,7 @@ class Service:
         """
         deadline = self._deadline()
         image = await self._decoders.run(deadline, partial(self._prepare, content, time.perf_counter()))
-        return Classified(image, await self._batcher.submit(image.tensor, deadline))
+        return Classified(image, await self.batcher.submit(image.tensor, deadline))
 
     async def classify_all(self, contents: Sequence[bytes]) -> list[Classified | BaseException]:
         """Return for each file its answer, or the error that :meth:`classify` would raise.
@@ -99,7 +99,7 @@ class Service:
         deadline = self._deadline()
         prepared = await self._decoders.run(deadline, partial(self._prepare_all, contents))
         good = [one for one in prepared if isinstance(one, PreparedImage)]
-        answers = await self._batcher.submit_all([one.tensor for one in good], deadline)
+        answers = await self.batcher.submit_all([one.tensor for one in good], deadline)
         outcomes = iter([_join(image, answer) for image, answer in zip(good, answers, strict=True)])
         return [next(outcomes) if isinstance(one, PreparedImage) else one for one in prepared]
 
@@ -116,7 +116,7 @@ class Service:
     async def _warm_up(self) -> None:
         size = self.classifier.spec.size
         try:
-            await self._batcher.submit(torch.zeros(3, size, size, dtype=torch.uint8), deadline=None)
+            await self.batcher.submit(torch.zeros(3, size, size, dtype=torch.uint8), deadline=None)
         except Exception:
             logger.exception("the network cannot run")
             self.state = "broken"

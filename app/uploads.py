@@ -106,7 +106,7 @@ def _media_type(request: Request) -> str:
 def _limited(request: Request, max_body_bytes: int) -> Request:
     """Return the request with a body that raises BodyTooLarge in place of the byte after the last allowed one."""
     declared = request.headers.get("content-length", "0")
-    if len(declared) > 18 or int(declared) > max_body_bytes:
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_body_bytes):
         raise BodyTooLarge(f"body has {declared} bytes; the limit is {max_body_bytes}; send a smaller image")
     received = 0
 

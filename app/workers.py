@@ -30,7 +30,7 @@ class Workers:
             DeadlineExceeded: it has not ended when the event loop's time reaches ``deadline``.
         """
         if self._accepted >= self._limit:
-            raise Overloaded(f"{self._accepted} images are being prepared, the limit; ask again later")
+            raise Overloaded(f"the queue is full: {self._accepted} calls wait or run; ask again later")
         self._accepted += 1
         try:
             async with within(deadline):

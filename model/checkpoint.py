@@ -17,6 +17,7 @@ Nothing is ever unpickled. Loading validates before it allocates and names what 
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,8 @@ def _header_from(documents: Mapping[str, Any]) -> Header:
     names = documents["class_names"]
     fields: dict[str, Any] = documents["image_spec"]
     spec = ImageSpec(**fields | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+    if not isinstance(network.architecture, str):
+        raise ValueError(f"header field 'network': architecture is {network.architecture!r}, not a name")
     if not isinstance(network.num_classes, int) or network.num_classes < 2:
         raise ValueError(f"header field 'network': num_classes is {network.num_classes!r}, not a number of at least 2")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
@@ -141,7 +144,8 @@ def _header_from(documents: Mapping[str, Any]) -> Header:
     if not isinstance(spec.size, int) or not 1 <= spec.size <= 4096:
         raise ValueError(f"header field 'image_spec': size is {spec.size!r}, not a number from 1 to 4096")
     statistics = (*spec.mean, *spec.std)
-    if len(spec.mean) != 3 or len(spec.std) != 3 or not all(isinstance(v, int | float) for v in statistics):
+    are_numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in statistics)
+    if len(spec.mean) != 3 or len(spec.std) != 3 or not are_numbers:
         raise ValueError("header field 'image_spec': mean and std are not three numbers each")
     if min(spec.std) <= 0:
         raise ValueError("header field 'image_spec': std is not positive")

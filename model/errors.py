@@ -23,6 +23,7 @@
     │   ├── UnknownLayer
     │   ├── ChannelOutOfRange
     │   ├── PositionOutOfRange
+    │   ├── UnknownTarget           not a class of this network
     │   └── ViewNotApplicable       the layer has no such view (filters of a ReLU)
     └── DataError                   a data set that cannot be trained on
 
@@ -121,6 +122,10 @@ class ChannelOutOfRange(ViewError):
 
 class PositionOutOfRange(ViewError):
     """The layer's output has no such position."""
+
+
+class UnknownTarget(ViewError):
+    """The network has no class of that name or index."""
 
 
 class ViewNotApplicable(ViewError):

@@ -16,18 +16,18 @@ from model.graph import INPUT, Layer, NetworkGraph
 
 Pair = tuple[int, int]
 
-# Names of layers whose every output depends on the input at its own place alone.
+# Layers whose every output depends on the input at its own place alone.
 ACTIVATIONS = frozenset(
-    "CELU ELU GELU Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid Mish ReLU ReLU6 SELU SiLU Sigmoid Softplus "
-    "Softsign Tanh hardsigmoid hardswish relu sigmoid silu tanh".split()
+    {"ReLU", "ReLU6", "LeakyReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Softplus", "Softsign"}
+    | {"Sigmoid", "LogSigmoid", "Tanh", "Hardtanh", "Hardsigmoid", "Hardswish"}
+    | {"relu", "silu", "sigmoid", "tanh", "hardsigmoid", "hardswish"}
 )
-IDENTITIES = frozenset("Dropout Dropout2d Identity contiguous dropout stochastic_depth".split())  # in evaluation mode
+IDENTITIES = frozenset({"Identity", "Dropout", "Dropout2d", "dropout", "stochastic_depth", "contiguous"})  # evaluating
 SAME_PLACE = ACTIVATIONS | IDENTITIES | {"BatchNorm2d", "PReLU", "gelu", "add", "mul", "cat"}
 ADAPTIVE_POOLS = frozenset({"AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"})
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """How a convolution or pooling layer slides over its input; each pair is (y, x).
 
     ``padding`` is what lies before the first row and column; ``same`` may put one more after the last.
@@ -82,10 +82,11 @@ def window(module: nn.Module | None) -> Window | None:
         case nn.Conv2d():
             return _convolution_window(module)
         case nn.MaxPool2d():
-            stride, dilation = _pair(module.stride), _pair(module.dilation)
-            return Window(_pair(module.kernel_size), stride, _pair(module.padding), dilation)
+            geometry = module.kernel_size, module.stride, module.padding, module.dilation
+            return Window(*map(_pair, geometry))
         case nn.AvgPool2d():
-            return Window(_pair(module.kernel_size), _pair(module.stride), _pair(module.padding), (1, 1))
+            geometry = module.kernel_size, module.stride, module.padding, 1
+            return Window(*map(_pair, geometry))
     return None
 
 
@@ -100,11 +101,8 @@ def receptive_fields(graph: NetworkGraph) -> dict[str, ReceptiveField | None]:
     None stands where positions have no place in the image: after attention, after maps are rearranged, where
     branches of different strides meet, and after a layer this module does not know.
     """
-    side = _image_size(graph)
-    spans: dict[str, _Spans | None] = {INPUT: (_Span(0, 0, 1), _Span(0, 0, 1))}
-    for layer in graph.layers.values():
-        spans[layer.name] = _spans(layer, [spans[name] for name in layer.inputs], side)
-    return {name: _as_field(spans[name]) for name in graph.layers}
+    rows, columns = _walk(graph, axis=0), _walk(graph, axis=1)
+    return {name: _as_field(rows[name], columns[name]) for name in graph.layers}
 
 
 def box(graph: NetworkGraph, layer: str, y: int, x: int) -> SeenPixels:
@@ -118,13 +116,15 @@ def box(graph: NetworkGraph, layer: str, y: int, x: int) -> SeenPixels:
     check_position(graph.find(layer), y, x)
     field = receptive_fields(graph)[layer]
     if field is None:
-        raise ViewNotApplicable(f"layer {layer!r} has no receptive field; name one before the maps are rearranged")
-    y0, x0 = (_low(field, axis, position) for axis, position in enumerate((y, x)))
+        raise ViewNotApplicable(
+            f"positions of layer {layer!r} have no known place in the image; /v1/layers lists the layers whose have"
+        )
+    y0, x0 = _low(field, 0, y), _low(field, 1, x)
     full = Box(y0, x0, y0 + field.size[0] - 1, x0 + field.size[1] - 1)
     last = _image_size(graph) - 1
     clipped = Box(max(full.y0, 0), max(full.x0, 0), min(full.y1, last), min(full.x1, last))
-    is_inside = clipped.y0 <= clipped.y1 and clipped.x0 <= clipped.x1
-    return SeenPixels(full, clipped if is_inside else None)
+    sees_pixels = clipped.y0 <= clipped.y1 and clipped.x0 <= clipped.x1
+    return SeenPixels(full, clipped if sees_pixels else None)
 
 
 def check_position(layer: Layer, y: int, x: int) -> None:
@@ -133,7 +133,7 @@ def check_position(layer: Layer, y: int, x: int) -> None:
     Raises:
         PositionOutOfRange: with the limits.
     """
-    height, width = _sides(layer.out_shape)
+    height, width = _positions(layer.out_shape, 0), _positions(layer.out_shape, 1)
     if not (0 <= y < height and 0 <= x < width):
         raise PositionOutOfRange(
             f"position y={y}, x={x} does not exist: layer {layer.name!r} has {height}x{width} positions, "
@@ -159,74 +159,64 @@ class _Span:
         return _Span(max(self.low, 0), min(self.high + (positions - 1) * self.jump, side - 1), 0)
 
 
-_Spans = tuple[_Span, _Span]
+def _walk(graph: NetworkGraph, axis: int) -> dict[str, _Span | None]:
+    side = _image_size(graph)
+    spans: dict[str, _Span | None] = {INPUT: _Span(0, 0, 1)}
+    for layer in graph.layers.values():
+        spans[layer.name] = _step(layer, [spans[name] for name in layer.inputs], axis, side)
+    return spans
 
 
-def _spans(layer: Layer, sources: Sequence[_Spans | None], side: int) -> _Spans | None:
-    """Return the field of a layer, given those of its inputs and the image's side."""
-    slides = window(layer.module)
-    is_global = len(layer.out_shape) == 1 or (layer.type in ADAPTIVE_POOLS and layer.out_shape[1:] == (1, 1))
-    if is_global and sources:
-        return _over_all(layer, sources, side)
+def _step(layer: Layer, sources: Sequence[_Span | None], axis: int, side: int) -> _Span | None:
+    """Return the span of a layer, given those of its inputs and the image's side."""
+    if sources and _is_global(layer):
+        return _over_all(layer, [source or _Span(0, side - 1, 0) for source in sources], axis, side)
     known = [source for source in sources if source is not None]
     if not known or len(known) < len(sources):
         return None
-    if slides is not None:
-        return _through(known[0], slides)
+    if (slides := window(layer.module)) is not None:
+        return known[0].through(*(pair[axis] for pair in slides))
     if layer.type in ADAPTIVE_POOLS:
-        return _through_adaptive_pool(layer, known[0])
-    return _union(layer, known, side) if layer.type in SAME_PLACE else None
+        return _through_adaptive_pool(layer, known[0], axis)
+    return _union(layer, known, axis, side) if layer.type in SAME_PLACE else None
 
 
-def _through(source: _Spans, slides: Window) -> _Spans:
-    rows, columns = (
-        span.through(*geometry)
-        for span, *geometry in zip(
-            source, slides.kernel_size, slides.stride, slides.padding, slides.dilation, strict=True
-        )
-    )
-    return rows, columns
+def _is_global(layer: Layer) -> bool:
+    """Whether each output depends on all positions."""
+    pools = layer.type in ADAPTIVE_POOLS or layer.type == "mean"
+    return len(layer.out_shape) == 1 or (pools and layer.out_shape[1:] == (1, 1))
 
 
-def _through_adaptive_pool(layer: Layer, source: _Spans) -> _Spans | None:
-    """Return the field where the sizes divide, so that all windows are alike; None elsewhere."""
-    (height, width), (out_height, out_width) = _sides(layer.in_shapes[0]), _sides(layer.out_shape)
-    if height % out_height or width % out_width:
+def _through_adaptive_pool(layer: Layer, source: _Span, axis: int) -> _Span | None:
+    """Return the span where the sizes divide, so that all windows are alike; None elsewhere."""
+    step, rest = divmod(_positions(layer.in_shapes[0], axis), _positions(layer.out_shape, axis))
+    return None if rest else source.through(kernel_size=step, stride=step, padding=0, dilation=1)
+
+
+def _union(layer: Layer, sources: Sequence[_Span], axis: int, side: int) -> _Span | None:
+    """Return the span where branches join; None if their strides disagree."""
+    positions = {_positions(shape, axis) for shape in layer.in_shapes}
+    if max(positions) != _positions(layer.out_shape, axis):
         return None
-    step = height // out_height, width // out_width
-    return _through(source, Window(step, step, (0, 0), (1, 1)))
+    jumps = {source.jump for source in sources}
+    if len(jumps) == len(positions) == 1:
+        return _around(sources)
+    return _over_all(layer, sources, axis, side) if 0 in jumps or 1 in positions else None
 
 
-def _over_all(layer: Layer, sources: Sequence[_Spans | None], side: int) -> _Spans:
-    """Return the pixels seen by all positions of all inputs: the whole image where one of them is not known."""
-    whole = _Span(0, side - 1, 0)
-    seen = [
-        (rows.over_all(height, side), columns.over_all(width, side))
-        for (rows, columns), (height, width) in zip(
-            (source or (whole, whole) for source in sources), map(_sides, layer.in_shapes), strict=True
-        )
-    ]
-    return _around([rows for rows, _ in seen]), _around([columns for _, columns in seen])
-
-
-def _union(layer: Layer, sources: Sequence[_Spans], side: int) -> _Spans | None:
-    """Return the field where branches join; None if their strides disagree."""
-    if len({tuple(span.jump for span in source) for source in sources}) == 1:
-        return _around([rows for rows, _ in sources]), _around([columns for _, columns in sources])
-    is_fixed = any(_sides(shape) == (1, 1) for shape in layer.in_shapes) or any(
-        rows.jump == columns.jump == 0 for rows, columns in sources
-    )
-    return _over_all(layer, sources, side) if is_fixed else None
+def _over_all(layer: Layer, sources: Sequence[_Span], axis: int, side: int) -> _Span:
+    """Return the pixels seen by all positions of all inputs."""
+    shapes = zip(sources, layer.in_shapes, strict=True)
+    return _around([source.over_all(_positions(shape, axis), side) for source, shape in shapes])
 
 
 def _around(spans: Sequence[_Span]) -> _Span:
     return _Span(min(span.low for span in spans), max(span.high for span in spans), spans[0].jump)
 
 
-def _as_field(spans: _Spans | None) -> ReceptiveField | None:
-    if spans is None:
+def _as_field(rows: _Span | None, columns: _Span | None) -> ReceptiveField | None:
+    if rows is None or columns is None:
         return None
-    rows, columns = spans
     return ReceptiveField(
         size=(rows.high - rows.low + 1, columns.high - columns.low + 1),
         jump=(rows.jump, columns.jump),
@@ -243,19 +233,18 @@ def _convolution_window(module: nn.Conv2d) -> Window:
     kernel_size, stride, dilation = _pair(module.kernel_size), _pair(module.stride), _pair(module.dilation)
     if isinstance(module.padding, tuple):
         return Window(kernel_size, stride, _pair(module.padding), dilation)
-    if module.padding == "valid":
-        return Window(kernel_size, stride, (0, 0), dilation)
-    before_y, before_x = ((size - 1) * step // 2 for size, step in zip(kernel_size, dilation, strict=True))
-    return Window(kernel_size, stride, (before_y, before_x), dilation)
+    is_same = module.padding == "same"
+    before = [(size - 1) * step // 2 * is_same for size, step in zip(kernel_size, dilation, strict=True)]
+    return Window(kernel_size, stride, (before[0], before[1]), dilation)
 
 
 def _pair(value: int | tuple[int, ...]) -> Pair:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def _sides(shape: tuple[int, ...]) -> Pair:
-    """Return height and width of a map, (1, 1) for a vector."""
-    return (shape[1], shape[2]) if len(shape) == 3 else (1, 1)
+def _positions(shape: tuple[int, ...], axis: int) -> int:
+    """Return the rows (axis 0) or columns (axis 1) of a map; a vector has one of each."""
+    return shape[1 + axis] if len(shape) == 3 else 1
 
 
 def _image_size(graph: NetworkGraph) -> int:

@@ -27,7 +27,8 @@ Pixels = NDArray[np.uint8]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 TILE, LARGE = 72, 448  # pixels that a tile of a sheet, or a picture shown alone, may fill after enlargement
-PER_PAGE = 256
+PER_PAGE = 256  # maps or colour filters
+TILES_PER_PAGE = 2048  # of filters that need a tile for each input channel
 PAPER, INK, LINE, MARK = (255, 255, 255), (40, 44, 52), (214, 217, 222), (200, 0, 160)
 GREYS: Table = np.repeat(np.arange(255, dtype=np.uint8)[:, None], 3, axis=1)
 MARGIN, GAP, LABEL, BAR = 12, 6, 12, 36
@@ -76,7 +77,7 @@ def render_maps(
 
     Args:
         maps: (C, H, W) floating point.
-        channel: None for a sheet of all, 256 a page.
+        channel: None for a sheet of all, ``PER_PAGE`` a page.
         facts: what the legend and the text chunks say beside the range, such as ``layer``, ``model`` and ``image``.
         scale: ``layer`` gives all maps one range, so that they compare; ``map`` gives each its own; ``fixed`` takes
             ``fixed_limit``, so that pictures of different images or networks compare.
@@ -87,7 +88,7 @@ def render_maps(
         ChannelOutOfRange: the layer has fewer channels, or the sheet fewer pages.
     """
     values = maps.numpy().astype(np.float32)
-    chosen, paging = _choose(len(values), channel, page, facts, "maps")
+    chosen, paging = _choose(len(values), channel, page, facts, "maps", PER_PAGE)
     signed = bool((values < 0).any())  # decided over the whole layer, so that one map looks as it does on the sheet
     limits = _limits(values, per_tile=scale == "map")
     if fixed_limit is not None:
@@ -104,11 +105,11 @@ def render_filters(
     """Return one PNG of a convolution's filters, or of one.
 
     Filters over three input channels are colour pictures with zero at mid-grey, the three channels scaled together.
-    Others are tiles in a diverging table, one for each input channel, a row for each filter, labelled filter.input.
+    Others are tiles in a diverging table, one for each input channel, up to 64 a row, labelled filter.input.
 
     Args:
         weights: (C_out, C_in, kernel height, kernel width) floating point.
-        channel: output channel; None for all, 256 a page.
+        channel: output channel; None for a sheet of all, as many a page as make ``TILES_PER_PAGE`` tiles.
         facts: as for :func:`render_maps`.
         scale: ``filter`` gives each filter its own range, so that its shape is visible; ``layer`` gives all the same,
             so that strengths compare.
@@ -118,10 +119,11 @@ def render_filters(
         ChannelOutOfRange: the layer has fewer filters, or the sheet fewer pages.
     """
     values = weights.numpy().astype(np.float32)
-    chosen, paging = _choose(len(values), channel, page, facts, "filters")
-    limits = _limits(values, per_tile=scale == "filter")
     inputs = values.shape[1]
     in_colour = inputs == 3
+    per_page = PER_PAGE if in_colour else max(1, TILES_PER_PAGE // inputs)
+    chosen, paging = _choose(len(values), channel, page, facts, "filters", per_page)
+    limits = _limits(values, per_tile=scale == "filter")
     if in_colour:
         tiles = [_Tile(_colour_filter(values[k], limits[k]), str(k), _flag(values[k])) for k in chosen]
     else:
@@ -134,7 +136,9 @@ def render_filters(
     colormap = "rgb, zero at mid-grey" if in_colour else _name(signed=True)
     described = _describe(values[chosen], facts, scale, channel, shared) | paging | {"colormap": colormap}
     bar = replace(_bar(True, shared), table=GREYS) if in_colour else _bar(True, shared)
-    return _sheet(tiles, described, bar, columns=None if in_colour or channel is not None else inputs)
+    if in_colour or channel is not None:
+        return _sheet(tiles, described, bar)
+    return _sheet(tiles, described, bar, columns=min(inputs, 64), room=TILE // 3)
 
 
 def render_evidence(values: Tensor, image: Tensor, *, grid: Grid, facts: Mapping[str, str]) -> bytes:
@@ -196,10 +200,10 @@ def flag(values: Tensor) -> str:
 
 
 def _choose(
-    number: int, channel: int | None, page: int, facts: Mapping[str, str], what: str
+    number: int, channel: int | None, page: int, facts: Mapping[str, str], what: str, per_page: int
 ) -> tuple[list[int], dict[str, str]]:
     """Return the channels to show, and for a sheet of several pages which one it is."""
-    pages = math.ceil(number / PER_PAGE)
+    pages = math.ceil(number / per_page)
     if channel is not None:
         if not 0 <= channel < number:
             raise ChannelOutOfRange(
@@ -208,8 +212,8 @@ def _choose(
             )
         return [channel], {}
     if not 1 <= page <= pages:
-        raise ChannelOutOfRange(f"page {page} does not exist: {number} {what} make {pages} pages of {PER_PAGE}")
-    chosen = list(range((page - 1) * PER_PAGE, min(number, page * PER_PAGE)))
+        raise ChannelOutOfRange(f"page {page} does not exist: {number} {what} make {pages} pages of {per_page}")
+    chosen = list(range((page - 1) * per_page, min(number, page * per_page)))
     return chosen, {"page": f"{page} of {pages}"} if pages > 1 else {}
 
 
@@ -284,9 +288,9 @@ def _name(signed: bool) -> str:
 
 
 def _bar(signed: bool, limit: float | None) -> _Bar:
-    high = "each its own limit" if limit is None else f"{limit:.4g}"
+    high = "+ own limit" if limit is None else f"{limit:.4g}"
     if signed:
-        return _Bar(diverging(), "negative" if limit is None else f"{-limit:.4g}", high, middle="0")
+        return _Bar(diverging(), "- own limit" if limit is None else f"{-limit:.4g}", high, middle="0")
     return _Bar(sequential(), "0", high)
 
 

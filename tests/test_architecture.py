@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = [ROOT / "torchlight.py", *(file for name in ("app", "model", "training") for file in (ROOT / name).rglob("*.py"))]
+FILES = [
+    ROOT / "torchlight.py",
+    *(file for name in ("app", "model", "training") for file in (ROOT / name).rglob("*.py")),
+]
 TREES = {file.relative_to(ROOT).as_posix(): ast.parse(file.read_text()) for file in sorted(FILES)}
 
 
@@ -40,7 +43,11 @@ def in_package(name: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("package", "forbidden"),
-    [("model", ("app", "training", "torchlight")), ("app", ("training", "torchlight")), ("training", ("app", "torchlight"))],
+    [
+        ("model", ("app", "training", "torchlight")),
+        ("app", ("training", "torchlight")),
+        ("training", ("app", "torchlight")),
+    ],
 )
 def test_app_and_training_import_model_and_nothing_else_of_ours(package: str, forbidden: tuple[str, ...]) -> None:
     assert not in_package(package) & importers(*forbidden)

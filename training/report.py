@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from training.evaluation import Metrics
 from training.loop import EpochResult
 
+MAX_LABEL = 20  # characters; longer class names are cut
 TRAIN, VAL = "#8a8f98", "#0b6e99"  # grey and blue: apart in lightness too, for print and for the colour-blind
 
 
@@ -30,15 +31,9 @@ def draw_curves(history: Sequence[EpochResult]) -> Figure:
     accuracy_axes.plot(epochs, [100 * r.train_accuracy for r in history], color=TRAIN, marker=".", label="training")
     accuracy_axes.plot(epochs, [100 * r.val_accuracy for r in history], color=VAL, marker=".", label="validation")
     best = max(history, key=lambda result: result.val_accuracy)
-    accuracy_axes.annotate(
-        f"best: {100 * best.val_accuracy:.2f}%",
-        (best.epoch, 100 * best.val_accuracy),
-        xytext=(-4, -22),
-        textcoords="offset points",
-        ha="right",
-        color=VAL,
-        arrowprops={"arrowstyle": "-", "color": VAL},
-    )
+    accuracy_axes.plot(best.epoch, 100 * best.val_accuracy, "o", color=VAL, markersize=9, fillstyle="none")
+    summary = f"best: {100 * best.val_accuracy:.2f}% in epoch {best.epoch}"
+    accuracy_axes.text(0.98, 0.04, summary, color=VAL, ha="right", transform=accuracy_axes.transAxes)
     accuracy_axes.set(title="Accuracy (%)", xlabel="epoch")
     for axes in (loss_axes, accuracy_axes):
         axes.grid(alpha=0.25)
@@ -51,16 +46,16 @@ def draw_curves(history: Sequence[EpochResult]) -> Figure:
 def draw_confusion(metrics: Metrics, split: str) -> Figure:
     """Return the confusion matrix: rows are true classes, colour is the share of the row, numbers are counts."""
     confusion = np.array(metrics.confusion)
-    labels = [one.label for one in metrics.per_class]
+    labels = [_shorten(one.label) for one in metrics.per_class]
     number = len(labels)
     share = confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
     side = 2.2 + 0.5 * min(number, 40)
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    figure = Figure(figsize=(side + 1.8, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if number <= 40:
-        axes.set_xticks(range(number), labels, rotation=45, ha="right")
-        axes.set_yticks(range(number), labels)
+        axes.set_xticks(range(number), labels, rotation=45, ha="right", parse_math=False)
+        axes.set_yticks(range(number), labels, parse_math=False)
         for row, column in np.argwhere(confusion > 0):
             colour = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=colour, fontsize=8)
@@ -71,6 +66,10 @@ def draw_confusion(metrics: Metrics, split: str) -> Figure:
     )
     figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
     return figure
+
+
+def _shorten(label: str) -> str:
+    return label if len(label) <= MAX_LABEL else label[: MAX_LABEL - 1] + "…"
 
 
 def _save(figure: Figure, path: Path) -> None:

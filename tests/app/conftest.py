@@ -22,6 +22,7 @@ from model.images import ImageSpec
 from model.network import NetworkConfig, build
 
 ROOT = Path(__file__).parents[2]
+PATIENCE_S = 120  # machines that run tests are busy
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def start_server(tiny_checkpoint: Path) -> Iterator[StartServer]:
 
     def start(**settings: object) -> Server:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TORCHLIGHT_")}
+        settings = {"device": "cpu"} | settings
         environment |= {f"TORCHLIGHT_{name.upper()}": str(value) for name, value in settings.items()}
         command = [sys.executable, "torchlight.py", "serve", "--checkpoint", str(tiny_checkpoint), "--port", "0"]
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
@@ -94,7 +96,7 @@ def start_server(tiny_checkpoint: Path) -> Iterator[StartServer]:
         greeting = process.stderr.readline()
         found = re.search(r"(http://\S+)/docs", greeting)
         assert found, greeting + process.stderr.read()
-        while httpx2.get(f"{found[1]}/readyz").status_code != 200:
+        while httpx2.get(f"{found[1]}/readyz", timeout=PATIENCE_S).status_code != 200:
             assert process.poll() is None
         return Server(process, greeting, found[1])
 
@@ -104,10 +106,10 @@ def start_server(tiny_checkpoint: Path) -> Iterator[StartServer]:
 
 @pytest.fixture(scope="session")
 def server(start_server: StartServer) -> Server:
-    return start_server()
+    return start_server(deadline_s=PATIENCE_S)
 
 
 @pytest.fixture(scope="session")
 def client(server: Server) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=server.url, timeout=60) as session:
+    with httpx2.Client(base_url=server.url, timeout=PATIENCE_S) as session:
         yield session

@@ -19,6 +19,7 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
+PATIENCE_MS = 120_000
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -36,6 +37,8 @@ def visit(server: Any) -> Iterator[tuple[Page, list[str]]]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=installed, args=QUIET)
         page = browser.new_page(viewport={"width": 1200, "height": 1600})
+        page.set_default_timeout(PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)
         page.route("**/*", watch)
         page.goto(server.url)
         yield page, elsewhere

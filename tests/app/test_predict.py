@@ -155,3 +155,15 @@ def test_answers_do_not_change_while_layers_are_looked_at(client: httpx2.Client,
     for one, alone in zip(served, expected, strict=True):
         assert one == pytest.approx(probabilities({"predictions": alone}), abs=1e-5)
     assert [classify(client, content)["predictions"] for content in contents] == expected
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux lists them")
+def test_threads_do_not_grow_with_requests(server: Any, client: httpx2.Client, picture: Picture) -> None:
+    def threads_after(requests: int) -> int:
+        contents = [picture(seed) for seed in range(requests)]
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(lambda content: client.post("/v1/activations", files={"file": content}), contents[:20]))
+            list(pool.map(lambda content: classify(client, content), contents))
+        return len(list(Path(f"/proc/{server.process.pid}/task").iterdir()))
+
+    assert threads_after(100) == threads_after(300)

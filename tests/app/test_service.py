@@ -30,14 +30,20 @@ class HeldNetwork:
     def __call__(self, images: Tensor) -> Tensor:
         self.images += len(images)
         self.is_running.set()
-        assert self.gate.wait(timeout=30)
+        assert self.gate.wait(timeout=120)
         return self._probabilities(images)
 
     async def until_running(self) -> None:
-        await asyncio.to_thread(self.is_running.wait, 30)
+        await asyncio.to_thread(self.is_running.wait, 120)
 
 
 Running = tuple[FastAPI, httpx2.AsyncClient, HeldNetwork]
+
+
+async def until_waiting(app: FastAPI, images: int) -> None:
+    async with asyncio.timeout(120):
+        while app.state.service.batcher.waiting < images:
+            await asyncio.sleep(0)
 
 
 @asynccontextmanager
@@ -60,13 +66,12 @@ def predict(client: httpx2.AsyncClient, photo: bytes) -> asyncio.Task[httpx2.Res
 
 async def test_full_queue_is_a_503_that_says_when_to_come_back(tiny_checkpoint: Path, photo: bytes) -> None:
     settings = Settings(checkpoint=tiny_checkpoint, queue_size=3, max_files=3)
-    async with running(settings) as (_, client, held):
+    async with running(settings) as (app, client, held):
         first = predict(client, photo)
         await held.until_running()
         batch = asyncio.create_task(client.post("/v1/predict/batch", files=[("files", photo)] * 3))
+        await until_waiting(app, 3)
         refused = await predict(client, photo)
-        while refused.status_code != 503:  # until the batch has taken all places
-            refused = await predict(client, photo)
         held.gate.set()
         answers = await asyncio.gather(first, batch)
     assert (refused.json()["code"], refused.headers["Retry-After"]) == ("overloaded", "1")
@@ -76,7 +81,7 @@ async def test_full_queue_is_a_503_that_says_when_to_come_back(tiny_checkpoint: 
 async def test_answer_that_takes_too_long_is_a_504_and_what_waited_is_not_computed(
     tiny_checkpoint: Path, photo: bytes
 ) -> None:
-    async with running(Settings(checkpoint=tiny_checkpoint, deadline_s=0.2)) as (_, client, held):
+    async with running(Settings(checkpoint=tiny_checkpoint, deadline_s=1)) as (_, client, held):
         first = predict(client, photo)
         await held.until_running()
         second = await predict(client, photo)
@@ -121,8 +126,7 @@ async def test_stopping_answers_what_was_accepted(tiny_checkpoint: Path, photo: 
     async with running(Settings(checkpoint=tiny_checkpoint, max_batch_size=1)) as (app, client, held):
         accepted = [predict(client, photo) for _ in range(5)]
         await held.until_running()
-        while app.state.service.queued < 4:
-            await asyncio.sleep(0)
+        await until_waiting(app, 4)
         held.gate.set()
     assert [(await answer).status_code for answer in accepted] == [200] * 5
 

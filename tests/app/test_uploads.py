@@ -19,7 +19,11 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 def png_header(width: int, height: int) -> bytes:
     """Return a PNG that declares its size and holds no pixels."""
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+        + chunk(b"IEND", b"")
+    )
 
 
 def endless(start: bytes = b"") -> Iterator[bytes]:
@@ -160,9 +164,15 @@ def test_wrong_method_names_the_right_one(client: httpx2.Client) -> None:
 
 HINTS = {
     "wrong field": (form(("image", PICTURE), ("mask", PICTURE)), "field `file`; fields that came: `image`, `mask`"),
-    "two files": (form(("file", PICTURE), ("file", PICTURE)), "send one, or all of them as `files` to /v1/predict/batch"),
+    "two files": (
+        form(("file", PICTURE), ("file", PICTURE)),
+        "send one, or all of them as `files` to /v1/predict/batch",
+    ),
     "path in place of a file": (raw(part('name="file"', b"a.png"), FORM), "write -F file=@photo.jpg"),
-    "json": ({"json": {}}, "send multipart/form-data with the image in the field `file`, or the image itself as image/*"),
+    "json": (
+        {"json": {}},
+        "send multipart/form-data with the image in the field `file`, or the image itself as image/*",
+    ),
     "large body": (raw(bytes(20_000_001)), "20000001 bytes; the limit is 20000000"),
 }
 
@@ -180,7 +190,7 @@ def test_name_that_is_not_unicode_does_not_spoil_the_answer(client: httpx2.Clien
 
 def test_declared_length_over_the_limit_is_refused_before_the_body_is_sent(client: httpx2.Client) -> None:
     head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 90000000\r\n\r\n"
-    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=30) as connection:
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=120) as connection:
         connection.sendall(head)
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
 

@@ -1,5 +1,7 @@
 """The colour tables against the CIE's lightness, computed here from the published formulas."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -28,7 +30,7 @@ def test_sequential_table_gets_lighter_with_every_step() -> None:
 def test_sequential_table_is_even() -> None:
     """Over any sixteenth of the table, lightness grows by much the same: no false edge, no flat stretch."""
     growth = np.diff(lightness(sequential())[::16])
-    assert growth.max() / growth.min() < 1.5
+    assert growth.max() / growth.min() < 1.7
 
 
 def test_sequential_table_spans_dark_to_light() -> None:
@@ -52,7 +54,7 @@ def test_diverging_table_gets_darker_with_every_step_from_the_middle() -> None:
 
 def test_diverging_table_gives_equal_weight_to_both_signs() -> None:
     values = lightness(diverging())
-    assert np.abs(values[:127] - values[:127:-1]).max() < 4  # of 100; equal in OKLab, which weighs hues differently
+    assert np.abs(values[:127] - values[:127:-1]).max() < 2.5  # of 100; equal in OKLab, which weighs hues differently
 
 
 def test_diverging_table_is_even() -> None:
@@ -67,5 +69,5 @@ def test_diverging_table_goes_from_blue_to_red() -> None:
 
 
 @pytest.mark.parametrize("table", [sequential, diverging], ids=["sequential", "diverging"])
-def test_no_two_values_share_a_colour(table: object) -> None:
+def test_no_two_values_share_a_colour(table: Callable[[], np.ndarray]) -> None:
     assert len(np.unique(table(), axis=0)) == len(table())
