@@ -31,6 +31,7 @@ Source = Annotated[
     str, typer.Argument(help="Folder of class folders, or cifar10, cifar100, mnist, fashion_mnist.", show_default=False)
 ]
 CheckpointPath = Annotated[Path, typer.Argument(help="A .safetensors file that `torchlight train` wrote.")]
+SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave unreadable files out.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
@@ -70,9 +71,7 @@ def train(
         float, typer.Option(min=0, max=0.9, help="Held out for the final figure, if there is no test folder.")
     ] = 0.1,
     seed: Annotated[int, typer.Option(help="Of the split, the initial weights and the augmentation.")] = 0,
-    skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Leave unreadable files out and list them.")
-    ] = False,
+    skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
 ) -> None:
     """Train a network on a folder of photos and keep its best epoch."""
@@ -99,6 +98,7 @@ def train(
 def evaluate(
     checkpoint_path: CheckpointPath,
     source: Source,
+    skip_unreadable: SkipUnreadable = False,
     device: Device = "auto",
 ) -> None:
     """Measure a checkpoint on images; on its own training data, only on those held out then."""
@@ -109,7 +109,10 @@ def evaluate(
     with _progress() as progress:
         task = progress.add_task("reading images", total=None, figures="")
         split, examples = held_out(
-            loaded, source, lambda done, total: progress.update(task, completed=done, total=total)
+            loaded,
+            source,
+            skip_unreadable=skip_unreadable,
+            on_image=lambda done, total: progress.update(task, completed=done, total=total),
         )
         classifier = Classifier(loaded, choose_device(device))
         logits = evaluation.infer(classifier.network, examples.images, classifier.spec)

@@ -9,6 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -125,35 +126,42 @@ def train(options: RunOptions, device: torch.device, command: str, observer: Obs
 
 
 def held_out(
-    checkpoint_: Checkpoint, source: str, on_image: Callable[[int, int], None]
+    trained: Checkpoint,
+    source: str,
+    *,
+    skip_unreadable: bool = False,
+    on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[str, data.LabelledImages]:
     """Return what to evaluate a checkpoint on, and its name.
 
     If ``source`` is what it was trained on, only the images held out then; else the source's own test split, or all
     of its images.
+
+    Raises:
+        DataError: see :func:`training.data.load`.
     """
-    header = checkpoint_.header
-    known = header.data
-    dataset = data.load(
+    known = trained.header.data
+    load = partial(
+        data.load,
         source,
-        header.image_spec.size,
-        val_fraction=known.get("val_fraction", 0.0),
-        test_fraction=known.get("test_fraction", 0.0),
-        seed=header.training.get("seed", 0),
-        class_names=header.class_names,
+        trained.header.image_spec.size,
+        class_names=trained.header.class_names,
+        skip_unreadable=skip_unreadable,
         on_image=on_image,
     )
-    splits = dataset.splits
-    if dataset.fingerprint == known.get("fingerprint"):
-        name = _held_out_split(dataset)
-        return f"{name} (held out of its training data)", splits[name]
-    everything = data.load(
-        source, header.image_spec.size, val_fraction=0, test_fraction=0, class_names=header.class_names
+    as_trained = load(
+        val_fraction=known.get("val_fraction", 0.0),
+        test_fraction=known.get("test_fraction", 0.0),
+        seed=trained.header.training.get("seed", 0),
     )
-    if len(everything.splits["test"]):
-        return "test", everything.splits["test"]
-    images = torch.cat([part.images for part in everything.splits.values()])
-    labels = torch.cat([part.labels for part in everything.splits.values()])
+    if as_trained.fingerprint == known.get("fingerprint"):
+        name = _held_out_split(as_trained)
+        return f"{name} (held out of its training data)", as_trained.splits[name]
+    splits = load(val_fraction=0.0, test_fraction=0.0).splits
+    if len(splits["test"]):
+        return "test", splits["test"]
+    images = torch.cat([part.images for part in splits.values()])
+    labels = torch.cat([part.labels for part in splits.values()])
     return "all images", data.LabelledImages(images, labels)
 
 

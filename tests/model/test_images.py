@@ -475,14 +475,24 @@ def gradient(side: int) -> Image.Image:
     "draw",
     [
         photo,
-        lambda: enlarged_photo(515),
+        lambda: enlarged_photo(1025),
         lambda: enlarged_photo(1500),
+        lambda: enlarged_photo(2049),
         lambda: enlarged_photo(3000),
+        lambda: texture(1025, 1.0),
         lambda: texture(1500, 1.0),
-        lambda: texture(1001, 1.5),
         lambda: gradient(1500),
     ],
-    ids=["photo 512", "photo 515", "photo 1500", "photo 3000", "texture 1500", "smooth texture 1001", "gradient 1500"],
+    ids=[
+        "photo 512",
+        "photo 1025, no multiple of 2",
+        "photo 1500",
+        "photo 2049, no multiple of 4",
+        "photo 3000",
+        "texture 1025, no multiple of 2",
+        "texture 1500",
+        "gradient 1500",
+    ],
 )
 def test_jpeg_decoded_at_reduced_scale_stays_inside_the_documented_bound(
     draw: Callable[[], Image.Image], quality: int

@@ -265,7 +265,7 @@ def test_pretrained_run_starts_from_the_published_weights_and_their_statistics(
 
 
 def test_evaluating_on_the_training_data_takes_only_what_was_held_out(finished: Finished) -> None:
-    name, examples = held_out(finished.load(), finished.options.source, lambda done, total: None)
+    name, examples = held_out(finished.load(), finished.options.source)
     expected = data.load(finished.options.source, 32).splits["test"]
     assert name == "test (held out of its training data)"
     assert torch.equal(examples.images, expected.images)
@@ -274,7 +274,7 @@ def test_evaluating_on_the_training_data_takes_only_what_was_held_out(finished: 
 
 def test_evaluating_again_gives_the_figures_of_the_run(finished: Finished) -> None:
     loaded = finished.load()
-    _, examples = held_out(loaded, finished.options.source, lambda done, total: None)
+    _, examples = held_out(loaded, finished.options.source)
     logits = infer(loaded.network, examples.images, loaded.header.image_spec)
     loss = torch.nn.functional.cross_entropy(logits, examples.labels).item()
     assert loss == pytest.approx(loaded.header.metrics["test"]["loss"], rel=1e-4)
@@ -284,7 +284,7 @@ def test_evaluating_on_other_photos_takes_all_of_them(
     finished: Finished, draw_folder: DrawFolder, tmp_path: Path
 ) -> None:
     photos = draw_folder(tmp_path, 3, {"sky": (60, 90, 230), "apple": (220, 30, 40)}, seed=7)
-    name, examples = held_out(finished.load(), str(photos), lambda done, total: None)
+    name, examples = held_out(finished.load(), str(photos))
     assert name == "all images"
     assert sorted(examples.labels.tolist()) == [0, 0, 0, 2, 2, 2]  # as the network counts its classes
 
@@ -294,7 +294,7 @@ def test_evaluating_on_other_photos_takes_their_test_split_if_there_is_one(
 ) -> None:
     draw_folder(tmp_path / "train", 3, seed=7)
     draw_folder(tmp_path / "test", 2, seed=8)
-    name, examples = held_out(finished.load(), str(tmp_path), lambda done, total: None)
+    name, examples = held_out(finished.load(), str(tmp_path))
     assert name == "test"
     assert len(examples) == 6
 
@@ -304,14 +304,14 @@ def test_evaluating_on_classes_the_network_does_not_know_is_refused(
 ) -> None:
     photos = draw_folder(tmp_path, 3, {"cloud": (200, 200, 200), "sky": (60, 90, 230)})
     with pytest.raises(DataError, match="does not know: cloud"):
-        held_out(finished.load(), str(photos), lambda done, total: None)
+        held_out(finished.load(), str(photos))
 
 
 def test_run_without_a_test_split_is_evaluated_on_the_validation_images(
     draw_folder: DrawFolder, tmp_path: Path
 ) -> None:
     finished = train(small(draw_folder(tmp_path / "photos", 10), tmp_path / "out", test_fraction=0.0))
-    name, examples = held_out(finished.load(), finished.options.source, lambda done, total: None)
+    name, examples = held_out(finished.load(), finished.options.source)
     assert finished.result.split == "val"
     assert finished.result.metrics.images == 3
     assert (name, len(examples)) == ("val (held out of its training data)", 3)
@@ -323,6 +323,6 @@ def test_run_that_skipped_unreadable_files_can_be_evaluated_on_its_own_data(
     photos = draw_folder(tmp_path / "photos", 10)
     (photos / "sky" / "Thumbs.db").write_bytes(b"no picture")
     finished = train(small(photos, tmp_path / "out", skip_unreadable=True))
-    name, examples = held_out(finished.load(), str(photos), lambda done, total: None)
+    name, examples = held_out(finished.load(), str(photos))
     assert finished.load().header.data["skipped"] == 1
     assert (name, len(examples)) == ("test (held out of its training data)", 3)
