@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request
 
+from app.inspector import Inspector
 from app.service import Service
 
 
@@ -12,5 +13,11 @@ async def _service(request: Request) -> Service:
     return service
 
 
+async def _inspector(request: Request) -> Inspector:
+    inspector: Inspector = request.app.state.inspector
+    return inspector
+
+
 RunningService = Annotated[Service, Depends(_service)]
+RunningInspector = Annotated[Inspector, Depends(_inspector)]
 TopK = Annotated[int | None, Query(ge=1, description="How many labels; without it, all.")]

@@ -15,16 +15,21 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from app.batcher import DeadlineExceeded, Overloaded
+from app.inspector import NoIndex, UnknownMethod
+from app.representation import NotAcceptable
 from app.schemas import Problem
 from app.service import NotReady
+from app.store import StoreFull, UnknownImage
 from app.uploads import BodyTooLarge, MalformedForm, UnsupportedMediaType, UploadError, WrongField
 from model.errors import (
     ChannelOutOfRange,
     ImageError,
     ImageTooLarge,
+    PositionOutOfRange,
     TorchlightError,
     UnknownImageFormat,
     UnknownLayer,
+    UnknownTarget,
     UnreadableImage,
     ViewError,
     ViewNotApplicable,
@@ -42,8 +47,15 @@ TABLE: dict[type[TorchlightError], tuple[int, str]] = {
     UnreadableImage: (422, "unreadable_image"),
     ViewError: (422, "invalid_view"),
     ChannelOutOfRange: (422, "channel_out_of_range"),
+    PositionOutOfRange: (422, "position_out_of_range"),
     UnknownLayer: (404, "unknown_layer"),
+    UnknownTarget: (422, "unknown_target"),
     ViewNotApplicable: (422, "view_not_applicable"),
+    UnknownImage: (404, "unknown_image"),
+    UnknownMethod: (404, "unknown_method"),
+    NoIndex: (404, "no_index"),
+    NotAcceptable: (406, "not_acceptable"),
+    StoreFull: (507, "store_full"),
     DeadlineExceeded: (504, "deadline_exceeded"),
     NotReady: (503, "not_ready"),
     Overloaded: (503, "overloaded"),

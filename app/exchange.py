@@ -11,15 +11,18 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import Depends, Path, Request, Response
+from fastapi import Depends, Path, Query, Request, Response
 from pydantic import BaseModel
 
 from app.dependencies import RunningInspector
 from app.disconnect import while_connected
 from app.errors import documented
+from app.inspection_schemas import NoParameters
 from app.representation import MEDIA_TYPES, RENDERER_VERSION, Form, choose, encode
 from app.service import PreparedImage
 
+Forms = Mapping[Form, Callable[[], object]]
+ImageForms = Mapping[Form, Callable[[PreparedImage], object]]
 PROBLEMS = (404, 406, 422, 503, 504)
 
 
@@ -31,7 +34,7 @@ class Exchange:
         self.inspector = inspector
         self.classifier = inspector.classifier
 
-    async def show(self, forms: Mapping[Form, Callable[[], object]], **parameters: object) -> Response:
+    async def show(self, forms: Forms, **parameters: object) -> Response:
         """Answer with one of the forms, by preference in their order.
 
         Args:
@@ -43,9 +46,7 @@ class Exchange:
         """
         return await self._answer(forms, parameters, lambda draw: self.inspector.service.view(draw))
 
-    async def show_image(
-        self, image_id: str, forms: Mapping[Form, Callable[[PreparedImage], object]], **parameters: object
-    ) -> Response:
+    async def show_image(self, image_id: str, forms: ImageForms, **parameters: object) -> Response:
         """As :meth:`show`, for views of a stored image, which the forms are given.
 
         Raises:
@@ -91,6 +92,7 @@ class Exchange:
 
 
 Viewing = Annotated[Exchange, Depends()]
+Nothing = Annotated[NoParameters, Query()]
 ImageId = Annotated[str, Path(description="As `POST /v1/images` answers it: `sha256:` and 64 hex digits.")]
 LayerName = Annotated[str, Path(description="Dotted path of the layer, as `/v1/layers` lists it.", examples=["conv1"])]
 Channel = Annotated[int, Path(ge=0, description="Output channel, from 0.")]
@@ -98,7 +100,7 @@ Channel = Annotated[int, Path(ge=0, description="Output channel, from 0.")]
 
 def shown(body: type[BaseModel], *forms: Form) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI responses of a route that shows something in these forms."""
-    others = {MEDIA_TYPES[form]: {} for form in forms if form != "json"}
+    others: dict[str, Any] = {MEDIA_TYPES[form]: {} for form in forms if form != "json"}
     description = f"As {', '.join(f'`.{form}`' for form in forms)}; without a suffix Accept decides, then this order."
     answer = {"description": description, "content": others, "model": body}
     return {200: answer, 304: {"description": "What If-None-Match names is still so."}, **documented(*PROBLEMS)}

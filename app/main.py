@@ -1,5 +1,6 @@
 """Puts the service together and runs it."""
 
+import asyncio
 import contextlib
 import math
 import signal
@@ -13,10 +14,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from app import errors
+from app.inspector import Inspector
 from app.observability import Observability, configure_logging
-from app.routes import docs, health, inspect, model, predict
+from app.routes import docs, evidence, examples, health, images, inspect, layers, model, predict
 from app.service import Service
 from app.settings import Settings
+from app.store import StoreUnavailable
 from model import checkpoint
 from model.classifier import Classifier, choose_device
 from model.errors import CheckpointError, TorchlightError
@@ -33,7 +36,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises:
         CheckpointError: the checkpoint cannot be served.
-        StartError: the device is not there.
+        StartError: the device is not there, or the folder for uploads cannot be used.
     """
     service = Service(settings, _load(settings))
     app = FastAPI(
@@ -46,9 +49,10 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,  # what generated clients call their methods
     )
     app.state.service = service
+    app.state.inspector = _inspector(service)
     app.add_middleware(Observability)
     errors.install(app)
-    for module in (predict, inspect, model, health, docs):
+    for module in (predict, inspect, images, evidence, layers, examples, model, health, docs):
         app.include_router(module.router)
     app.mount("/docs/assets", docs.assets())
     return app
@@ -94,7 +98,9 @@ class _Server(uvicorn.Server):
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
     await service.start()
+    sweeping = asyncio.create_task(app.state.inspector.keep_sweeping())
     yield
+    sweeping.cancel()
     await service.stop()
 
 
@@ -110,6 +116,13 @@ def _load(settings: Settings) -> Classifier:
         raise StartError(
             f"device {settings.device} cannot be used ({reason}); TORCHLIGHT_DEVICE=auto takes one that can"
         ) from error
+
+
+def _inspector(service: Service) -> Inspector:
+    try:
+        return Inspector(service)
+    except StoreUnavailable as error:
+        raise StartError(str(error)) from error
 
 
 def _listen(host: str, port: int) -> socket.socket:

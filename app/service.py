@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from model.classifier import Classifier
 from model.errors import ImageError, TorchlightError
 from model.network import count_multiply_adds
 
+Result = TypeVar("Result")
 MAX_DECODERS = 4  # each may hold a whole picture: max_pixels x 4 bytes
 logger = logging.getLogger("torchlight")
 
@@ -86,7 +87,7 @@ class Service:
             ImageError, Overloaded, DeadlineExceeded
         """
         deadline = self._deadline()
-        image = await self._decoders.run(deadline, partial(self._prepare, content, time.perf_counter()))
+        image = await self._decoders.run(deadline, partial(self.prepare, content, time.perf_counter()))
         return Classified(image, await self.batcher.submit(image.tensor, deadline))
 
     async def classify_all(self, contents: Sequence[bytes]) -> list[Classified | BaseException]:
@@ -103,14 +104,18 @@ class Service:
         outcomes = iter([_join(image, answer) for image, answer in zip(good, answers, strict=True)])
         return [next(outcomes) if isinstance(one, PreparedImage) else one for one in prepared]
 
-    async def view(self, draw: Callable[[], bytes]) -> bytes:
+    async def decode(self, load: Callable[[], PreparedImage]) -> PreparedImage:
+        """Return what ``load`` returns, run in a thread for decoding."""
+        return await self._decoders.run(self._deadline(), load)
+
+    async def view(self, draw: Callable[[], Result]) -> Result:
         """Return what ``draw`` returns, run in a thread apart from those that answer."""
         return await self._viewers.run(self._deadline(), draw)
 
-    async def view_of(self, content: bytes, draw: Callable[[PreparedImage], bytes]) -> bytes:
-        """Return what ``draw`` makes of one file; raises what :meth:`classify` does."""
+    async def view_of(self, load: Callable[[], PreparedImage], draw: Callable[[PreparedImage], Result]) -> Result:
+        """Return what ``draw`` makes of the image that ``load`` returns; raises what :meth:`classify` does."""
         deadline = self._deadline()
-        image = await self._decoders.run(deadline, partial(self._prepare, content, time.perf_counter()))
+        image = await self._decoders.run(deadline, load)
         return await self._viewers.run(deadline, partial(draw, image))
 
     async def _warm_up(self) -> None:
@@ -126,7 +131,12 @@ class Service:
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self.settings.deadline_s
 
-    def _prepare(self, content: bytes, started: float) -> PreparedImage:
+    def prepare(self, content: bytes, started: float) -> PreparedImage:
+        """Return one file as network input; for threads, since it may take a while.
+
+        Raises:
+            ImageError
+        """
         tensor, decoded = images.prepare(content, self.classifier.spec.size, max_pixels=self.settings.max_pixels)
         digest = "sha256:" + hashlib.sha256(content).hexdigest()
         seconds = time.perf_counter() - started
@@ -136,7 +146,7 @@ class Service:
         prepared: list[PreparedImage | ImageError] = []
         for content in contents:
             try:
-                prepared.append(self._prepare(content, time.perf_counter()))
+                prepared.append(self.prepare(content, time.perf_counter()))
             except ImageError as error:
                 prepared.append(error)
         return prepared

@@ -3,6 +3,8 @@
 The README's table is compared with this class by a test: names, defaults and descriptions.
 """
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -49,6 +51,19 @@ class Settings(BaseSettings):
     deadline_s: float = Field(
         default=10.0, gt=0, le=3600, description="Seconds from the end of the upload to the answer; later it is 504."
     )
+    store_dir: Path | None = Field(
+        default=None,
+        description="Folder for uploads to look into; unset, `torchlight-<user id>` in the system's temporary one.",
+    )
+    store_max_bytes: int = Field(
+        default=256_000_000, ge=1, description="Most bytes of uploads that are kept; the oldest make room."
+    )
+    store_max_age_s: float = Field(
+        default=86_400.0, gt=0, allow_inf_nan=False, description="Seconds after which an upload is removed."
+    )
+    view_cache_bytes: int = Field(
+        default=64_000_000, ge=0, description="Memory for images and layer outputs that were looked at lately."
+    )
     log_format: Literal["text", "json"] = Field(
         default="text", description="One line for each request on standard output: `text` to read, `json` to collect."
     )
@@ -61,6 +76,21 @@ class Settings(BaseSettings):
                 f"raise {PREFIX}QUEUE_SIZE"
             )
         return self
+
+    @model_validator(mode="after")
+    def _upload_fits_the_store(self) -> Self:
+        if self.max_body_bytes > self.store_max_bytes:
+            raise ValueError(
+                f"{PREFIX}MAX_BODY_BYTES is {self.max_body_bytes}, but only {self.store_max_bytes} bytes of uploads "
+                f"are kept; raise {PREFIX}STORE_MAX_BYTES"
+            )
+        return self
+
+    @property
+    def store_folder(self) -> Path:
+        """Where uploads are kept: ``store_dir``, or a folder of this user's own."""
+        user = os.getuid() if hasattr(os, "getuid") else 0  # Windows' temporary folder is the user's already
+        return self.store_dir or Path(tempfile.gettempdir()) / f"torchlight-{user}"
 
 
 def read_settings(**given: Any) -> Settings:

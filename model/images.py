@@ -61,8 +61,8 @@ def decode(content: bytes, *, max_pixels: int = MAX_PIXELS, target_size: int | N
     - Animations and multi-page files give their first frame.
     - Palettes and grey become RGB; CMYK is converted with Pillow's plain formula; transparency is composited on white.
     - 16-bit grey is scaled to 8 bits, not clipped. 32-bit integer and float pixels have no defined range: refused.
-    - With ``target_size``, a JPEG is decoded at 1/2, 1/4 or 1/8 scale when its short side then still has at least
-      ``REDUCED_DECODE_FACTOR * target_size`` pixels. See :func:`to_tensor` for what that changes.
+    - With ``target_size``, a JPEG is decoded at 1/2, 1/4 or 1/8 scale if that divides both sides and the short
+      one then still has at least ``REDUCED_DECODE_FACTOR * target_size`` pixels. See :func:`to_tensor` for the error.
 
     Args:
         content: the whole file.
@@ -80,8 +80,8 @@ def decode(content: bytes, *, max_pixels: int = MAX_PIXELS, target_size: int | N
             _check_pixels(image.width, image.height, max_pixels)
             width, height = image.size
             if name == "JPEG" and target_size is not None:
-                side = REDUCED_DECODE_FACTOR * target_size
-                image.draft(None, (side, side))
+                divisor = _reduction(width, height, target_size)
+                image.draft(None, (width // divisor, height // divisor))
             image.load()
             swaps_sides = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # 0x0112: EXIF orientation
             upright = _to_rgb(ImageOps.exif_transpose(image))
@@ -172,6 +172,17 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
             f"image is {width}x{height} pixels ({width * height / 1e6:.4g} MP); "
             f"the limit is {max_pixels / 1e6:g} MP; send a smaller one"
         )
+
+
+def _reduction(width: int, height: int, target_size: int) -> int:
+    """Return by how much a JPEG may be reduced while it is decoded: 1, 2, 4 or 8.
+
+    Only by what divides both sides: the last pixel of a reduced row would else stand for fewer pixels than the others,
+    and shift the picture against the one decoded in full.
+    """
+    least = REDUCED_DECODE_FACTOR * target_size
+    fitting = (n for n in (8, 4, 2) if width % n == 0 == height % n and min(width, height) // n >= least)
+    return next(fitting, 1)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -35,7 +35,7 @@ async def predict(request: Request, response: Response, service: RunningService,
     return PredictResponse(
         predictions=_predictions(service, classified.answer.result, top_k),
         model=summary(service),
-        image=_image(classified.image),
+        image=image_summary(classified.image),
         timing_ms=timing,
     )
 
@@ -59,7 +59,7 @@ def _result(
 ) -> BatchPrediction | BatchProblem:
     if isinstance(outcome, Classified):
         predictions = _predictions(service, outcome.answer.result, top_k)
-        return BatchPrediction(filename=upload.filename, predictions=predictions, image=_image(outcome.image))
+        return BatchPrediction(filename=upload.filename, predictions=predictions, image=image_summary(outcome.image))
     found = find(outcome)
     if found is None:
         raise outcome
@@ -71,7 +71,8 @@ def _predictions(service: Service, probabilities: Tensor, top_k: int | None) -> 
     return [PredictionBody(label=one.label, index=one.index, probability=one.probability) for one in best]
 
 
-def _image(image: PreparedImage) -> ImageSummary:
+def image_summary(image: PreparedImage) -> ImageSummary:
+    """Return what each answer says of the image."""
     return ImageSummary(id=image.id, width=image.width, height=image.height, format=image.format)
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from model import checkpoint
 from model.checkpoint import Header
+from model.classifier import Classifier
 from model.images import ImageSpec
 from model.network import NetworkConfig, build
 
@@ -42,11 +43,10 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network with random weights for three classes."""
+def save_checkpoint(path: Path, seed: int) -> Path:
+    """Save a network with random weights for three classes."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         network = build(NetworkConfig("guide", 3))
     header = Header(
         network=NetworkConfig("guide", 3),
@@ -57,9 +57,26 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data={},
         versions={"torch": "2.15.0"},
     )
-    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
     checkpoint.save(path, network, header)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network with random weights for three classes."""
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors", seed=0)
+
+
+@pytest.fixture(scope="session")
+def other_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network with other weights."""
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors", seed=1)
+
+
+@pytest.fixture(scope="session")
+def classifier(tiny_checkpoint: Path) -> Classifier:
+    """What the servers serve, in this process."""
+    return Classifier(checkpoint.load(tiny_checkpoint), torch.device("cpu"))
 
 
 def draw(seed: int, image_format: str = "PNG", size: tuple[int, int] = (48, 40)) -> bytes:
@@ -81,12 +98,12 @@ def photo() -> bytes:
 
 
 @pytest.fixture(scope="session")
-def start_server(tiny_checkpoint: Path) -> Iterator[StartServer]:
+def start_server(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
     """Start ``torchlight serve`` on a free port, with settings by their names; stopped at the end."""
 
     def start(**settings: object) -> Server:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TORCHLIGHT_")}
-        settings = {"device": "cpu"} | settings
+        settings = {"device": "cpu", "store_dir": tmp_path_factory.mktemp("store")} | settings
         environment |= {f"TORCHLIGHT_{name.upper()}": str(value) for name, value in settings.items()}
         command = [sys.executable, "torchlight.py", "serve", "--checkpoint", str(tiny_checkpoint), "--port", "0"]
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
@@ -113,3 +130,11 @@ def server(start_server: StartServer) -> Server:
 def client(server: Server) -> Iterator[httpx2.Client]:
     with httpx2.Client(base_url=server.url, timeout=PATIENCE_S) as session:
         yield session
+
+
+@pytest.fixture(scope="session")
+def stored(client: httpx2.Client, photo: bytes) -> str:
+    """The path of the photo on the server."""
+    answer = client.post("/v1/images", files={"file": photo})
+    assert answer.status_code == 201, answer.text
+    return str(answer.headers["Location"])

@@ -10,7 +10,7 @@ from app.main import create_app
 from app.settings import Settings
 
 FORM, PROBLEM = "multipart/form-data", "application/problem+json"
-UPLOADS = {"/v1/predict": "file", "/v1/predict/batch": "files", "/v1/activations": "file"}
+UPLOADS = {"/v1/predict": "file", "/v1/predict/batch": "files", "/v1/activations": "file", "/v1/images": "file"}
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,24 @@ def test_these_are_the_routes(openapi: dict[str, Any]) -> None:
         ("post", "/v1/predict"),
         ("post", "/v1/predict/batch"),
         ("post", "/v1/activations"),
+        ("post", "/v1/images"),
+        ("get", "/v1/images/{image_id}"),
+        ("get", "/v1/images/{image_id}/prediction"),
+        ("get", "/v1/images/{image_id}/input"),
+        ("get", "/v1/images/{image_id}/activations/{layer}"),
+        ("get", "/v1/images/{image_id}/activations/{layer}/{channel}"),
+        ("get", "/v1/images/{image_id}/trace/{layer}/{channel}"),
+        ("get", "/v1/images/{image_id}/trace/{layer}/{channel}/{y}/{x}"),
+        ("get", "/v1/images/{image_id}/attributions/{method}"),
+        ("get", "/v1/images/{image_id}/occlusion"),
+        ("get", "/v1/images/{image_id}/reconstructions/{layer}/{channel}"),
+        ("get", "/v1/images/{image_id}/neighbours"),
+        ("get", "/v1/layers"),
+        ("get", "/v1/layers/{layer}/receptive-field"),
         ("get", "/v1/model"),
         ("get", "/v1/layers/{layer}/filters"),
         ("get", "/v1/layers/{layer}/filters/{channel}"),
+        ("get", "/v1/layers/{layer}/units/{channel}"),
         ("get", "/livez"),
         ("get", "/readyz"),
     }
@@ -55,7 +70,7 @@ def test_uploads_are_declared_as_a_form_with_files(openapi: dict[str, Any], path
     assert "binary" in json.dumps(schema["properties"][field])
 
 
-@pytest.mark.parametrize("path", ["/v1/predict", "/v1/activations"])
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/activations", "/v1/images"])
 def test_single_images_are_also_declared_as_raw_bodies(openapi: dict[str, Any], path: str) -> None:
     types = openapi["paths"][path]["post"]["requestBody"]["content"].keys()
     assert {"image/jpeg", "image/png", "application/octet-stream"} <= types

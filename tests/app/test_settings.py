@@ -44,6 +44,9 @@ REFUSED = {
     "TORCHLIGHT_MAX_BATCH_SIZE": "-1",
     "TORCHLIGHT_QUEUE_SIZE": "63",
     "TORCHLIGHT_DEADLINE_S": "nan",
+    "TORCHLIGHT_STORE_MAX_BYTES": "19999999",
+    "TORCHLIGHT_STORE_MAX_AGE_S": "inf",
+    "TORCHLIGHT_VIEW_CACHE_BYTES": "-1",
     "TORCHLIGHT_LOG_FORMAT": "xml",
 }
 
@@ -72,7 +75,8 @@ def test_unknown_setting_is_refused() -> None:
 
 
 def readme_row(name: str, field: FieldInfo) -> str:
-    default = field.default.relative_to(ROOT) if isinstance(field.default, Path) else field.default
+    default = "unset" if field.default is None else field.default
+    default = default.relative_to(ROOT) if isinstance(default, Path) else default
     return f"| `TORCHLIGHT_{name.upper()}` | `{default}` | {field.description} |"
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from model.classifier import Classifier, Prediction, choose_device
 from model.images import normalise
 
-ARCHITECTURES = ("torchlight", "guide", "lenet5", "resnet18")
+ARCHITECTURES = ("torchlight", "guide", "lenet5")
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)

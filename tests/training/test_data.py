@@ -127,6 +127,15 @@ def test_photo_that_is_also_in_a_given_split_leaves_the_training_images() -> Non
     assert data.split(examples, 0.0, 0.0, 0) == ["test", "train", "test"]
 
 
+def test_images_of_a_given_split_stay_there_even_if_training_images_are_held_out_by_content() -> None:
+    train = [example(f"{k}", split="train") for k in range(20)]
+    test = [example(f"{k}", split="test") for k in range(10)]
+    assigned = data.split([*train, *test], 0.5, 0.0, 0)
+    assert assigned[20:] == ["test"] * 10
+    assert assigned[:10] == ["test"] * 10
+    assert set(assigned[10:20]) == {"train", "val"}
+
+
 def test_copies_do_not_count_for_the_share() -> None:
     examples = [example("same") for _ in range(90)] + [example(f"{k}") for k in range(9)]
     assigned = data.split(examples, 0.1, 0.1, 0)

@@ -1,0 +1,158 @@
+"""What views are computed from: stored images, what the network makes of them, and the index. Knows nothing of HTTP.
+
+Layer outputs and decoded images are kept for a while, since who looks at one layer of an image looks at the next one.
+"""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from functools import cached_property
+
+from torch import Tensor
+
+from app.cache import ByteCache
+from app.service import PreparedImage, Service
+from app.store import ImageStore
+from model import index
+from model.activations import Stage, activation_maps, layer_at_stage
+from model.embedding import embed
+from model.errors import ChannelOutOfRange, IndexFileError, IndexNotFound, TorchlightError
+from model.index import Index
+
+ENTRY_BYTES = 500  # what keeping anything costs beside the thing itself
+SWEEPS_PER_LIFETIME = 24  # images of a day are removed within the hour
+logger = logging.getLogger("torchlight")
+
+
+class NoIndex(TorchlightError):
+    """This service has no index of images."""
+
+
+class UnknownMethod(TorchlightError):
+    """No attribution method has that name."""
+
+
+class Inspector:
+    """The state of inspection: apart from the service's, which answers without it."""
+
+    def __init__(self, service: Service) -> None:
+        """Open the store and the index.
+
+        Raises:
+            StoreUnavailable: the folder for uploads cannot be used.
+        """
+        settings = service.settings
+        self.service = service
+        self.classifier = service.classifier
+        self.store = ImageStore(
+            settings.store_folder, max_bytes=settings.store_max_bytes, max_age_s=settings.store_max_age_s
+        )
+        self.cache = ByteCache(settings.view_cache_bytes)
+        self._index = _load_index(service)
+
+    @cached_property
+    def index_version(self) -> str:
+        """What tells the index from others of the same checkpoint."""
+        digest = hashlib.sha256()
+        for part in (self.index.digests, self.index.labels):
+            digest.update(part.numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def index(self) -> Index:
+        """The index beside the checkpoint.
+
+        Raises:
+            NoIndex: there is none that fits.
+        """
+        if isinstance(self._index, Index):
+            return self._index
+        raise NoIndex(f"{self._index}; make one with `torchlight index CHECKPOINT SOURCE` and restart the service")
+
+    async def keep_sweeping(self) -> None:
+        """Remove uploads that are too old, also while nobody sends new ones."""
+        while True:
+            try:
+                await asyncio.to_thread(self.store.sweep)
+            except OSError:
+                logger.exception("uploads that are too old cannot be removed")
+            await asyncio.sleep(self.service.settings.store_max_age_s / SWEEPS_PER_LIFETIME)
+
+    def add(self, content: bytes) -> PreparedImage:
+        """Store an upload, if it is an image.
+
+        Raises:
+            ImageError: it is not.
+            StoreFull: the disk has no room.
+        """
+        image = self._prepare(content)
+        self.store.put(content)
+        self.cache.put(image.id, image, _image_bytes(image))
+        return image
+
+    def image(self, image_id: str) -> PreparedImage:
+        """Return a stored image as network input.
+
+        Raises:
+            UnknownImage: it is not stored.
+        """
+        self.store.find(image_id)  # else the cache would outlive the promise of when uploads are removed
+        return self.cache.find(image_id, lambda: self._prepare(self.store.get(image_id)), _image_bytes)
+
+    def maps(self, image: PreparedImage, layer: str, stage: Stage = "output") -> Tensor:
+        """Return what :func:`model.activations.activation_maps` does."""
+        name = layer_at_stage(self.classifier.graph, layer, stage).name
+        return self._compute(image, f"maps {name}", lambda: activation_maps(self.classifier, image.tensor, name))
+
+    def logits(self, image: PreparedImage) -> Tensor:
+        """Return the (K,) logits of the network that answers."""
+        return self._compute(image, "logits", lambda: self.classifier.logits(image.tensor[None])[0])
+
+    def embedding(self, image: PreparedImage) -> Tensor:
+        """Return what :func:`model.embedding.embed` does for one image."""
+        return self._compute(image, "embedding", lambda: embed(self.classifier, image.tensor[None])[0])
+
+    def remember_answer(self, tag: str) -> None:
+        """Keep in mind, for a while, that the request with this ETag was answered."""
+        self.cache.put(("answer", tag), None, ENTRY_BYTES)
+
+    def has_answered(self, tag: str) -> bool:
+        """Whether that is so, as far as is still in mind."""
+        return ("answer", tag) in self.cache
+
+    def _compute(self, image: PreparedImage, what: str, make: Callable[[], Tensor]) -> Tensor:
+        return self.cache.find((image.id, what), make, lambda tensor: tensor.nbytes + ENTRY_BYTES)
+
+    def _prepare(self, content: bytes) -> PreparedImage:
+        return self.service.prepare(content, time.perf_counter())
+
+
+def pick(values: Tensor, channel: int, layer: str) -> Tensor:
+    """Return one channel of a layer's maps or filters.
+
+    Raises:
+        ChannelOutOfRange: with the limits.
+    """
+    if not 0 <= channel < len(values):
+        raise ChannelOutOfRange(
+            f"channel {channel} does not exist: layer {layer!r} has channels 0 to {len(values) - 1}"
+        )
+    return values[channel]
+
+
+def _image_bytes(image: PreparedImage) -> int:
+    return image.tensor.nbytes + ENTRY_BYTES
+
+
+def _load_index(service: Service) -> Index | str:
+    """Return the index beside the checkpoint, or why there is none; the log says more of one that cannot be used."""
+    checkpoint = service.classifier.checkpoint
+    try:
+        return index.load(index.path_beside(checkpoint.path), checkpoint.digest)
+    except IndexNotFound:
+        return "this service has no index of images"
+    except IndexFileError as error:
+        logger.warning("the index is left out: %s", error)
+        return "the index of this service cannot be used, its log says why"

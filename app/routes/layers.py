@@ -1,0 +1,130 @@
+"""Layers of the served network, whatever the image: what they are, what they can see, their filters and units."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from torch import Tensor
+
+from app.exchange import Channel, Exchange, Forms, LayerName, Nothing, Viewing, shown
+from app.inspection_schemas import (
+    BoxParameters,
+    Filter,
+    Filters,
+    FiltersParameters,
+    FilterStatistics,
+    Layers,
+    SeenBox,
+)
+from app.inspector import pick
+from app.representation import ViewRoute, text_chunks
+from app.service import PreparedImage
+from model.errors import ViewError, ViewNotApplicable
+from model.filters import FilterBank, filters
+from model.layers import describe
+from model.receptive_field import box, receptive_fields
+from model.rendering import render_box, render_filters
+
+router = APIRouter(prefix="/v1/layers", tags=["layers"], default_response_class=Response, route_class=ViewRoute)
+
+
+@router.get("", responses=shown(Layers, "json"))
+async def layers(exchange: Viewing, _: Nothing) -> Response:
+    """List the layers: their shapes, their parameters, what they see of the image, and which views they have."""
+
+    def body() -> Layers:
+        return Layers(model=exchange.classifier.digest, layers=describe(exchange.classifier.graph))
+
+    return await exchange.show({"json": body})
+
+
+@router.get("/{layer}/receptive-field", responses=shown(SeenBox, "json", "png"))
+async def layer_receptive_field(
+    exchange: Viewing, layer: LayerName, parameters: Annotated[BoxParameters, Query()]
+) -> Response:
+    """Say which pixels a position of a layer can see; with an image, also show them.
+
+    Without y and x it is the position in the middle. A bound: how much each pixel counts is another matter.
+    """
+    if (parameters.y is None) != (parameters.x is None):
+        raise ViewError("y and x go together: say both, or neither for the position in the middle")
+
+    def body(_image: PreparedImage | None = None) -> SeenBox:
+        return _see(exchange, layer, parameters)
+
+    def picture(image: PreparedImage) -> bytes:
+        return _draw_box(exchange, image, body())
+
+    if parameters.image is None:
+        return await exchange.show({"json": body}, layer=layer, **dict(parameters))
+    shown_on = parameters.image
+    return await exchange.show_image(shown_on, {"json": body, "png": picture}, layer=layer, **dict(parameters))
+
+
+@router.get("/{layer}/filters", responses=shown(Filters, "png", "json", "npy"))
+async def layer_filters(
+    exchange: Viewing, layer: LayerName, parameters: Annotated[FiltersParameters, Query()]
+) -> Response:
+    """Show all filters of a convolution; zero is mid-grey or neutral, and never moves."""
+    return await _filters(exchange, layer, None, parameters)
+
+
+@router.get("/{layer}/filters/{channel}", responses=shown(Filter, "png", "json", "npy"))
+async def layer_filter(
+    exchange: Viewing, layer: LayerName, channel: Channel, parameters: Annotated[FiltersParameters, Query()]
+) -> Response:
+    """Show one filter of a convolution, with its weights."""
+    return await _filters(exchange, layer, channel, parameters)
+
+
+def _see(exchange: Exchange, layer: str, parameters: BoxParameters) -> SeenBox:
+    graph = exchange.classifier.graph
+    _, height, width = (*graph.find(layer).out_shape, 1, 1)[:3]
+    y = height // 2 if parameters.y is None else parameters.y
+    x = width // 2 if parameters.x is None else parameters.x
+    seen, field = box(graph, layer, y, x), receptive_fields(graph)[layer]
+    assert field is not None  # box has refused such layers
+    return SeenBox(model=exchange.classifier.digest, layer=layer, y=y, x=x, field=field, box=seen)
+
+
+def _draw_box(exchange: Exchange, image: PreparedImage, seen: SeenBox) -> bytes:
+    clipped = seen.box.clipped
+    if clipped is None:
+        raise ViewNotApplicable(f"position y={seen.y}, x={seen.x} of layer {seen.layer!r} sees nothing but padding")
+    size = "x".join(map(str, seen.field.size))
+    text = {"view": "receptive field", "shape": f"{size} pixels", "position": f"y {seen.y}, x {seen.x}"}
+    note = f"seen by position y {seen.y}, x {seen.x}" + (", less what is outside" if clipped != seen.box.full else "")
+    return render_box(image.tensor, clipped, facts=exchange.facts(seen.layer, image, **text, note=note))
+
+
+async def _filters(exchange: Exchange, layer: str, channel: int | None, parameters: FiltersParameters) -> Response:
+    def bank() -> FilterBank:
+        return filters(exchange.classifier, layer, space=parameters.space, folded=parameters.folded)
+
+    def picture() -> bytes:
+        facts = exchange.facts(layer, space=parameters.space, folded=str(parameters.folded).lower())
+        return render_filters(
+            bank().weights, channel=channel, facts=facts, scale=parameters.scale, page=parameters.page
+        )
+
+    def body() -> Filters | Filter:
+        found, facts = bank(), text_chunks(picture())
+        if channel is None:
+            return Filters(facts=facts, statistics=[_figures(found, one) for one in range(len(found.weights))])
+        return Filter(facts=facts, statistics=_figures(found, channel), weights=found.weights[channel].tolist())
+
+    def array() -> Tensor:
+        return bank().weights if channel is None else pick(bank().weights, channel, layer)
+
+    forms: Forms = {"png": picture, "json": body, "npy": array}
+    return await exchange.show(forms, layer=layer, channel=channel, **dict(parameters))
+
+
+def _figures(bank: FilterBank, channel: int) -> FilterStatistics:
+    weights = bank.weights[channel].double()
+    return FilterStatistics(
+        channel=channel,
+        min=weights.min().item(),
+        max=weights.max().item(),
+        norm=weights.norm().item(),
+        bias=bank.bias[channel].item(),
+    )
