@@ -1,57 +1,35 @@
-"""A folder of photos or a named data set -> three splits of uint8 images in memory.
+"""A source of photos -> three splits of uint8 images in memory.
 
 Every image is decoded and resized once, by the same function that the service uses.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor
 
-from model.errors import DataError, ImageError
-from model.images import MAX_PIXELS, prepare, to_tensor
-
-SPLITS = ("train", "val", "test")
-NAMED = {
-    "cifar10": torchvision.datasets.CIFAR10,
-    "cifar100": torchvision.datasets.CIFAR100,
-    "mnist": torchvision.datasets.MNIST,
-    "fashion_mnist": torchvision.datasets.FashionMNIST,
-}
+from model.errors import DataError
+from training import cache, problems
+from training.decoding import Decoded, decode
+from training.sources import SPLITS, Item, find, printable, shorten
+from training.splitting import Example, fractions_to_hold_out, split
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """A split in memory: images (N, 3, S, S) uint8 RGB, labels (N,) int64."""
+    """A split in memory: images (N, 3, S, S) uint8 RGB, labels (N,) int64, and N names of the images or none."""
 
     images: Tensor
     labels: Tensor
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-@dataclass(frozen=True)
-class Example:
-    """One image before it is decoded.
-
-    Attributes:
-        split: the split it was found in; None if the source has no splits.
-        digest: of the file's bytes (or of a named set's pixels): equal photos have equal digests.
-        load: returns (3, S, S) uint8 for a side S, raising ImageError.
-    """
-
-    name: str
-    label: str
-    split: str | None
-    digest: str
-    load: Callable[[int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -62,12 +40,14 @@ class DataSet:
         splits: ``train``, ``val``, ``test``; a split may be empty.
         fingerprint: over labels, contents and splits; equal if and only if these are, whatever the files are called.
         skipped: ``name: reason`` of each unreadable file that was left out on request.
+        problems: what is doubtful about the images, in sentences.
     """
 
     class_names: tuple[str, ...]
     splits: dict[str, LabelledImages]
     fingerprint: str
     skipped: tuple[str, ...]
+    problems: tuple[str, ...] = ()
 
 
 def load(
@@ -79,80 +59,57 @@ def load(
     seed: int = 0,
     skip_unreadable: bool = False,
     class_names: Sequence[str] | None = None,
+    cache_folder: Path | None = None,
     on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> DataSet:
     """Read a source.
 
     Args:
-        source: a folder of class folders, with or without ``train``, ``val`` and ``test`` above them; or the name of
-            a torchvision data set (cifar10, cifar100, mnist, fashion_mnist), fetched on first use.
+        source: a folder of class folders, with or without ``train``, ``val`` and ``test`` above them; a CSV file of
+            ``path,label`` or ``path,label,split``; or the name of a torchvision data set (cifar10, cifar100, mnist,
+            fashion_mnist), fetched on first use.
         size: side S that images are resized to.
         val_fraction, test_fraction: share of each class to hold out, for the splits that the source does not have.
         seed: decides, together with each file's content, what is held out.
         skip_unreadable: leave unreadable files out instead of refusing the source.
         class_names: of a trained network, to evaluate it; by default the names in the source, sorted.
-        on_image: called after each decoded image with how many are done and how many there are.
+        cache_folder: where decoded images are kept for the next run; default ``~/.cache/torchlight``.
+        on_image: called after each decoded image with how many are done and how many there are; once if all of them
+            come from the cache.
 
     Raises:
-        DataError: no such source, fewer than two classes, a class without images, an unknown class in a held-out
-            split, or unreadable files; nothing has been written.
+        DataError: no such source, fewer than two classes, a class without readable images or with a single one that
+            would have to be divided, an unknown class in a held-out split, unreadable files, or what
+            :func:`training.sources.find` refuses; nothing has been written but the cache.
     """
-    examples = _find(source)
-    names = tuple(class_names or sorted({example.label for example in examples if example.split in (None, "train")}))
-    if len(names) < 2:
-        raise DataError(f"{source} has {len(names)} class ({', '.join(names)}); a classifier needs at least 2")
-    unknown = sorted({example.label for example in examples} - set(names))
-    if unknown:
-        raise DataError(f"{source} has images of classes the network does not know: {', '.join(unknown)}")
-
-    decoded = []
-    for item in _decode(examples, size):
-        decoded.append(item)
-        on_image(len(decoded), len(examples))
-    skipped = tuple(item for item in decoded if isinstance(item, str))
+    items = find(source)
+    names = _name_classes(source, items, class_names)
+    decoded, notes = _decode(source, size, items, cache_folder or Path.home() / ".cache" / "torchlight", on_image)
+    skipped = tuple(f"{item.name}: {error}" for item, error in zip(items, decoded.errors, strict=True) if error)
     if skipped and not skip_unreadable:
-        listed = "; ".join(skipped[:5]) + ("; ..." if len(skipped) > 5 else "")
         raise DataError(
-            f"{len(skipped)} of {len(examples)} files are unreadable ({listed}); mend them or pass --skip-unreadable"
+            f"{len(skipped)} of {len(items)} files are unreadable ({'; '.join(skipped[:5])}"
+            f"{'; ...' if len(skipped) > 5 else ''}); mend them or pass --skip-unreadable"
         )
-    readable = [(example, item) for example, item in zip(examples, decoded, strict=True) if isinstance(item, Tensor)]
-    if not readable:
-        raise DataError(f"{source} has no readable image")
+    rows = [row for row, error in enumerate(decoded.errors) if not error]
+    if not rows:
+        raise DataError(f"{printable(source)} has no readable image")
 
-    assigned = split([example for example, _ in readable], val_fraction, test_fraction, seed)
-    members: dict[str, list[tuple[Example, Tensor]]] = {name: [] for name in SPLITS}
-    for name, pair in zip(assigned, readable, strict=True):
-        members[name].append(pair)
+    examples = _describe(items, decoded, rows)
+    fractions = fractions_to_hold_out({item.split for item in items}, val_fraction, test_fraction)
+    needed = 1 + max((math.floor(0.5 / f) for f in fractions.values() if f > 0), default=0)  # round(f * needed) is 1
+    if class_names is None:
+        _check_classes(examples, names, needed)
+    sides = split(examples, val_fraction, test_fraction, seed)
+    if class_names is None:
+        _check_training_images(examples, sides, names)
     return DataSet(
         class_names=names,
-        splits={name: _stack(items, names, size) for name, items in members.items()},
-        fingerprint=_fingerprint(members),
+        splits={name: _select(decoded, rows, examples, sides, name, names) for name in SPLITS},
+        fingerprint=_fingerprint(examples, sides),
         skipped=skipped,
+        problems=(*notes, *_find_problems(examples, sides, names, needed, decoded, rows)),
     )
-
-
-def split(examples: Sequence[Example], val_fraction: float, test_fraction: float, seed: int) -> list[str]:
-    """Return the split of each example: the one it came with, else one chosen class by class by its content.
-
-    Within a class, images are ordered by a hash of seed and content; the first are held out. A photo that is there
-    twice, under whatever name or label, is never on both sides.
-    """
-    given = {example.split for example in examples}
-    fractions = {
-        "val": 0.0 if "val" in given else val_fraction,
-        "test": 0.0 if "test" in given else test_fraction,
-    }
-    chosen = {example.digest: example.split for example in examples if example.split in ("val", "test")}
-    for label in sorted({example.label for example in examples}):
-        pool = [x.digest for x in examples if x.label == label and x.split in (None, "train")]
-        order = sorted(set(pool), key=lambda digest: hashlib.sha256(f"{seed} {digest}".encode()).digest())
-        start = 0
-        for name, fraction in fractions.items():
-            end = start + round(fraction * len(order))
-            for digest in order[start:end]:
-                chosen.setdefault(digest, name)
-            start = end
-    return [chosen.get(example.digest) or "train" for example in examples]
 
 
 def statistics(images: Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -171,94 +128,136 @@ def statistics(images: Tensor) -> tuple[tuple[float, float, float], tuple[float,
     return (means[0], means[1], means[2]), (deviations[0], deviations[1], deviations[2])
 
 
-def _find(source: str) -> list[Example]:
-    folder = Path(source)
-    if folder.is_dir():
-        return _find_in_folder(folder)
-    if source in NAMED:
-        return _find_named(source)
-    raise DataError(f"{source} is neither a folder nor one of {', '.join(NAMED)}")
+def class_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """Return (K,) float32 weights for the loss, so that each class counts as much as any other.
+
+    The inverse of each class's number of images, scaled so that the mean over the images is 1 and the loss keeps its
+    size. A class without images gets 0.
+
+    Args:
+        labels: (N,) int64 class indices of the training images.
+    """
+    counts = torch.bincount(labels, minlength=num_classes).double()
+    present = int((counts > 0).sum())
+    return torch.where(counts > 0, len(labels) / (max(present, 1) * counts), 0.0).float()
 
 
-def _find_in_folder(folder: Path) -> list[Example]:
-    """List the files below the class folders; hidden files do not count, all others are taken for images."""
-    found = [name for name in SPLITS if (folder / name).is_dir()]
-    if found and "train" not in found:
-        raise DataError(f"{folder} has {', '.join(found)} but no train folder")
-    roots: dict[str | None, Path] = {name: folder / name for name in found} or {None: folder}
-    examples = []
-    for name, root in roots.items():
-        for class_folder in _visible(root):
-            if not class_folder.is_dir():
-                continue
-            files = [path for path in sorted(class_folder.rglob("*")) if path.is_file() and not _is_hidden(path, root)]
-            if not files:
-                raise DataError(f"class folder {class_folder} has no images; fill it or remove it")
-            examples += [_example_from_file(path, class_folder.name, name) for path in files]
-    if not examples:
-        raise DataError(f"{folder} has no class folders with images; expected {folder}/<class>/<photo>")
-    return examples
+def _name_classes(source: str, items: Sequence[Item], class_names: Sequence[str] | None) -> tuple[str, ...]:
+    names = tuple(class_names or sorted({item.label for item in items if item.split in (None, "train")}))
+    if len(names) < 2:
+        raise DataError(
+            f"{printable(source)} has {len(names)} class ({', '.join(names)}); a classifier needs at least 2"
+        )
+    unknown = sorted({item.label for item in items} - set(names))
+    if unknown:
+        raise DataError(f"{printable(source)} has images of classes the network does not know: {shorten(unknown)}")
+    return names
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+def _decode(
+    source: str, size: int, items: Sequence[Item], folder: Path, on_image: Callable[[int, int], None]
+) -> tuple[Decoded, list[str]]:
+    """Return the decoded images, from the cache or into it, and what could not be done about the cache."""
+    if not cache.is_worthwhile(items, size):
+        return decode(items, size, on_image), []
+    place = cache.entry(folder, source, size, items)
+    decoded = cache.load(place)
+    if decoded:
+        on_image(len(items), len(items))
+        return decoded, []
+    decoded = decode(items, size, on_image)
+    try:
+        cache.store(place, decoded)
+    except OSError as error:
+        reason = error.strerror or error
+        return decoded, [
+            f"the decoded images could not be kept in {folder} ({reason}); the next run decodes them again"
+        ]
+    return decoded, []
 
 
-def _is_hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
+def _describe(items: Sequence[Item], decoded: Decoded, rows: Sequence[int]) -> list[Example]:
+    """Return the readable images with their groups named by content, not by position."""
+    smallest: dict[int, str] = {}
+    for row in rows:
+        group, digest = decoded.groups[row], decoded.digests[row]
+        smallest[group] = min(smallest.get(group, digest), digest)
+    return [
+        Example(
+            printable(items[row].key),
+            items[row].label,
+            items[row].split,
+            decoded.digests[row],
+            smallest[decoded.groups[row]],
+        )
+        for row in rows
+    ]
 
 
-def _example_from_file(path: Path, label: str, split_name: str | None) -> Example:
-    def load_file(size: int) -> Tensor:
-        return prepare(path.read_bytes(), size, max_pixels=MAX_PIXELS)[0]
-
-    return Example(str(path), label, split_name, hashlib.sha256(path.read_bytes()).hexdigest(), load_file)
-
-
-def _find_named(name: str) -> list[Example]:
-    """Return torchvision's own train and test split of a named set, fetching it to ~/.cache/torchlight if need be."""
-    root = Path.home() / ".cache" / "torchlight"
-    examples = []
-    for split_name in ("train", "test"):
-        try:
-            images = NAMED[name](root=root, train=split_name == "train", download=True)
-        except (OSError, RuntimeError) as error:
-            raise DataError(
-                f"{name} cannot be fetched ({error}); put its files into {root}, or name a folder"
-            ) from error
-        for index, (image, target) in enumerate(images):
-            examples.append(
-                Example(
-                    name=f"{name}/{split_name}/{index}",
-                    label=images.classes[target],
-                    split=split_name,
-                    digest=hashlib.sha256(image.tobytes()).hexdigest(),
-                    load=partial(to_tensor, image.convert("RGB")),
-                )
-            )
-    return examples
+def _check_classes(examples: Sequence[Example], names: Sequence[str], needed: int) -> None:
+    """Refuse classes of which nothing is readable, and single images of which some would have to be held out."""
+    counts = Counter(example.label for example in examples if example.split in (None, "train"))
+    empty = [repr(name) for name in names if not counts[name]]
+    if empty:
+        raise DataError(f"nothing is readable of class {shorten(empty)}; mend its files or remove it")
+    single = [repr(name) for name in names if counts[name] == 1]
+    if single and needed > 1:
+        raise DataError(
+            f"{len(single)} of {len(names)} classes have one image ({shorten(single)}), which cannot be both learnt "
+            f"and held out; a class needs 2 images, and {needed} for one of them to be held out"
+        )
 
 
-def _decode(examples: Sequence[Example], size: int) -> Iterator[Tensor | str]:
-    """Yield, in order, each image, or ``name: reason`` for one that cannot be read."""
-
-    def decode(example: Example) -> Tensor | str:
-        try:
-            return example.load(size)
-        except ImageError as error:
-            return f"{example.name}: {error}"
-
-    with ThreadPoolExecutor() as pool:
-        yield from pool.map(decode, examples)
+def _check_training_images(examples: Sequence[Example], sides: Sequence[str | None], names: Sequence[str]) -> None:
+    """Refuse a class whose images are all held out, or like ones held out, while others have some to train on."""
+    trained = {example.label for example, side in zip(examples, sides, strict=True) if side == "train"}
+    missing = [repr(name) for name in names if name not in trained]
+    if trained and missing:
+        raise DataError(
+            f"no training image is left of class {shorten(missing)}: all of them are held out, or near-identical to "
+            f"images that are; add different ones"
+        )
 
 
-def _stack(items: Sequence[tuple[Example, Tensor]], class_names: Sequence[str], size: int) -> LabelledImages:
-    index = {name: k for k, name in enumerate(class_names)}
-    images = torch.stack([image for _, image in items]) if items else torch.empty(0, 3, size, size, dtype=torch.uint8)
-    labels = torch.tensor([index[example.label] for example, _ in items], dtype=torch.int64)
-    return LabelledImages(images, labels)
+def _select(
+    decoded: Decoded,
+    rows: Sequence[int],
+    examples: Sequence[Example],
+    sides: Sequence[str | None],
+    name: str,
+    class_names: Sequence[str],
+) -> LabelledImages:
+    """Return one split; all images of a source without copying them."""
+    index = {label: k for k, label in enumerate(class_names)}
+    members = [position for position, side in enumerate(sides) if side == name]
+    labels = torch.tensor([index[examples[position].label] for position in members], dtype=torch.int64)
+    images = torch.from_numpy(decoded.images)
+    if len(members) < len(images):
+        images = images[torch.tensor([rows[position] for position in members], dtype=torch.int64)]
+    return LabelledImages(images, labels, tuple(examples[position].name for position in members))
 
 
-def _fingerprint(members: Mapping[str, Sequence[tuple[Example, Tensor]]]) -> str:
-    lines = sorted(f"{name} {x.label} {x.digest}" for name, items in members.items() for x, _ in items)
+def _fingerprint(examples: Sequence[Example], sides: Sequence[str | None]) -> str:
+    lines = sorted(f"{side} {x.label} {x.digest}" for x, side in zip(examples, sides, strict=True) if side)
     return "sha256:" + hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _find_problems(
+    examples: Sequence[Example],
+    sides: Sequence[str | None],
+    class_names: Sequence[str],
+    needed: int,
+    decoded: Decoded,
+    rows: Sequence[int],
+) -> Iterator[str]:
+    yield from problems.in_classes(Counter(example.label for example in examples), needed)
+    yield from problems.in_splits(examples, sides, class_names)
+    yield from problems.in_copies(examples)
+    names = [example.name for example in examples]
+    sizes = [decoded.shorter_sides[row] for row in rows]
+    yield from problems.in_pixels(names, sizes, [decoded.flat[row] for row in rows], decoded.images.shape[-1])
+    if decoded.too_alike:
+        yield (
+            "the images are so alike throughout that near-identical ones cannot be told; "
+            "only exact copies are kept on one side"
+        )

@@ -13,8 +13,8 @@ from PIL import Image
 
 from model.errors import DataError
 from model.images import prepare
-from training import data
-from training.data import DataSet, Example
+from training import data, sources
+from training.data import DataSet
 
 DrawFolder = Callable[..., Path]
 DrawPicture = Callable[..., None]
@@ -32,10 +32,6 @@ def rows(dataset: DataSet, split: str) -> set[tuple[bytes, str]]:
 
 def sizes(dataset: DataSet) -> dict[str, int]:
     return {name: len(part) for name, part in dataset.splits.items()}
-
-
-def example(digest: str, label: str = "a", split: str | None = None) -> Example:
-    return Example(digest, label, split, digest, lambda size: torch.zeros(3, size, size, dtype=torch.uint8))
 
 
 def test_training_and_serving_see_the_same_bits(tmp_path: Path) -> None:
@@ -110,37 +106,6 @@ def test_adding_a_photo_moves_few_others(draw_folder: DrawFolder, draw_picture: 
     after = data.load(str(folder), 12)
     moved = sum(len(rows(before, name) - rows(after, name)) for name in data.SPLITS)
     assert moved <= 2
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_same_photo_is_never_on_both_sides_whatever_its_name_or_label(seed: int) -> None:
-    examples = [example(f"{k}", label) for label in "abc" for k in range(30)]  # each photo under three labels
-    examples += [example(f"{k}", "a") for k in range(30)]  # and twice under one
-    assigned = data.split(examples, 0.2, 0.2, seed)
-    sides = {(item.digest, name) for item, name in zip(examples, assigned, strict=True)}
-    assert len(sides) == 30
-    assert {name for _, name in sides} == {"train", "val", "test"}
-
-
-def test_photo_that_is_also_in_a_given_split_leaves_the_training_images() -> None:
-    examples = [example("1", split="train"), example("2", split="train"), example("1", split="test")]
-    assert data.split(examples, 0.0, 0.0, 0) == ["test", "train", "test"]
-
-
-def test_images_of_a_given_split_stay_there_even_if_training_images_are_held_out_by_content() -> None:
-    train = [example(f"{k}", split="train") for k in range(20)]
-    test = [example(f"{k}", split="test") for k in range(10)]
-    assigned = data.split([*train, *test], 0.5, 0.0, 0)
-    assert assigned[20:] == ["test"] * 10
-    assert assigned[:10] == ["test"] * 10
-    assert set(assigned[10:20]) == {"train", "val"}
-
-
-def test_copies_do_not_count_for_the_share() -> None:
-    examples = [example("same") for _ in range(90)] + [example(f"{k}") for k in range(9)]
-    assigned = data.split(examples, 0.1, 0.1, 0)
-    held_out = {item.digest for item, name in zip(examples, assigned, strict=True) if name != "train"}
-    assert len(held_out) == 2
 
 
 @pytest.mark.parametrize(
@@ -315,7 +280,9 @@ def test_source_that_does_not_exist_lists_the_named_ones(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="neither a folder nor one of cifar10, cifar100, mnist, fashion_mnist"):
+    with pytest.raises(
+        DataError, match="neither a folder, a CSV file nor one of cifar10, cifar100, mnist, fashion_mnist"
+    ):
         data.load(source, 8)
 
 
@@ -349,6 +316,93 @@ def test_class_of_which_nothing_is_readable_is_refused_even_if_skipping(
     add("cloud/1.png", b"no picture")(folder)
     with pytest.raises(DataError, match="cloud"):
         data.load(str(folder), 8, skip_unreadable=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [({}, 6), ({"val_fraction": 0.2}, 6), ({"val_fraction": 0.3, "test_fraction": 0.0}, 2)],
+    ids=["default shares", "a larger one", "only validation"],
+)
+def test_class_with_one_image_cannot_be_divided(
+    options: dict[str, float], needed: int, draw_folder: DrawFolder, draw_picture: DrawPicture, tmp_path: Path
+) -> None:
+    draw_folder(tmp_path, 10)
+    draw_picture(tmp_path / "cloud" / "1.png", (200, 200, 200), 1)
+    with pytest.raises(DataError, match=r"1 of 4 classes have one image \('cloud'\)") as caught:
+        data.load(str(tmp_path), 8, **options)
+    assert f"needs 2 images, and {needed} for one of them to be held out" in str(caught.value)
+    assert len(data.load(str(tmp_path), 8, val_fraction=0, test_fraction=0).splits["train"]) == 31
+    assert len(data.load(str(tmp_path), 8, class_names=["apple", "cloud", "leaf", "sky"]).splits["train"]) == 25
+
+
+@pytest.mark.parametrize(("number", "expected"), [(5, 0), (6, 1)])
+def test_number_that_the_message_names_is_the_one_from_which_images_are_held_out(
+    number: int, expected: int, draw_folder: DrawFolder, tmp_path: Path
+) -> None:
+    dataset = data.load(str(draw_folder(tmp_path, number)), 8)
+    assert sizes(dataset) == {"train": 3 * (number - 2 * expected), "val": 3 * expected, "test": 3 * expected}
+
+
+def test_class_of_which_every_image_is_held_out_already_is_refused(draw_folder: DrawFolder, tmp_path: Path) -> None:
+    draw_folder(tmp_path / "train", 4)
+    shutil.copytree(tmp_path / "train" / "sky", tmp_path / "test" / "sky")
+    with pytest.raises(DataError, match="no training image is left of class 'sky': all of them are held out, or near"):
+        data.load(str(tmp_path), 8, val_fraction=0)
+
+
+def test_training_copies_of_given_test_images_are_left_out(draw_folder: DrawFolder, tmp_path: Path) -> None:
+    """An exact copy, and one that was enlarged."""
+    draw_folder(tmp_path / "train", 8)
+    draw_folder(tmp_path / "test", 4, seed=1)
+    shutil.copy(tmp_path / "test" / "sky" / "0.png", tmp_path / "train" / "sky" / "copy.png")
+    with Image.open(tmp_path / "test" / "leaf" / "1.png") as image:
+        image.resize((48, 48)).save(tmp_path / "train" / "leaf" / "enlarged.png")
+    dataset = data.load(str(tmp_path), 32, val_fraction=0)
+    assert sizes(dataset) == {"train": 24, "val": 0, "test": 12}
+    (told,) = (line for line in dataset.problems if "left out" in line)
+    assert told.startswith("2 training images left out, being near-identical to images held out (")
+    assert "train/leaf/enlarged.png like test/leaf/1.png" in told
+
+
+def test_edited_copies_of_a_photo_are_all_on_one_side(draw_folder: DrawFolder, tmp_path: Path) -> None:
+    folder = draw_folder(tmp_path, 10)
+    for path in list(folder.rglob("*.png")):
+        with Image.open(path) as image:
+            image.resize((60, 60)).save(path.with_name(f"{path.stem}-large.png"))
+            image.point(lambda value: value * 4 // 5).save(path.with_name(f"{path.stem}-dark.png"))
+    dataset = data.load(str(folder), 32, val_fraction=0.2, test_fraction=0.2)
+    assert sizes(dataset) == {"train": 54, "val": 18, "test": 18}
+    assert any("90 images in 30 groups of near-identical ones" in line for line in dataset.problems)
+
+
+def test_thousands_of_classes_work_and_are_said_to_be_small(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for index in range(2000):
+        (tmp_path / f"{index:04}").mkdir()
+        for count in range(2):
+            picture = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+            picture.save(tmp_path / f"{index:04}" / f"{count}.bmp")
+    dataset = data.load(str(tmp_path), 8)
+    assert len(dataset.class_names) == 2000
+    assert dataset.problems[0] == (
+        "2,000 classes of 2,000 with fewer than 10 images ('0000' 2, '0001' 2, '0002' 2, '0003' 2, '0004' 2, ...); "
+        "little is learnt from so few, and below 6 none is held out"
+    )
+
+
+def test_pictures_of_one_pixel_are_read_and_named(draw_folder: DrawFolder, tmp_path: Path) -> None:
+    folder = draw_folder(tmp_path, 12)
+    Image.new("RGB", (1, 1), BLUE).save(folder / "sky" / "dot.png")
+    dataset = data.load(str(folder), 32)
+    assert sum(sizes(dataset).values()) == 37
+    (tiny,) = (line for line in dataset.problems if "smaller than half" in line)
+    assert tiny.startswith("37 images smaller than half of the 32 pixels that are seen (")
+    (flat,) = (line for line in dataset.problems if "one colour" in line)
+    assert flat == "1 image of one colour all over (sky/dot.png)"
+
+
+def test_good_photos_have_no_problems(draw_folder: DrawFolder, tmp_path: Path) -> None:
+    assert data.load(str(draw_folder(tmp_path, 20)), 12).problems == ()
 
 
 def test_source_of_which_nothing_is_readable_is_refused_even_if_skipping(tmp_path: Path) -> None:
@@ -404,6 +458,20 @@ def test_statistics_of_flat_images_can_be_divided_by() -> None:
     assert std == (1e-3, 1e-3, 1e-3)
 
 
+def test_class_weights_let_each_class_count_the_same_and_keep_the_size_of_the_loss() -> None:
+    labels = torch.tensor([0] * 60 + [1] * 30 + [3] * 10)
+    weights = data.class_weights(labels, 5)
+    assert weights.dtype == torch.float32
+    assert weights[[2, 4]].tolist() == [0, 0]
+    sums = torch.zeros(5).index_add(0, labels, weights[labels])
+    assert sums[[0, 1, 3]].tolist() == pytest.approx([100 / 3] * 3)
+    assert weights[labels].mean().item() == pytest.approx(1)
+
+
+def test_class_weights_of_balanced_classes_are_one() -> None:
+    assert data.class_weights(torch.arange(30) % 3, 3).tolist() == [1, 1, 1]
+
+
 def write_idx(path: Path, values: np.ndarray) -> None:
     """Write LeCun's idx format: two zero bytes, 8 for unsigned bytes, the number of sides, the sides, the bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -445,6 +513,6 @@ def test_named_set_that_cannot_be_fetched_says_where_to_put_it(
         raise error
 
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setitem(data.NAMED, "mnist", fail)
+    monkeypatch.setitem(sources.NAMED, "mnist", fail)
     with pytest.raises(DataError, match=rf"mnist cannot be fetched \({error}\); put its files into .*torchlight"):
         data.load("mnist", 28)
