@@ -58,8 +58,8 @@ class Muon(torch.optim.Optimizer):
                     continue
                 state = self.state[parameter]
                 if not state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                momentum: Tensor = state["momentum"]
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+                momentum: Tensor = state["momentum_buffer"]
                 momentum.mul_(group["momentum"]).add_(parameter.grad)
                 update = parameter.grad.add(momentum, alpha=group["momentum"])
                 if group["orthogonal"]:

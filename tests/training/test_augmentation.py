@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.augmentation import alternating_flip, random_shift
+from training.augmentation import alternating_flip, cutout, shift
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -24,49 +24,25 @@ def shifted(image: Tensor, dy: int, dx: int) -> Tensor:
     return result
 
 
-def offsets_of(before: Tensor, after: Tensor, shift: int) -> list[tuple[int, int]]:
-    """Return all the ways in which one image is the other, moved."""
-    steps = range(-shift, shift + 1)
-    return [(dy, dx) for dy, dx in itertools.product(steps, steps) if torch.equal(shifted(before, dy, dx), after)]
+@pytest.mark.parametrize(("limit", "height", "width"), [(1, 5, 5), (2, 6, 9), (3, 5, 7)])
+def test_shift_moves_each_image_by_its_own_offset_with_a_mirrored_border(limit: int, height: int, width: int) -> None:
+    steps = list(itertools.product(range(-limit, limit + 1), repeat=2))
+    images = torch.randn(len(steps), 3, height, width, generator=seeded(0))
+    moved = shift(images, torch.tensor(steps), limit)
+    expected = [shifted(image, dy, dx) for image, (dy, dx) in zip(images, steps, strict=True)]
+    assert torch.equal(moved, torch.stack(expected))
 
 
-@pytest.mark.parametrize(("shift", "height", "width"), [(1, 5, 5), (2, 6, 9), (3, 5, 7)])
-def test_shift_moves_each_image_by_whole_pixels_with_a_mirrored_border(shift: int, height: int, width: int) -> None:
-    images = torch.randn(12, 3, height, width, generator=seeded(0))
-    moved = random_shift(images, shift, seeded(1))
-    found = [offsets_of(before, after, shift) for before, after in zip(images, moved, strict=True)]
-    assert [len(ways) for ways in found] == [1] * 12
-    assert len({ways[0] for ways in found}) > 3  # each image its own way
-
-
-def test_shift_uses_every_offset_about_equally_often() -> None:
-    image = torch.randn(1, 1, 4, 4, generator=seeded(0))
-    moved = random_shift(image.expand(900, -1, -1, -1), 1, seeded(1))
-    counts = [
-        int((moved == shifted(image[0], dy, dx)).all((1, 2, 3)).sum())
-        for dy, dx in itertools.product((-1, 0, 1), repeat=2)
-    ]
-    assert sum(counts) == 900
-    assert min(counts) > 60  # 100 expected, standard deviation 9
-    assert max(counts) < 140
-
-
-def test_shift_of_zero_returns_the_images() -> None:
+def test_shift_with_limit_zero_returns_the_images() -> None:
     images = torch.randn(2, 3, 4, 4, generator=seeded(0))
-    assert torch.equal(random_shift(images, 0, seeded(1)), images)
+    assert torch.equal(shift(images, torch.zeros(2, 2, dtype=torch.int64), 0), images)
 
 
 def test_shift_leaves_its_input_alone() -> None:
     images = torch.randn(4, 3, 8, 8, generator=seeded(0))
     before = images.clone()
-    random_shift(images, 2, seeded(1)).zero_()
+    shift(images, torch.ones(4, 2, dtype=torch.int64), 2).zero_()
     assert torch.equal(images, before)
-
-
-def test_same_generator_gives_the_same_shifts() -> None:
-    images = torch.randn(8, 3, 8, 8, generator=seeded(0))
-    assert torch.equal(random_shift(images, 2, seeded(1)), random_shift(images, 2, seeded(1)))
-    assert not torch.equal(random_shift(images, 2, seeded(1)), random_shift(images, 2, seeded(2)))
 
 
 @pytest.mark.parametrize("epoch", range(4))
@@ -86,3 +62,19 @@ def test_each_image_is_seen_mirrored_exactly_every_other_epoch() -> None:
     assert torch.equal(views[1], views[3])
     assert torch.equal(views[0].flip(4 - 1), views[1])
     assert 0 < starts.sum() < 16
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4])
+def test_cutout_hides_a_square_of_each_image_at_its_own_place(side: int) -> None:
+    centres = list(itertools.product(range(5), range(7)))
+    images = torch.rand(len(centres), 3, 5, 7, generator=seeded(0)) + 1
+    expected = images.clone()
+    for image, (y, x) in zip(expected, centres, strict=True):
+        top, left = y - side // 2, x - side // 2
+        image[:, max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)] = 0
+    assert torch.equal(cutout(images, torch.tensor(centres), side), expected)
+
+
+def test_cutout_of_side_zero_returns_the_images() -> None:
+    images = torch.randn(2, 3, 4, 4, generator=seeded(0))
+    assert torch.equal(cutout(images, torch.zeros(2, 2, dtype=torch.int64), 0), images)

@@ -1,6 +1,8 @@
 """The loop learns, repeats itself for equal seeds, and stops when it has nothing to go on."""
 
+import copy
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -11,7 +13,15 @@ from model.images import ImageSpec, normalise
 from model.network import NetworkConfig, build
 from training.config import TrainingConfig, default_batch_size, default_epochs, default_optimizer
 from training.data import LabelledImages
-from training.loop import EpochResult, StepResult, TrainingDiverged, fit, learning_rate_factor
+from training.loop import (
+    EpochResult,
+    StepResult,
+    Training,
+    TrainingDiverged,
+    best_precision,
+    half_squared_errors,
+    learning_rate_factor,
+)
 
 SPEC = ImageSpec(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
@@ -35,8 +45,7 @@ def run(
     train: LabelledImages,
     on_step: Callable[[StepResult], None] = lambda _: None,
 ) -> list[EpochResult]:
-    generator = torch.Generator().manual_seed(config.seed)
-    return list(fit(network, train, train, SPEC, config, generator, on_step))
+    return list(Training(network, train, SPEC, config).epochs(train, on_step))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +141,7 @@ def test_validation_images_are_shown_in_order_and_not_augmented() -> None:
     train, val = noise(8, 2), noise(6, 2, seed=1)
     network = Recorder()
     config = TrainingConfig(epochs=2, batch_size=8, shift=2, flip=True)
-    list(fit(network, train, val, SPEC, config, torch.Generator().manual_seed(0)))
+    list(Training(network, train, SPEC, config).epochs(val))
     shown = [images for training, images in network.shown if not training]
     assert all(torch.equal(images, normalise(val.images, SPEC)) for images in shown)
     assert len(shown) == 2
@@ -140,12 +149,8 @@ def test_validation_images_are_shown_in_order_and_not_augmented() -> None:
 
 def test_network_is_in_evaluation_mode_at_every_yield() -> None:
     network = seeded_network("torchlight", 2).train()
-    generator = torch.Generator().manual_seed(0)
-    config = TrainingConfig(epochs=2, batch_size=4)
-    modes = [
-        {module.training for module in network.modules()}
-        for _ in fit(network, noise(8, 2), noise(4, 2), SPEC, config, generator)
-    ]
+    training = Training(network, noise(8, 2), SPEC, TrainingConfig(epochs=2, batch_size=4))
+    modes = [{module.training for module in network.modules()} for _ in training.epochs(noise(4, 2))]
     assert modes == [{False}, {False}]
 
 
@@ -214,3 +219,125 @@ def test_defaults_follow_the_number_of_images(images: int, epochs: int, batch_si
 )
 def test_default_optimizer_suits_the_network(architecture: str, pretrained: bool, optimizer: str) -> None:
     assert default_optimizer(architecture, pretrained) == optimizer
+
+
+class Stop(Exception):
+    """What a test interrupts a run with."""
+
+
+def stop_after(step: int) -> Callable[[StepResult], None]:
+    """Return a callback that leaves the run when so many steps are done."""
+
+    def on_step(result: StepResult) -> None:
+        if result.step == step:
+            raise Stop
+
+    return on_step
+
+
+@pytest.mark.parametrize("stopped_at", [1, 3, 4, 5, 7], ids=lambda step: f"after step {step}")
+@pytest.mark.parametrize(("architecture", "optimizer"), [("torchlight", "muon"), ("guide", "sgd")])
+def test_run_taken_up_again_ends_with_the_same_weights_bit_for_bit(
+    stopped_at: int, architecture: str, optimizer: Literal["muon", "sgd"]
+) -> None:
+    train, val = noise(16, 2), noise(4, 2, seed=1)
+    config = TrainingConfig(epochs=2, batch_size=4, optimizer=optimizer, seed=3)
+    whole = seeded_network(architecture, 2)
+    results = list(Training(whole, train, SPEC, config).epochs(val))
+
+    first = Training(seeded_network(architecture, 2), train, SPEC, config)
+    with pytest.raises(Stop):
+        list(first.epochs(val, stop_after(stopped_at)))
+    saved = first.state()
+    resumed = seeded_network(architecture, 2, seed=99)  # everything must come from the state
+    second = Training(resumed, train, SPEC, config)
+    second.restore(saved)
+    rest = list(second.epochs(val))
+
+    expected = whole.state_dict()
+    assert [name for name, value in resumed.state_dict().items() if not torch.equal(value, expected[name])] == []
+    assert [one.train_loss for one in rest] == [one.train_loss for one in results[-len(rest) :]]
+
+
+def test_state_is_a_copy() -> None:
+    network = seeded_network("lenet5", 2)
+    training = Training(network, noise(8, 2), SPEC, TrainingConfig(epochs=1, batch_size=4))
+    before = training.state()["network/conv1.weight"]
+    kept = before.clone()
+    list(training.epochs(noise(4, 2)))
+    assert torch.equal(before, kept)
+
+
+def test_half_squared_error_is_the_guides() -> None:
+    logits = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]])
+    errors = half_squared_errors(logits, torch.tensor([0, 0, 0]))
+    assert errors.tolist() == pytest.approx([(0.5**2 + 0.5**2) / 2, 0, 1])
+
+
+def test_network_learns_with_the_guides_loss_and_plain_gradient_descent() -> None:
+    """w = w - learning_rate * dL/dw, on half the squared error: one step, compared with the same written out."""
+    network = seeded_network("guide", 2)
+    expected = copy.deepcopy(network)
+    train = noise(4, 2)
+    config = TrainingConfig(
+        epochs=1,
+        batch_size=4,
+        learning_rate=64.0,  # for a batch of 512; a batch of 4 gets 0.5
+        momentum=0,
+        weight_decay=0,
+        schedule="constant",
+        warmup=0,
+        loss="mse",
+        shift=0,
+        flip=False,
+    )
+    run(network, config, train)
+    half_squared_errors(expected(normalise(train.images, SPEC)), train.labels).mean().backward()
+    for own, other in zip(network.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(own, other - 0.5 * other.grad)
+
+
+def test_class_weights_scale_the_gradient_of_their_class() -> None:
+    """With one image a step, a class of weight 0 leaves the weights as they are."""
+    train = LabelledImages(noise(2, 2).images, torch.tensor([1, 1]))
+    config = TrainingConfig(epochs=1, batch_size=2, weight_decay=0, warmup=0)
+    network = seeded_network("lenet5", 2)
+    before = network.conv1.weight.detach().clone()
+    list(Training(network, train, SPEC, config, class_weights=torch.tensor([2.0, 0.0])).epochs(train))
+    assert torch.equal(network.conv1.weight, before)
+
+
+def test_frozen_epochs_train_the_head_alone() -> None:
+    network = seeded_network("torchlight", 2)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    training = Training(network, noise(8, 2), SPEC, TrainingConfig(epochs=2, batch_size=4, frozen_epochs=1))
+    changed = []
+    for _ in training.epochs(noise(4, 2)):
+        changed.append({name for name, value in network.state_dict().items() if not torch.equal(value, before[name])})
+    assert changed[0] == {"fc.weight", "fc.bias"}
+    assert {"conv1.weight", "bn1.running_mean", "fc.weight"} <= changed[1]
+
+
+def test_bfloat16_learns_what_float32_does() -> None:
+    """Weights stay float32, and the loss is close after a few steps."""
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        network = seeded_network("torchlight", 2)
+        config = TrainingConfig(epochs=2, batch_size=8, precision=precision, shift=0)
+        losses.append(run(network, config, noise(16, 2))[-1].train_loss)
+        assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
+def test_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    for capabilities, precision in (
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"amx_bf16": True}, "bfloat16"),
+        ({}, "float32"),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=capabilities: known)
+        assert best_precision(torch.device("cpu")) == precision
+
+
+def test_constant_schedule_stays_at_its_peak() -> None:
+    assert [learning_rate_factor(step, 9, 0.2, "constant") for step in range(9)] == [0.5] + [1.0] * 8

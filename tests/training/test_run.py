@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from model import checkpoint
 from model.checkpoint import Checkpoint
 from model.errors import DataError, NetworkError, TorchlightError, UnknownArchitecture
 from model.network import IMAGENET_MEAN, IMAGENET_STD, NetworkConfig, build
-from training import data, loop, run
+from training import data, run, state
+from training.config import TrainingConfig
 from training.evaluation import infer
-from training.loop import EpochResult, TrainingDiverged
-from training.run import Observer, RunOptions, RunResult, held_out
+from training.held_out import held_out
+from training.loop import EpochResult, Training, TrainingDiverged
+from training.run import Observer, RunOptions, RunResult, RunStopped
 
 CPU = torch.device("cpu")
 DrawFolder = Callable[..., Path]
@@ -57,12 +58,19 @@ def train(options: RunOptions) -> Finished:
 def finished(tmp_path_factory: pytest.TempPathFactory, draw_folder: DrawFolder) -> Finished:
     folder = tmp_path_factory.mktemp("run")
     photos = draw_folder(folder / "photos", 20)
-    options = RunOptions(str(photos), folder / "out", "lenet5", epochs=4, batch_size=8, learning_rate=3.0)
-    return train(options)
+    return train(small(photos, folder / "out", epochs=4, learning_rate=3.0))
 
 
-def small(photos: Path, out: Path, **options: object) -> RunOptions:
-    return RunOptions(str(photos), out, **{"architecture": "lenet5", "epochs": 1, "batch_size": 8, **options})
+SETTINGS = {field.name for field in dataclasses.fields(TrainingConfig)}
+
+
+def small(photos: Path, out: Path, **given: object) -> RunOptions:
+    """Return options of a run that takes a second; ``given`` are fields of them, or settings."""
+    settings = {"epochs": 1, "batch_size": 8} | {name: value for name, value in given.items() if name in SETTINGS}
+    fields = {"architecture": "lenet5"} | {name: value for name, value in given.items() if name not in SETTINGS}
+    return RunOptions(
+        str(photos), out, **fields, settings={name: value for name, value in settings.items() if value is not None}
+    )
 
 
 def test_run_writes_its_four_files_and_nothing_else(finished: Finished) -> None:
@@ -71,6 +79,8 @@ def test_run_writes_its_four_files_and_nothing_else(finished: Finished) -> None:
         "metrics.jsonl",
         "curves.png",
         "confusion.png",
+        "report.html",
+        "snapshots",
     }
 
 
@@ -141,17 +151,19 @@ def test_same_seed_gives_the_same_weights_and_other_seed_gives_others(draw_folde
     assert not torch.equal(first, other)
 
 
-def scripted_fit(accuracies: list[float]) -> Callable[..., Iterator[EpochResult]]:
-    """Return a stand-in for the loop: epoch k leaves the value k in every weight and reaches a given accuracy."""
+def script(monkeypatch: pytest.MonkeyPatch, accuracies: list[float], error: Exception | None = None) -> None:
+    """Replace the loop: epoch k leaves the value k in every weight and reaches a given accuracy."""
 
-    def fit(network: nn.Module, *_arguments: object) -> Iterator[EpochResult]:
+    def epochs(training: Training, *_arguments: object) -> Iterator[EpochResult]:
         for index, accuracy in enumerate(accuracies, start=1):
-            for parameter in network.parameters():
+            for parameter in training.network.parameters():
                 parameter.data.fill_(index)
-            network.eval()
+            training.network.eval()
             yield EpochResult(index, 1.0, 0.5, 1.0, accuracy, 0.1, 1.0)
+        if error is not None:
+            raise error
 
-    return fit
+    monkeypatch.setattr(Training, "epochs", epochs)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +174,8 @@ def scripted_fit(accuracies: list[float]) -> Callable[..., Iterator[EpochResult]
 def test_weights_of_the_best_epoch_are_kept(
     accuracies: list[float], best: int, draw_folder: DrawFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "fit", scripted_fit(accuracies))
+    script(monkeypatch, accuracies)
+    monkeypatch.setattr(run, "fit_temperature", lambda logits, labels: 1.0)  # else the head would be divided
     finished = train(small(draw_folder(tmp_path / "photos", 10), tmp_path / "out"))
     loaded = finished.load()
     assert finished.result.best_epoch == loaded.header.metrics["best_epoch"] == best
@@ -172,12 +185,8 @@ def test_weights_of_the_best_epoch_are_kept(
 def test_run_that_diverges_keeps_the_best_epoch_before(
     draw_folder: DrawFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fit(network: nn.Module, *arguments: object) -> Iterator[EpochResult]:
-        yield from scripted_fit([0.5, 0.75])(network)
-        raise TrainingDiverged("loss is nan")
-
-    monkeypatch.setattr(loop, "fit", fit)
-    with pytest.raises(TrainingDiverged):
+    script(monkeypatch, [0.5, 0.75], TrainingDiverged("loss is nan"))
+    with pytest.raises(TrainingDiverged, match=r"loss is nan; .*checkpoint.safetensors holds epoch 2, with 75.00%"):
         train(small(draw_folder(tmp_path / "photos", 10), tmp_path / "out"))
     assert checkpoint.load(tmp_path / "out" / "checkpoint.safetensors").header.metrics["best_epoch"] == 2
 
@@ -250,12 +259,12 @@ def test_pretrained_run_starts_from_the_published_weights_and_their_statistics(
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **options: published)
     seen: list[torch.Tensor] = []
 
-    def fit(network: nn.Module, *_arguments: object) -> Iterator[EpochResult]:
-        seen.append(network.conv1.weight.detach().clone())
-        network.eval()
+    def epochs(training: Training, *_arguments: object) -> Iterator[EpochResult]:
+        seen.append(training.network.conv1.weight.detach().clone())
+        training.network.eval()
         yield EpochResult(1, 1.0, 0.5, 1.0, 0.5, 0.1, 1.0)
 
-    monkeypatch.setattr(loop, "fit", fit)
+    monkeypatch.setattr(Training, "epochs", epochs)
     photos = draw_folder(tmp_path / "photos", 10)
     finished = train(small(photos, tmp_path / "out", architecture="resnet18", pretrained=True, image_size=32))
     spec = finished.load().header.image_spec
@@ -265,16 +274,17 @@ def test_pretrained_run_starts_from_the_published_weights_and_their_statistics(
 
 
 def test_evaluating_on_the_training_data_takes_only_what_was_held_out(finished: Finished) -> None:
-    name, examples = held_out(finished.load(), finished.options.source)
+    found = held_out(finished.load(), finished.options.source)
     expected = data.load(finished.options.source, 32).splits["test"]
-    assert name == "test (held out of its training data)"
-    assert torch.equal(examples.images, expected.images)
-    assert torch.equal(examples.labels, expected.labels)
+    assert str(found) == "test (held out of its training data)"
+    assert found.exposure == "unseen"
+    assert torch.equal(found.examples.images, expected.images)
+    assert torch.equal(found.examples.labels, expected.labels)
 
 
 def test_evaluating_again_gives_the_figures_of_the_run(finished: Finished) -> None:
     loaded = finished.load()
-    _, examples = held_out(loaded, finished.options.source)
+    examples = held_out(loaded, finished.options.source).examples
     logits = infer(loaded.network, examples.images, loaded.header.image_spec)
     loss = torch.nn.functional.cross_entropy(logits, examples.labels).item()
     assert loss == pytest.approx(loaded.header.metrics["test"]["loss"], rel=1e-4)
@@ -284,9 +294,9 @@ def test_evaluating_on_other_photos_takes_all_of_them(
     finished: Finished, draw_folder: DrawFolder, tmp_path: Path
 ) -> None:
     photos = draw_folder(tmp_path, 3, {"sky": (60, 90, 230), "apple": (220, 30, 40)}, seed=7)
-    name, examples = held_out(finished.load(), str(photos))
-    assert name == "all images"
-    assert sorted(examples.labels.tolist()) == [0, 0, 0, 2, 2, 2]  # as the network counts its classes
+    found = held_out(finished.load(), str(photos))
+    assert (found.split, found.exposure) == ("all images", "unknown")
+    assert sorted(found.examples.labels.tolist()) == [0, 0, 0, 2, 2, 2]  # as the network counts its classes
 
 
 def test_evaluating_on_other_photos_takes_their_test_split_if_there_is_one(
@@ -294,9 +304,9 @@ def test_evaluating_on_other_photos_takes_their_test_split_if_there_is_one(
 ) -> None:
     draw_folder(tmp_path / "train", 3, seed=7)
     draw_folder(tmp_path / "test", 2, seed=8)
-    name, examples = held_out(finished.load(), str(tmp_path))
-    assert name == "test"
-    assert len(examples) == 6
+    found = held_out(finished.load(), str(tmp_path))
+    assert (found.split, found.exposure) == ("test", "unknown")
+    assert len(found.examples) == 6
 
 
 def test_evaluating_on_classes_the_network_does_not_know_is_refused(
@@ -311,10 +321,14 @@ def test_run_without_a_test_split_is_evaluated_on_the_validation_images(
     draw_folder: DrawFolder, tmp_path: Path
 ) -> None:
     finished = train(small(draw_folder(tmp_path / "photos", 10), tmp_path / "out", test_fraction=0.0))
-    name, examples = held_out(finished.load(), finished.options.source)
+    found = held_out(finished.load(), finished.options.source)
     assert finished.result.split == "val"
     assert finished.result.metrics.images == 3
-    assert (name, len(examples)) == ("val (held out of its training data)", 3)
+    assert (str(found), found.exposure, len(found.examples)) == (
+        "val (held out of its training data)",
+        "chose_epoch",
+        3,
+    )
 
 
 def test_run_that_skipped_unreadable_files_can_be_evaluated_on_its_own_data(
@@ -323,6 +337,90 @@ def test_run_that_skipped_unreadable_files_can_be_evaluated_on_its_own_data(
     photos = draw_folder(tmp_path / "photos", 10)
     (photos / "sky" / "Thumbs.db").write_bytes(b"no picture")
     finished = train(small(photos, tmp_path / "out", skip_unreadable=True))
-    name, examples = held_out(finished.load(), str(photos))
+    found = held_out(finished.load(), str(photos))
     assert finished.load().header.data["skipped"] == 1
-    assert (name, len(examples)) == ("test (held out of its training data)", 3)
+    assert (str(found), len(found.examples)) == ("test (held out of its training data)", 3)
+
+
+def interrupted(options: RunOptions, stop_after: int) -> None:
+    """Run until so many steps are done, then ask it to stop."""
+    steps: list[object] = []
+    observer = Observer(on_step=steps.append, should_stop=lambda: len(steps) >= stop_after)
+    with pytest.raises(RunStopped, match="repeat the command with --resume"):
+        run.train(options, CPU, "torchlight train photos --out run", observer)
+
+
+@pytest.mark.parametrize("stop_after", [2, 9, 14], ids=lambda steps: f"after step {steps}")
+def test_run_that_was_stopped_and_resumed_gives_the_same_weights(
+    stop_after: int, draw_folder: DrawFolder, tmp_path: Path
+) -> None:
+    photos = draw_folder(tmp_path / "photos", 20)
+    whole = train(small(photos, tmp_path / "whole", epochs=3))
+    interrupted(small(photos, tmp_path / "parts", epochs=3), stop_after)
+    resumed = train(small(photos, tmp_path / "parts", epochs=3, resume=True))
+    expected, found = (one.load().network.state_dict() for one in (whole, resumed))
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+    assert torch.equal(whole.load().filmstrip, resumed.load().filmstrip)
+    assert resumed.result.best_epoch == whole.result.best_epoch
+    histories = [[one["train_loss"] for one in x.load().header.training["history"]] for x in (whole, resumed)]
+    assert histories[0] == histories[1]
+    assert not (tmp_path / "parts" / "state.safetensors").exists()
+
+
+def test_resuming_a_run_that_had_not_begun_begins_it(draw_folder: DrawFolder, tmp_path: Path) -> None:
+    photos = draw_folder(tmp_path / "photos", 20)
+    finished = train(small(photos, tmp_path / "out", resume=True))
+    assert finished.result.best_epoch == 1
+
+
+def test_run_under_way_is_neither_overwritten_nor_taken_for_another(draw_folder: DrawFolder, tmp_path: Path) -> None:
+    photos = draw_folder(tmp_path / "photos", 20)
+    interrupted(small(photos, tmp_path / "out", epochs=3), 7)
+    with pytest.raises(DataError, match="go on with --resume, or choose another --out"):
+        train(small(photos, tmp_path / "out", epochs=3))
+    with pytest.raises(state.StateError, match=r"another run \(epochs 3; now epochs 4\)"):
+        train(small(photos, tmp_path / "out", epochs=4, resume=True))
+
+
+def test_full_disk_ends_a_run_with_what_is_left_of_it(
+    draw_folder: DrawFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    photos = draw_folder(tmp_path / "photos", 20)
+    monkeypatch.setattr(state, "save", full)
+    with pytest.raises(RunStopped, match=r"No space left on device.*holds epoch 1.*make room"):
+        train(small(photos, tmp_path / "out", epochs=3))
+    assert checkpoint.load(tmp_path / "out" / "checkpoint.safetensors").header.metrics["best_epoch"] == 1
+
+
+def test_snapshots_are_checkpoints_of_early_epochs(finished: Finished) -> None:
+    found = {path.name: checkpoint.load(path) for path in (finished.options.out / "snapshots").iterdir()}
+    assert found.keys() == {f"epoch-{epoch:03d}.safetensors" for epoch in (0, 1, 2, 4)}
+    assert found["epoch-000.safetensors"].header.metrics == {}
+    assert found["epoch-002.safetensors"].header.metrics["val"]["accuracy"] == finished.epochs[1].val_accuracy
+
+
+def test_checkpoint_carries_history_and_filmstrip(finished: Finished) -> None:
+    loaded = finished.load()
+    first = checkpoint.load(finished.options.out / "snapshots" / "epoch-000.safetensors")
+    assert loaded.header.training["history"] == [dataclasses.asdict(epoch) for epoch in finished.epochs]
+    assert loaded.filmstrip is not None
+    assert loaded.filmstrip.shape == (5, 6, 3, 5, 5)
+    torch.testing.assert_close(loaded.filmstrip[0], first.network.conv1.weight, atol=1e-3, rtol=1e-3)
+
+
+def test_header_has_the_temperature_that_is_in_the_weights(
+    draw_folder: DrawFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = draw_folder(tmp_path / "photos", 20)
+    plain = train(small(photos, tmp_path / "plain")).load()
+    monkeypatch.setattr(run, "fit_temperature", lambda logits, labels: 2.0)
+    divided = train(small(photos, tmp_path / "divided")).load()
+    images = data.load(str(photos), 32).splits["val"].images
+    logits = [
+        infer(one.network, images, one.header.image_spec) * one.header.metrics["calibration"]["temperature"]
+        for one in (plain, divided)
+    ]
+    torch.testing.assert_close(logits[0], logits[1], atol=1e-4, rtol=1e-4)
