@@ -9,11 +9,10 @@ from torch import Tensor
 from model.classifier import Classifier
 from model.errors import ViewNotApplicable
 from model.graph import Layer, NetworkGraph
-from model.images import normalise
+from model.receptive_field import ACTIVATIONS
 from model.rendering import flag
 
 Stage = Literal["output", "pre_activation", "post_activation"]
-ACTIVATIONS = ("ReLU", "ReLU6", "LeakyReLU", "ELU", "GELU", "SiLU", "Hardswish", "Hardsigmoid", "Sigmoid", "Tanh")
 NORMS = ("BatchNorm2d", "LayerNorm2d", "GroupNorm")
 
 
@@ -51,8 +50,7 @@ def activation_maps(classifier: Classifier, image: Tensor, layer: str, stage: St
         size = "x".join(map(str, found.out_shape))
         raise ViewNotApplicable(f"layer {layer!r} gives {size} numbers, not maps; name a layer before it")
     with torch.inference_mode():
-        batch = normalise(image[None].to(classifier.device), classifier.spec)
-        outputs = classifier.graph.run(batch.contiguous(memory_format=torch.channels_last), [found.name])
+        outputs = classifier.graph.run(classifier.network_input(image[None]), [found.name])
     return outputs[found.name][0].float().cpu().contiguous()
 
 
@@ -67,7 +65,7 @@ def layer_at_stage(graph: NetworkGraph, name: str, stage: Stage) -> Layer:
         return layer
     activation: Layer | None = layer
     while activation is not None and activation.type not in ACTIVATIONS:
-        activation = _only_reader(graph, activation) if activation is layer or activation.type in NORMS else None
+        activation = graph.only_reader(activation.name) if activation is layer or activation.type in NORMS else None
     if activation is None:
         raise ViewNotApplicable(f"layer {name!r} has no activation function after it; ask for stage=output")
     return activation if stage == "post_activation" else graph.find(activation.inputs[0])
@@ -91,8 +89,3 @@ def _statistics(channel: int, values: Tensor) -> MapStatistics:
         zero_share=(values == 0).double().mean().item(),
         flag=flag(values),
     )
-
-
-def _only_reader(graph: NetworkGraph, layer: Layer) -> Layer | None:
-    readers = [reader for reader in graph.layers.values() if layer.name in reader.inputs]
-    return readers[0] if len(readers) == 1 else None

@@ -7,22 +7,20 @@ Knows nothing of pictures, files or HTTP.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from model.classifier import Classifier
 from model.errors import UnknownTarget, ViewNotApplicable
 from model.graph import INPUT, Layer, NetworkGraph
 from model.images import normalise
+from model.receptive_field import ADAPTIVE_POOLS
 
 Colour = tuple[int, int, int]  # RGB, 0 to 255
 BATCH_SIZE = 16  # 16 images of 224 pixels recorded for gradients take some 1.5 GB in a ResNet-50
 MAX_STEPS = 1024  # of integrated gradients
 MAX_WINDOWS = 1024  # of an occlusion: every single pixel of a 32x32 image
-ADAPTIVE_POOLS = frozenset({"AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"})
 # Layers after which output = sum of gradient * input + what zeros give, as long as only these follow.
 LINEAR_HEAD = ADAPTIVE_POOLS | frozenset(
     {"AvgPool2d", "MaxPool2d", "avg_pool2d", "max_pool2d", "mean", "Flatten", "flatten"}
@@ -56,9 +54,9 @@ class Attribution:
     law: str
 
     @property
-    def positive(self) -> Tensor:
-        """The map with negative evidence left out, as Grad-CAM is usually drawn; may be zero everywhere."""
-        return self.map.clamp(min=0)
+    def is_signed(self) -> bool:
+        """Whether the method tells what speaks for the target from what speaks against it."""
+        return self.method != "saliency"
 
     @property
     def sum(self) -> float:
@@ -114,7 +112,7 @@ def grad_cam(
     layer = _layer_of_maps(classifier.graph, layer)
     maps, gradients = question.differentiate(question.image, layer)
     evidence = (gradients.mean((2, 3), keepdim=True) * maps).sum(1)[0]
-    law = "none: the means of gradients need not add up to the logit; hires_cam does"
+    law = "none, since the means of gradients need not add up to the logit; hires_cam does"
     return question.answer("grad_cam", layer, evidence, law)
 
 
@@ -134,7 +132,8 @@ def hires_cam(
     evidence = (gradients * maps).sum(1)[0]
     obstacle = _first_bend(classifier.graph, layer)
     if obstacle:
-        law = f"none: after {layer!r} comes {obstacle.name!r} ({obstacle.type}), not pooling and linear layers alone"
+        bend = f"{obstacle.name!r} ({obstacle.type})"
+        law = f"none, since after {layer!r} comes {bend}, not pooling and linear layers alone"
         return question.answer("hires_cam", layer, evidence, law)
     without_maps = classifier.graph.run(question.image, [classifier.graph.output], {layer: torch.zeros_like(maps)})
     bias = question.narrow(without_maps[classifier.graph.output]).item()
@@ -150,7 +149,7 @@ def saliency(classifier: Classifier, image: Tensor, target: int, target_vs: int 
     """
     question = _ask(classifier, image, target, target_vs)
     _, gradients = question.differentiate(question.image, INPUT)
-    law = "none: the size of a gradient says how much a pixel matters, not for what"
+    law = "none, since the size of a gradient says how much a pixel matters, not for what"
     return question.answer("saliency", INPUT, gradients[0].abs().amax(0), law)
 
 
@@ -163,12 +162,18 @@ def input_x_gradient(classifier: Classifier, image: Tensor, target: int, target_
     """
     question = _ask(classifier, image, target, target_vs)
     pixels, gradients = question.differentiate(question.image, INPUT)
-    law = "none: a gradient knows the closest surroundings of the image only; integrated_gradients adds up"
+    law = "none, since a gradient knows the closest surroundings of the image only; integrated_gradients adds up"
     return question.answer("input_x_gradient", INPUT, (pixels * gradients).sum(1)[0], law)
 
 
 def integrated_gradients(
-    classifier: Classifier, image: Tensor, target: int, target_vs: int | None = None, *, n_steps: int = 64
+    classifier: Classifier,
+    image: Tensor,
+    target: int,
+    target_vs: int | None = None,
+    *,
+    n_steps: int = 64,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> Attribution:
     """Multiply the image by its mean gradient on the way from the mean image, and add the colours up.
 
@@ -179,6 +184,7 @@ def integrated_gradients(
     Args:
         image, target, target_vs: as for :func:`grad_cam`.
         n_steps: 1 to 1024.
+        on_batch: called before each ``BATCH_SIZE`` steps; what it raises ends the work.
 
     Raises:
         UnknownTarget: the network has no such class.
@@ -192,6 +198,7 @@ def integrated_gradients(
     shares = (torch.arange(n_steps, device=classifier.device) + 0.5) / n_steps
     total = torch.zeros_like(question.image)
     for some in torch.split(shares, BATCH_SIZE):
+        on_batch()
         _, gradients = question.differentiate(some.view(-1, 1, 1, 1) * question.image, INPUT)
         total += gradients.sum(0)
     evidence = (question.image * total / n_steps).sum(1)[0]
@@ -209,6 +216,7 @@ def occlusion(
     window: int | None = None,
     stride: int | None = None,
     baseline: Colour | None = None,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> Occlusion:
     """Hide one square window after the other, and return what each takes away from the logit and the probability.
 
@@ -221,6 +229,7 @@ def occlusion(
         stride: pixels from one window to the next, at most ``window``, so that none is left out; a quarter of the
             window without it. Windows begin at its multiples; the last may reach over the edge.
         baseline: colour of the window; without it the mean colour of the training data, zero after normalisation.
+        on_batch: called before each ``BATCH_SIZE`` windows; what it raises ends the work.
 
     Raises:
         UnknownTarget: the network has no such class.
@@ -232,10 +241,10 @@ def occlusion(
     stride = max(1, window // 4) if stride is None else stride
     covers = _covers(classifier.spec.size, window, stride)
     question = _ask(classifier, image, target, target_vs)
-    hidden = _logits_without(question, covers, _paint(classifier, baseline))
+    hidden = _logits_without(question, covers, _paint(classifier, baseline), on_batch)
     drops = question.narrow(question.logits) - question.narrow(hidden)
     falls = question.narrow(question.logits.softmax(1)) - question.narrow(hidden.softmax(1))
-    law = "none: windows overlap, and what they hide works together"
+    law = "none, since windows overlap, and what they hide works together"
     return Occlusion(
         **vars(question.answer("occlusion", INPUT, _spread(drops, covers), law)),
         probability_map=_spread(falls, covers),
@@ -271,7 +280,7 @@ def occlude_once(
     pixels = torch.arange(classifier.spec.size)
     rows, columns = ((start <= pixels) & (pixels < start + window) for start in (y, x))
     covered = (rows[:, None] & columns).to(classifier.device)
-    hidden = torch.where(covered, _paint(classifier, baseline), _normalised(classifier, image))
+    hidden = torch.where(covered, _paint(classifier, baseline), classifier.network_input(image[None]))
     return _logits(classifier.graph, hidden)[0].softmax(0)
 
 
@@ -307,25 +316,6 @@ def evidence_layer(graph: NetworkGraph) -> str:
         if len(layer.out_shape) == 3 and layer.out_shape[1:] != (1, 1) and layer.type not in ADAPTIVE_POOLS:
             return layer.name
     raise ViewNotApplicable("no layer of this network gives maps of more than one position; take a method on the input")
-
-
-def upsample(evidence: Tensor, size: int, mode: Literal["nearest", "bilinear"] = "nearest") -> Tensor:
-    """Return a map (h, w) enlarged to (S, S).
-
-    ``nearest`` repeats cells and invents nothing. ``bilinear`` is for overlays that should look smooth: between the
-    centres of cells it is interpolation, not evidence.
-
-    Raises:
-        ViewNotApplicable: ``nearest`` cannot repeat cells a whole number of times.
-    """
-    height, width = evidence.shape
-    if mode == "bilinear":
-        return F.interpolate(evidence[None, None], (size, size), mode="bilinear", align_corners=False)[0, 0]
-    if size % height or size % width:
-        raise ViewNotApplicable(
-            f"a map of {height}x{width} does not divide {size} pixels; take it as it is, or bilinear"
-        )
-    return evidence.repeat_interleave(size // height, 0).repeat_interleave(size // width, 1)
 
 
 @dataclass(frozen=True)
@@ -377,19 +367,13 @@ def _ask(classifier: Classifier, image: Tensor, target: int, target_vs: int | No
     for index in (target, target_vs):
         if index is not None and not 0 <= index < len(classifier.class_names):
             raise _unknown_target(classifier, str(index))
-    normalised = _normalised(classifier, image)
-    return _Question(classifier.graph, normalised, _logits(classifier.graph, normalised), target, target_vs)
+    batch = classifier.network_input(image[None])
+    return _Question(classifier.graph, batch, _logits(classifier.graph, batch), target, target_vs)
 
 
 def _unknown_target(classifier: Classifier, text: str) -> UnknownTarget:
     names, last = ", ".join(classifier.class_names), len(classifier.class_names) - 1
     return UnknownTarget(f"target {text!r} is not a class; name one of {names}, or an index from 0 to {last}")
-
-
-def _normalised(classifier: Classifier, image: Tensor) -> Tensor:
-    """Return (1, 3, S, S) network input of a (3, S, S) uint8 image."""
-    batch = normalise(image[None].to(classifier.device), classifier.spec)
-    return batch.contiguous(memory_format=torch.channels_last)
 
 
 def _logits(graph: NetworkGraph, images: Tensor) -> Tensor:
@@ -405,6 +389,8 @@ def _layer_of_maps(graph: NetworkGraph, name: str | None) -> str:
     if len(shape) != 3:
         size = "x".join(map(str, shape))
         raise ViewNotApplicable(f"layer {name!r} gives {size} numbers, not maps; name a layer before it")
+    if shape[1:] == (1, 1):
+        raise ViewNotApplicable(f"layer {name!r} gives maps of one position, which is nowhere; name a layer before it")
     return name
 
 
@@ -440,12 +426,13 @@ def _paint(classifier: Classifier, baseline: Colour | None) -> Tensor:
     return normalise(colour.view(1, 3, 1, 1), classifier.spec)
 
 
-def _logits_without(question: _Question, covers: Tensor, paint: Tensor) -> Tensor:
+def _logits_without(question: _Question, covers: Tensor, paint: Tensor, on_batch: Callable[[], None]) -> Tensor:
     """Return (n * n, K) on the CPU: the logits with each window hidden, row by row."""
     covers = covers.to(paint.device)
     windows = torch.cartesian_prod(*[torch.arange(len(covers), device=paint.device)] * 2)
     logits = []
     for some in torch.split(windows, BATCH_SIZE):
+        on_batch()
         hidden = covers[some[:, 0], None, :, None] & covers[some[:, 1], None, None, :]  # (N, 1, S, S)
         logits.append(_logits(question.graph, torch.where(hidden, paint, question.image)))
     return torch.cat(logits)

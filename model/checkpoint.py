@@ -12,11 +12,12 @@ The header is a flat map of text. Beside ``format`` and ``format_version`` each 
     data             {"source", "fingerprint", images per split and class}
     versions         {"torchlight", "torch", ...}
 
+Beside the weights there may be one tensor more: ``filmstrip``, the first layer's filters while the network learnt.
+
 Nothing is ever unpickled. Loading validates before it allocates and names what is wrong.
 """
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 
 from model import tensorfile
 from model.errors import (
+    CheckpointError,
     CheckpointNotFound,
     CheckpointTruncated,
     ForeignFile,
@@ -48,11 +50,13 @@ KIND = FileKind(
     version=FORMAT_VERSION,
     documents=("network", "class_names", "image_spec", "metrics", "training", "data", "versions"),
     missing=CheckpointNotFound,
+    unreadable=CheckpointError,
     truncated=CheckpointTruncated,
     foreign=ForeignFile,
     unsupported=UnsupportedVersion,
     invalid=InvalidHeader,
 )
+FILMSTRIP = "filmstrip"
 PRETRAINED = Path(__file__).parent / "pretrained" / "torchlight-cifar10.safetensors"
 
 
@@ -76,45 +80,55 @@ class Checkpoint:
     Attributes:
         network: in evaluation mode, float32, on the CPU, its parameters not requiring gradients.
         digest: ``sha256:`` and the hex digest of the file's bytes; changes whenever anything in it does.
+        filmstrip: (E, C, 3, k, k) float32, the filters of the first convolution before training and at epochs spread
+            evenly over it; None if the file has none.
     """
 
     header: Header
     network: nn.Module
     digest: str
     path: Path
+    filmstrip: Tensor | None = None
 
 
-def save(path: Path, network: nn.Module, header: Header) -> None:
+def save(path: Path, network: nn.Module, header: Header, filmstrip: Tensor | None = None) -> None:
     """Write the file so that at every moment either the old or the new one is there, whole.
 
     Weights are stored as they are (float32 after training), contiguous. Equal input gives equal bytes.
+
+    Args:
+        filmstrip: as in :class:`Checkpoint`, in any precision.
 
     Raises:
         OSError: the folder cannot be written; an older file at ``path`` is untouched.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    if filmstrip is not None:
+        tensors[FILMSTRIP] = filmstrip.contiguous()
     tensorfile.save(path, KIND, tensors, {name: _plain(getattr(header, name)) for name in KIND.documents})
 
 
 def load(path: Path) -> Checkpoint:
     """Return the network and its header.
 
-    Half-precision weights become float32. Nothing is fetched from a network.
+    Half-precision weights become float32. Nothing is fetched from a network. The file is read once: what is written
+    into it later changes neither the weights nor the digest.
 
     Raises:
         CheckpointNotFound, CheckpointTruncated, ForeignFile, UnsupportedVersion, InvalidHeader, WeightsMismatch:
             the first that applies, in this order; the message names the file.
+        CheckpointError: the disk or its permissions are in the way.
     """
-    with tensorfile.opened(path, KIND) as (file, documents):
-        header = _parse_header(path, documents)
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        network = _build_empty(path, header)
-        _check_shapes(path, network, shapes)
-        tensors = {name: _as_float32(file.get_tensor(name)) for name in shapes}
+    contents = tensorfile.read(path, KIND)
+    header = _parse_header(path, contents.documents)
+    network = _build_empty(path, header)
+    tensors = {name: _as_float32(tensor) for name, tensor in contents.tensors.items()}
+    filmstrip = tensors.pop(FILMSTRIP, None)
+    _check_shapes(path, network, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    _check_filmstrip(path, network, filmstrip)
     network.load_state_dict(tensors, assign=True)
     network.eval().requires_grad_(False)
-    digest = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
-    return Checkpoint(header, network, digest, path)
+    return Checkpoint(header, network, contents.digest, path, filmstrip)
 
 
 def _parse_header(path: Path, documents: Mapping[str, Any]) -> Header:
@@ -178,6 +192,17 @@ def _check_shapes(path: Path, network: nn.Module, shapes: Mapping[str, tuple[int
                 f"checkpoint {path}: tensor {name!r} is {_shape(shapes.get(name))}, "
                 f"the architecture wants {_shape(expected.get(name))}"
             )
+
+
+def _check_filmstrip(path: Path, network: nn.Module, filmstrip: Tensor | None) -> None:
+    if filmstrip is None:
+        return
+    first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None or filmstrip.shape[1:] != first.weight.shape:
+        raise WeightsMismatch(
+            f"checkpoint {path}: tensor {FILMSTRIP!r} is {_shape(tuple(filmstrip.shape))}, which are not frames of the "
+            "first convolution's filters"
+        )
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Checkpoint
+from model.errors import DeviceUnavailable
 from model.graph import NetworkGraph
 from model.images import normalise
 
@@ -31,6 +32,13 @@ class Classifier:
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+        """Take the network of a checkpoint to a device.
+
+        On CUDA, TF32 is turned off for convolutions in the whole process: it keeps 10 bits of each factor, and what
+        the views compute is compared to float32.
+        """
+        if device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False
         self.checkpoint = checkpoint
         self.device = device
         self.network = checkpoint.network.to(device).to(memory_format=torch.channels_last)
@@ -43,6 +51,15 @@ class Classifier:
         """The network layer by layer, for the views; traced when the first of them asks."""
         return NetworkGraph(self.network, self.spec.size)
 
+    def network_input(self, images: Tensor) -> Tensor:
+        """Return what the network is given for (N, 3, S, S) uint8 RGB images, from any device.
+
+        Returns:
+            (N, 3, S, S) float32 normalised, on ``device``, in the memory format of the weights.
+        """
+        batch = normalise(images.to(self.device, non_blocking=True), self.spec)
+        return batch.contiguous(memory_format=torch.channels_last)
+
     def logits(self, images: Tensor) -> Tensor:
         """Run the network.
 
@@ -53,8 +70,7 @@ class Classifier:
             (N, K) float32 on the CPU.
         """
         with torch.inference_mode():
-            batch = normalise(images.to(self.device, non_blocking=True), self.spec)
-            output: Tensor = self.network(batch.contiguous(memory_format=torch.channels_last))
+            output: Tensor = self.network(self.network_input(images))
             return output.float().cpu()
 
     def probabilities(self, images: Tensor) -> Tensor:
@@ -74,9 +90,19 @@ class Classifier:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the torch device: ``auto`` takes CUDA, then MPS, then the CPU; any other name is taken as it is."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """Return the torch device: ``auto`` takes CUDA, then MPS, then the CPU; any other name is taken as it is.
+
+    Raises:
+        DeviceUnavailable: it cannot hold a number.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises, by the kind of device
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise DeviceUnavailable(f"device {name} cannot be used ({reason}); auto takes one that can") from error
+    return device

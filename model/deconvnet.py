@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from model.classifier import Classifier
-from model.errors import ChannelOutOfRange, PositionOutOfRange, ViewNotApplicable
+from model.errors import ChannelOutOfRange, ViewNotApplicable
 from model.graph import INPUT, Layer, NetworkGraph
-from model.images import normalise
+from model.receptive_field import check_position
 
 RECTIFIERS = frozenset({"ReLU", "relu"})
 # Layers that are linear once the switches of maximum pooling are set and constants left out: they have a transpose.
@@ -72,7 +72,7 @@ def reconstruct(
     graph = classifier.graph
     _check_unit(graph.find(layer), channel, position)
     rectifiers = [step for step in _way_down(graph, layer) if step.type in RECTIFIERS]
-    leaves, values = _cut_at(graph, _normalised(classifier, image), rectifiers, layer)
+    leaves, values = _cut_at(graph, classifier.network_input(image[None]), rectifiers, layer)
     start, place = _keep_one(values[layer], channel, position)
     signals = _send(values[layer], start, leaves, {})
     for rectifier in reversed(rectifiers):
@@ -84,17 +84,9 @@ def reconstruct(
 def _check_unit(layer: Layer, channel: int, position: tuple[int, int] | None) -> None:
     if len(layer.out_shape) not in (1, 3):
         raise ViewNotApplicable(f"layer {layer.name!r} gives neither maps nor a vector; name another one")
-    channels, height, width = (*layer.out_shape, 1, 1)[:3]
-    if not 0 <= channel < channels:
-        raise ChannelOutOfRange(
-            f"channel {channel} does not exist: layer {layer.name!r} has channels 0 to {channels - 1}"
-        )
-    y, x = position or (0, 0)
-    if not (0 <= y < height and 0 <= x < width):
-        raise PositionOutOfRange(
-            f"position y={y}, x={x} does not exist: layer {layer.name!r} has {height}x{width} positions, "
-            f"y 0 to {height - 1}, x 0 to {width - 1}"
-        )
+    if not 0 <= channel < layer.out_shape[0]:
+        raise ChannelOutOfRange(channel, layer.name, layer.out_shape[0])
+    check_position(layer, *(position or (0, 0)))
 
 
 def _way_down(graph: NetworkGraph, name: str) -> list[Layer]:
@@ -115,11 +107,6 @@ def _way_down(graph: NetworkGraph, name: str) -> list[Layer]:
                 "ask for a layer before it, or for saliency"
             )
     return way[::-1]
-
-
-def _normalised(classifier: Classifier, image: Tensor) -> Tensor:
-    batch = normalise(image[None].to(classifier.device), classifier.spec)
-    return batch.contiguous(memory_format=torch.channels_last)
 
 
 def _cut_at(

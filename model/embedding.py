@@ -9,7 +9,6 @@ from torch import Tensor
 
 from model.classifier import Classifier
 from model.graph import NetworkGraph
-from model.images import normalise
 
 
 def embed(classifier: Classifier, images: Tensor) -> Tensor:
@@ -43,8 +42,7 @@ def to_embeddings(outputs: Tensor) -> Tensor:
 def layer_outputs(classifier: Classifier, images: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
     """Return the outputs of some layers for (N, 3, S, S) uint8 RGB images, by name, on the network's device."""
     with torch.inference_mode():
-        batch = normalise(images.to(classifier.device), classifier.spec)
-        return classifier.graph.run(batch.contiguous(memory_format=torch.channels_last), layers)
+        return classifier.graph.run(classifier.network_input(images), layers)
 
 
 def image_digest(image: Tensor) -> str:

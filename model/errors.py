@@ -25,7 +25,9 @@
     │   ├── PositionOutOfRange
     │   ├── UnknownTarget           not a class of this network
     │   └── ViewNotApplicable       the layer has no such view (filters of a ReLU)
-    └── DataError                   a data set that cannot be trained on
+    ├── ExportError                 a network that cannot be written as a file for other programs
+    ├── DataError                   a data set that cannot be trained on
+    └── DeviceUnavailable           no such device, or this machine has none
 
 None of them knows a status code: ``app/errors.py`` holds that table, ``torchlight.py`` the exit code.
 A message names the thing, its value, the limit and the way out, and fits on one line.
@@ -119,6 +121,9 @@ class UnknownLayer(ViewError):
 class ChannelOutOfRange(ViewError):
     """The layer has fewer channels."""
 
+    def __init__(self, channel: int, layer: str, channels: int) -> None:
+        super().__init__(f"channel {channel} does not exist: layer {layer!r} has channels 0 to {channels - 1}")
+
 
 class PositionOutOfRange(ViewError):
     """The layer's output has no such position."""
@@ -132,5 +137,13 @@ class ViewNotApplicable(ViewError):
     """The layer exists, but has no such view."""
 
 
+class ExportError(TorchlightError):
+    """The network cannot be written as a file for other programs."""
+
+
 class DataError(TorchlightError):
     """A data set cannot be trained on or evaluated."""
+
+
+class DeviceUnavailable(TorchlightError):
+    """There is no such device, or this machine has none."""

@@ -69,8 +69,8 @@ def following_batch_norm(graph: NetworkGraph, layer: Layer) -> Affine:
     Raises:
         ViewNotApplicable: something else reads it, or nothing does.
     """
-    readers = [reader for reader in graph.layers.values() if layer.name in reader.inputs]
-    norm = readers[0].module if len(readers) == 1 else None
+    reader = graph.only_reader(layer.name)
+    norm = reader.module if reader else None
     if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
         raise ViewNotApplicable(f"layer {layer.name!r} is not followed by batch norm alone; ask for it unfolded")
     scale = (norm.running_var.double() + norm.eps).rsqrt()

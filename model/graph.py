@@ -51,7 +51,7 @@ class NetworkGraph:
     """
 
     def __init__(self, network: nn.Module, image_size: int) -> None:
-        """Trace ``network`` and run it once on zeros, on its own device."""
+        """Trace ``network`` and run it once on zeros, on its own device and in its own precision."""
         self._twin = _twin(network)
         tracer = NodePathTracer()
         graph = tracer.trace(self._twin)
@@ -60,9 +60,9 @@ class NetworkGraph:
         names = {node: name for node, name in tracer.node_to_qualname.items() if node.op != "placeholder"}
         (image,) = (node for node in graph.nodes if node.op == "placeholder")
         self._nodes = {INPUT: image} | {name: node for node, name in names.items()}
-        device = next(network.parameters()).device
+        weights = next(network.parameters())
         with torch.inference_mode():
-            zeros = torch.zeros(1, 3, image_size, image_size, device=device)
+            zeros = torch.zeros(1, 3, image_size, image_size, device=weights.device, dtype=weights.dtype)
             values = _Run(self._module, self._nodes.values()).start(zeros, {})
         self.layers = self._describe({node: value for node, value in values.items() if isinstance(value, Tensor)})
         self.output = next(reversed(self.layers))
@@ -76,6 +76,11 @@ class NetworkGraph:
         if name not in self.layers:
             raise UnknownLayer(f"layer {name!r} does not exist; this network has {', '.join(self.layers)}")
         return self.layers[name]
+
+    def only_reader(self, name: str) -> Layer | None:
+        """Return the layer that reads the output of ``name``; None if several do, or none."""
+        readers = [layer for layer in self.layers.values() if name in layer.inputs]
+        return readers[0] if len(readers) == 1 else None
 
     def run(
         self, images: Tensor, keep: Collection[str], replace: Mapping[str, Tensor] | None = None

@@ -20,7 +20,9 @@ map of text; beside ``format`` and ``format_version`` each value is a JSON docum
     places/<layer>   (C, 3, M, 3) int32         image, y, x of each value
     dead/<layer>     (C,) bool
 
-Knows nothing of data sets. Loading maps the file into memory: what is not looked at takes none.
+Knows nothing of data sets. Loading maps the file into memory: what is not looked at takes none. So a file that is in
+use must be replaced, as :func:`save` does, never written into: that would change what is shown, and cutting it short
+would end the process.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +36,7 @@ from torch import Tensor
 from model import tensorfile
 from model.errors import (
     ChannelOutOfRange,
+    IndexFileError,
     IndexMismatch,
     IndexNotFound,
     IndexTruncated,
@@ -49,6 +52,7 @@ KIND = FileKind(
     version="1",
     documents=("checkpoint", "class_names", "source", "sizes", "layers"),
     missing=IndexNotFound,
+    unreadable=IndexFileError,
     truncated=IndexTruncated,
     foreign=InvalidIndex,
     unsupported=InvalidIndex,
@@ -163,6 +167,10 @@ class Index:
         """
         return self._find(layer, 0).dead.nonzero().flatten().tolist()
 
+    def largest_values(self, layer: str) -> list[float]:
+        """Return for each channel of a layer its largest value on any image. Raises as :meth:`dead_units`."""
+        return self._find(layer, 0).values[:, 0, 0].tolist()
+
     def neighbours(self, embedding: Tensor, k: int, exclude_digest: str | None = None) -> list[Neighbour]:
         """Return the ``k`` most similar images, most similar first; equal ones in the order of their numbers.
 
@@ -188,7 +196,7 @@ class Index:
             raise ViewNotApplicable(f"layer {layer!r} is not indexed; the index has {', '.join(self.units)}")
         units = self.units[layer]
         if not 0 <= channel < len(units.dead):
-            raise ChannelOutOfRange(f"layer {layer!r} has no channel {channel}; its last is {len(units.dead) - 1}")
+            raise ChannelOutOfRange(channel, layer, len(units.dead))
         return units
 
     def _peaks(self, units: LayerUnits, channel: int, row: int) -> Iterator[Peak]:
@@ -238,6 +246,7 @@ def load(path: Path, digest: str) -> Index:
 
     Raises:
         IndexNotFound, IndexTruncated, InvalidIndex, IndexMismatch: the first that applies; the message names the file.
+        IndexFileError: the disk or its permissions are in the way.
     """
     with tensorfile.opened(path, KIND) as (file, documents):
         if documents["checkpoint"] != digest:

@@ -18,7 +18,7 @@ class LayerFacts:
     """One row of the table.
 
     Attributes:
-        name, type, in_shapes, out_shape: as in :class:`model.graph.Layer`.
+        name, type, inputs, in_shapes, out_shape: as in :class:`model.graph.Layer`.
         kernel_size, stride, padding, dilation: (y, x) of a convolution or pooling, else None; padding before the first.
         groups: of a convolution, else None.
         parameters: how many numbers training may change here; again for a module that runs again.
@@ -30,6 +30,7 @@ class LayerFacts:
 
     name: str
     type: str
+    inputs: tuple[str, ...]
     kernel_size: Pair | None
     stride: Pair | None
     padding: Pair | None
@@ -66,6 +67,7 @@ def _facts(layer: Layer, field: ReceptiveField | None, reversible: Collection[st
     return LayerFacts(
         name=layer.name,
         type=layer.type,
+        inputs=layer.inputs,
         kernel_size=slides and slides.kernel_size,
         stride=slides and slides.stride,
         padding=slides and slides.padding,

@@ -57,9 +57,11 @@ def load_pretrained(network: nn.Module, architecture: str) -> None:
     reader, which runs no code from the file.
 
     Raises:
-        UnknownArchitecture: torchvision has no model of that name.
-        NetworkError: it has no weights, or they cannot be fetched.
+        UnknownArchitecture: no network has that name.
+        NetworkError: it has no published weights, or they cannot be fetched.
     """
+    if architecture in OWN_ARCHITECTURES:
+        raise NetworkError(f"architecture {architecture!r} has no published weights; train it without --pretrained")
     _require_torchvision(architecture)
     weights = torchvision.models.get_model_weights(architecture).DEFAULT
     try:
@@ -86,6 +88,30 @@ def default_image_size(architecture: str) -> int:
 def architectures() -> list[str]:
     """Return the names that :func:`build` takes: our own, then torchvision's."""
     return [*OWN_ARCHITECTURES, *torchvision.models.list_models(module=torchvision.models)]
+
+
+def check_size(architecture: str, image_size: int) -> None:
+    """Make sure that a network takes S x S images, without memory for its weights.
+
+    Raises:
+        UnknownArchitecture: no network has that name.
+        NetworkError: it does not.
+    """
+    with torch.device("meta"):
+        network = build(NetworkConfig(architecture, 2)).eval()
+        try:
+            network(torch.zeros(1, 3, image_size, image_size))
+        except (RuntimeError, AssertionError) as error:  # what layers and torchvision's own checks raise
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise NetworkError(
+                f"architecture {architecture!r} does not take images of {image_size}x{image_size} pixels ({reason}); "
+                f"leave --image-size out for {default_image_size(architecture)}"
+            ) from error
+
+
+def head(network: nn.Module) -> nn.Module:
+    """Return the last layer with weights, which gives the logits: fully connected, or a 1x1 convolution."""
+    return [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
 
 
 def count_parameters(network: nn.Module) -> int:

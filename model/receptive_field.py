@@ -7,6 +7,7 @@ Source: Araujo, Norris, Sim: Computing Receptive Fields of Convolutional Neural 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from torch import nn
@@ -18,12 +19,12 @@ Pair = tuple[int, int]
 
 # Layers whose every output depends on the input at its own place alone.
 ACTIVATIONS = frozenset(
-    {"ReLU", "ReLU6", "LeakyReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Softplus", "Softsign"}
+    {"ReLU", "ReLU6", "LeakyReLU", "PReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Softplus", "Softsign"}
     | {"Sigmoid", "LogSigmoid", "Tanh", "Hardtanh", "Hardsigmoid", "Hardswish"}
-    | {"relu", "silu", "sigmoid", "tanh", "hardsigmoid", "hardswish"}
+    | {"relu", "gelu", "silu", "sigmoid", "tanh", "hardsigmoid", "hardswish"}
 )
 IDENTITIES = frozenset({"Identity", "Dropout", "Dropout2d", "dropout", "stochastic_depth", "contiguous"})  # evaluating
-SAME_PLACE = ACTIVATIONS | IDENTITIES | {"BatchNorm2d", "PReLU", "gelu", "add", "mul", "cat"}
+SAME_PLACE = ACTIVATIONS | IDENTITIES | {"BatchNorm2d", "add", "mul", "cat"}
 ADAPTIVE_POOLS = frozenset({"AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"})
 
 
@@ -90,6 +91,7 @@ def window(module: nn.Module | None) -> Window | None:
     return None
 
 
+@lru_cache(maxsize=1)  # boxes are asked for by the dozen; a process serves one network
 def receptive_fields(graph: NetworkGraph) -> dict[str, ReceptiveField | None]:
     """Return the receptive field of every layer, by name.
 

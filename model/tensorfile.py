@@ -3,6 +3,7 @@
 Knows nothing of what the tensors and the documents mean. Nothing is ever unpickled.
 """
 
+import hashlib
 import json
 import os
 import tempfile
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
@@ -32,6 +33,7 @@ class FileKind:
         format, version: the header's ``format`` and ``format_version``.
         documents: names of the header's other fields, each a JSON document.
         missing: there is no such file.
+        unreadable: the disk or its permissions are in the way.
         truncated: it is shorter than its own header says.
         foreign: it is something else.
         unsupported: it has another version.
@@ -44,10 +46,25 @@ class FileKind:
     version: str
     documents: tuple[str, ...]
     missing: type[TorchlightError]
+    unreadable: type[TorchlightError]
     truncated: type[TorchlightError]
     foreign: type[TorchlightError]
     unsupported: type[TorchlightError]
     invalid: type[TorchlightError]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All of a file, in memory of its own: what happens to the file later changes nothing.
+
+    Attributes:
+        tensors, documents: by name.
+        digest: ``sha256:`` and the hex digest of the very bytes that they came from.
+    """
+
+    tensors: Mapping[str, Tensor]
+    documents: Mapping[str, Any]
+    digest: str
 
 
 def save(path: Path, kind: FileKind, tensors: Mapping[str, Tensor], documents: Mapping[str, Any]) -> None:
@@ -82,19 +99,49 @@ def opened(path: Path, kind: FileKind) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Open the file, once its container and header are found good, and yield its reader and its documents.
 
     The reader is the one of ``safetensors.safe_open``; what it raises becomes ``kind.foreign``. The tensors it gives
-    lie in the file, mapped into memory, and stay there after it is closed.
+    lie in the file, mapped into memory, and stay there after it is closed: replace such a file, never write into it.
 
     Raises:
         TorchlightError: the first of ``kind``'s errors that applies, in their order; the message names the file.
     """
-    if not path.is_file():
-        raise kind.missing(f"{kind.noun} {path} does not exist")
-    _check_container(path, kind)
-    try:
+    with _named_errors(path, kind):
+        with path.open("rb") as container:
+            _check_container(path, kind, container)
         with safe_open(path, framework="pt") as file:
             yield file, _parse_documents(path, kind, file.metadata() or {})
+
+
+def read(path: Path, kind: FileKind) -> Contents:
+    """Return all of the file, read once.
+
+    Raises:
+        TorchlightError: as :func:`opened`.
+    """
+    with _named_errors(path, kind):
+        with path.open("rb") as container:
+            _check_container(path, kind, container)
+            container.seek(0)
+            content = container.read()
+        try:
+            tensors = safetensors.torch.load(content)
+        except KeyError as error:
+            raise kind.foreign(f"{kind.noun} {path} has numbers of type {error}, which torch has not") from error
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    documents = _parse_documents(path, kind, header.get("__metadata__") or {})
+    return Contents(tensors, documents, "sha256:" + hashlib.sha256(content).hexdigest())
+
+
+@contextmanager
+def _named_errors(path: Path, kind: FileKind) -> Iterator[None]:
+    """Raise ``kind``'s errors for what goes wrong while a file is read."""
+    try:
+        if not path.is_file():
+            raise kind.missing(f"{kind.noun} {path} does not exist")
+        yield
     except SafetensorError as error:
         raise kind.foreign(f"{kind.noun} {path} is not a valid .safetensors file ({error})") from error
+    except OSError as error:
+        raise kind.unreadable(f"{kind.noun} {path} cannot be read ({error.strerror or error})") from error
 
 
 def _write(path: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -114,13 +161,12 @@ def _write(path: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
         os.fsync(file.fileno())
 
 
-def _check_container(path: Path, kind: FileKind) -> None:
+def _check_container(path: Path, kind: FileKind, file: BinaryIO) -> None:
     """Tell a truncated .safetensors file from something else, by its first bytes and its length."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-        header_bytes = int.from_bytes(start, "little")
-        document = file.read(min(header_bytes, MAX_HEADER_BYTES))
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(8)
+    header_bytes = int.from_bytes(start, "little")
+    document = file.read(min(header_bytes, MAX_HEADER_BYTES))
     begins_well = header_bytes <= MAX_HEADER_BYTES and b"{".startswith(document[:1])
     if (start[:2] == b"PK" or start[:1] == b"\x80") and not (begins_well and document):
         raise kind.foreign(

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from model.classifier import Classifier
 from model.errors import ChannelOutOfRange, ViewNotApplicable
 from model.graph import Layer
-from model.images import normalise
 from model.receptive_field import ACTIVATIONS, IDENTITIES, check_position, window
 
 RELATIVE_BOUND = 1e-5  # some fifty times what float32 sums of 4,608 terms were seen to lose
@@ -216,8 +215,7 @@ def trace(classifier: Classifier, image: Tensor, layer: str, channel: int, y: in
     if reason := obstacle(found):
         raise ViewNotApplicable(f"layer {layer!r} {reason} and cannot be traced; trace one before or after it")
     if not 0 <= channel < found.out_shape[0]:
-        last = found.out_shape[0] - 1
-        raise ChannelOutOfRange(f"channel {channel} does not exist: layer {layer!r} has channels 0 to {last}")
+        raise ChannelOutOfRange(channel, layer, found.out_shape[0])
     check_position(found, y, x)
     position = Position(channel, y, x)
     values = _run(classifier, image, found)
@@ -266,8 +264,7 @@ def _run(classifier: Classifier, image: Tensor, layer: Layer) -> dict[str, Tenso
     """Return the values of a layer and of its inputs for one image, from one forward pass, on the CPU."""
     names = [*layer.inputs, layer.name] if layer.name != SOFTMAX else layer.inputs
     with torch.inference_mode():
-        batch = normalise(image[None].to(classifier.device), classifier.spec)
-        outputs = classifier.graph.run(batch.contiguous(memory_format=torch.channels_last), names)
+        outputs = classifier.graph.run(classifier.network_input(image[None]), names)
     values = {name: output[0].cpu() for name, output in outputs.items()}
     for name, value in values.items():
         if value.dtype != torch.float32:
@@ -453,7 +450,7 @@ def _stacks_channels(layer: Layer) -> bool:
 Explain = Callable[[Layer, Sequence[Tensor], Position], Arithmetic]
 Fits = Callable[[Layer], bool]
 KINDS: dict[str, tuple[Explain, Fits]] = {  # by type of layer, with the form of it that is understood
-    **dict.fromkeys(ACTIVATIONS, (_activation, _keeps_shape)),
+    **dict.fromkeys(ACTIVATIONS - {"PReLU", "gelu"}, (_activation, _keeps_shape)),  # these two take more than a number
     **dict.fromkeys(IDENTITIES, (_same, _keeps_shape)),
     **dict.fromkeys(("Flatten", "flatten", "reshape", "view"), (_flatten, _is_flat)),
     **dict.fromkeys(("AdaptiveAvgPool2d", "adaptive_avg_pool2d"), (_adaptive_average_pool, _reads_maps)),

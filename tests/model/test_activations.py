@@ -6,11 +6,13 @@ from itertools import takewhile
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from model.activations import activation_maps, layer_at_stage, statistics
 from model.classifier import Classifier
 from model.errors import UnknownLayer, ViewNotApplicable
+from model.graph import NetworkGraph
 from model.images import normalise
 
 MakeClassifier = Callable[..., Classifier]
@@ -165,6 +167,28 @@ def test_stage_names_the_values_before_and_after_the_activation_function(
     (image,) = noise_images(1)
     assert layer_at_stage(torchlight.graph, layer, stage).name == expected
     assert torch.equal(activation_maps(torchlight, image, layer, stage), activation_maps(torchlight, image, expected))
+
+
+class Activated(nn.Module):
+    """A convolution, a norm and an activation function, as a module or called."""
+
+    def __init__(self, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.norm, self.activation = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), activation
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.activation(self.norm(self.conv(images)))
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [*(F.relu, F.gelu, F.silu, F.hardswish, torch.tanh, torch.sigmoid), *(nn.PReLU(), nn.Mish(), nn.SELU(), nn.GELU())],
+    ids=lambda activation: getattr(activation, "__name__", type(activation).__name__),
+)
+def test_every_activation_function_makes_a_stage(activation: Callable[[Tensor], Tensor]) -> None:
+    graph = NetworkGraph(Activated(activation).eval(), 8)
+    assert layer_at_stage(graph, "conv", "pre_activation").name == "norm"
+    assert layer_at_stage(graph, "conv", "post_activation").name == graph.output != "norm"
 
 
 @pytest.mark.parametrize("layer", ["pool1", "global_pool"])

@@ -16,7 +16,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from model import attribution
-from model.attribution import METHODS, occlude_once, occlusion, resolve_target, upsample
+from model.attribution import METHODS, occlude_once, occlusion, resolve_target
 from model.checkpoint import Checkpoint, Header
 from model.classifier import Classifier
 from model.deconvnet import reconstruct
@@ -86,7 +86,6 @@ def test_grad_cam_is_captums_on_the_layers_own_grid(
         found = attribution.grad_cam(classifier, image, target)
         assert found.layer == layer
         assert_close_to_the_largest(found.map, expected, 1e-5)
-        assert torch.equal(found.positive, found.map.relu())
 
 
 @pytest.mark.parametrize(("architecture", "size", "layer", "module"), CAM_LAYERS)
@@ -95,9 +94,9 @@ def test_grad_cam_enlarged_is_that_of_pytorch_grad_cam(
 ) -> None:
     classifier, (image,) = classify(architecture, size), noise_images(1, size)
     network = reference(classifier)
-    target = max(range(3), key=lambda target: attribution.grad_cam(classifier, image, target).positive.sum())
-    positive = attribution.grad_cam(classifier, image, target, layer=layer).positive
-    enlarged = upsample(positive, size, "bilinear")
+    target = max(range(3), key=lambda target: attribution.grad_cam(classifier, image, target).map.relu().sum())
+    positive = attribution.grad_cam(classifier, image, target, layer=layer).map.relu()
+    enlarged = nn.functional.interpolate(positive[None, None], (size, size), mode="bilinear")[0, 0]
     with GradCAM(network, [network.get_submodule(module)]) as cam:
         expected = cam(normalised(classifier, image), [ClassifierOutputTarget(target)])[0]
     assert expected.max() > 0.9
@@ -156,7 +155,6 @@ def test_evidence_that_is_all_negative_stays_as_it_is(
     classifier = Classifier(Checkpoint(make_header(), network, "sha256:test", Path("unsaved")), torch.device("cpu"))
     found = attribution.grad_cam(classifier, image, 0)
     assert found.map.max() < 0
-    assert not found.positive.any()
     assert found.sum == pytest.approx(found.logit - network.fc.bias[0].item(), rel=1e-4)
 
 
@@ -312,6 +310,12 @@ def test_class_activation_maps_need_a_layer_of_maps(method: str, guide: Classifi
         METHODS[method](guide, image, 0, layer="conv9")
 
 
+@pytest.mark.parametrize("method", ["grad_cam", "hires_cam"])
+def test_maps_of_one_position_are_no_place(method: str, classify: MakeClassifier, image: Tensor) -> None:
+    with pytest.raises(ViewNotApplicable, match="layer 'global_pool' gives maps of one position, which is nowhere"):
+        METHODS[method](classify("torchlight", 32), image, 0, layer="global_pool")
+
+
 @pytest.mark.parametrize(
     ("text", "index"), [("dog", 1), ("0", 0), ("2", 2), (None, 2)], ids=["name", "first", "last", "none"]
 )
@@ -333,14 +337,6 @@ def test_name_that_looks_like_an_index_is_a_name(
 def test_unknown_target_lists_the_names_there_are(text: str, guide: Classifier) -> None:
     with pytest.raises(UnknownTarget, match="name one of cat, dog, owl, or an index from 0 to 2"):
         resolve_target(guide, text, torch.ones(3))
-
-
-def test_upsampling_repeats_cells_or_says_that_it_cannot() -> None:
-    cells = torch.tensor([[1.0, -2.0], [3.0, 4.0]])
-    assert upsample(cells, 4).tolist() == [[1, 1, -2, -2], [1, 1, -2, -2], [3, 3, 4, 4], [3, 3, 4, 4]]
-    assert upsample(cells, 5, "bilinear").shape == (5, 5)
-    with pytest.raises(ViewNotApplicable, match="2x2 does not divide 5 pixels"):
-        upsample(cells, 5)
 
 
 @pytest.mark.parametrize(

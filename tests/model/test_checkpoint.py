@@ -160,6 +160,30 @@ def test_digest_is_that_of_the_file_and_changes_with_its_header(
     assert first != second
 
 
+@pytest.mark.parametrize("change", [lambda good: bytes(len(good)), lambda good: b""], ids=["overwritten", "cut"])
+def test_what_happens_to_the_file_later_changes_nothing(
+    change: Change, checkpoint_path: Path, noise_images: Callable[..., Tensor], tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(checkpoint_path.read_bytes())
+    loaded = checkpoint.load(path)
+    images = noise_images(1).float()
+    before = loaded.network(images)
+    path.write_bytes(change(path.read_bytes()))  # in place, not a new file of that name
+    assert torch.equal(loaded.network(images), before)
+    assert loaded.digest == checkpoint.load(checkpoint_path).digest
+
+
+def test_file_that_the_disk_does_not_give_is_one_line(checkpoint_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load(checkpoint_path)
+    assert str(caught.value) == f"checkpoint {checkpoint_path} cannot be read (Permission denied)"
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
 def test_half_precision_weights_load_as_float32(
     dtype: torch.dtype, make_network: Callable[..., nn.Module], make_header: Callable[..., Header], tmp_path: Path
@@ -285,6 +309,12 @@ def test_header_that_is_not_json_is_refused_before_anything_is_written(
         pytest.param(lambda good: torch_saved({}, as_zip=False), ForeignFile, "pickled", id="legacy torch.save"),
         pytest.param(lambda good: pickle.dumps({}, protocol=4), ForeignFile, "pickled", id="pickle"),
         pytest.param(lambda good: pickle.dumps([0.5] * 9, protocol=0), ForeignFile, "not a", id="pickle protocol 0"),
+        pytest.param(
+            lambda good: container({"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}) + b"\0",
+            ForeignFile,
+            "numbers of type 'F4'",
+            id="type of numbers that torch has not",
+        ),
         pytest.param(lambda good: container([1, 2]), ForeignFile, "not a .safetensors", id="header is a list"),
         pytest.param(lambda good: container({"a": 1}), ForeignFile, "not a .safetensors", id="entry is a number"),
         pytest.param(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.classifier import Classifier, Prediction, choose_device
 from model.images import normalise
@@ -58,6 +58,16 @@ def test_logits_are_those_of_the_plain_network_on_normalised_images(
     with torch.inference_mode():
         expected = classifier.network(normalise(images, classifier.spec))
     torch.testing.assert_close(classifier.logits(images), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("device", "rounds"), [("cuda", False), ("cpu", True)])
+def test_convolutions_on_cuda_are_not_rounded_to_tf32(
+    device: str, rounds: bool, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(nn.Module, "to", lambda self, *_, **__: self)  # the machine may have no GPU
+    Classifier(classifier.checkpoint, torch.device(device))
+    assert torch.backends.cudnn.allow_tf32 == rounds
 
 
 def test_answering_twice_gives_the_same_bits(classifier: Classifier, noise_images: Callable[..., Tensor]) -> None:

@@ -151,6 +151,17 @@ def test_full_disk_is_an_os_error_and_leaves_the_older_index(path: Path, monkeyp
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_file_that_the_disk_does_not_give_is_one_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    index.save(path, make_index())
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(IndexFileError) as caught:
+        index.load(path, DIGEST)
+    assert str(caught.value) == f"index {path} cannot be read (Permission denied)"
+
+
 def own_memory_bytes() -> int:
     """Return how much memory this process has that is not a copy of some file."""
     status = Path("/proc/self/status").read_text()
@@ -193,7 +204,7 @@ def test_layer_that_is_not_indexed_is_refused_with_those_that_are() -> None:
 
 @pytest.mark.parametrize("channel", [2, -1])
 def test_channel_out_of_range_is_refused(channel: int) -> None:
-    with pytest.raises(ChannelOutOfRange, match=f"'conv1' has no channel {channel}; its last is 1"):
+    with pytest.raises(ChannelOutOfRange, match=f"channel {channel} does not exist: layer 'conv1' has channels 0 to 1"):
         make_index().is_dead("conv1", channel)
 
 

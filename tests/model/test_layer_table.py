@@ -60,6 +60,7 @@ def test_first_convolution_of_the_guide_is_described_in_full() -> None:
     assert describe(graph_of("guide", 32))[0] == LayerFacts(
         name="conv1",
         type="Conv2d",
+        inputs=("input",),
         kernel_size=(5, 5),
         stride=(1, 1),
         padding=(0, 0),

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from model.colours import diverging, sequential
-from model.errors import ChannelOutOfRange
+from model.errors import ChannelOutOfRange, ViewError
 from model.rendering import (
     INK,
     LINE,
@@ -19,6 +19,8 @@ from model.rendering import (
     PER_PAGE,
     Grid,
     flag,
+    plain_filters,
+    plain_image,
     render_box,
     render_evidence,
     render_filters,
@@ -84,9 +86,9 @@ def indices(colours: np.ndarray, table: np.ndarray) -> np.ndarray:
     return found
 
 
-def shows(content: bytes, text: str) -> bool:
-    """Return whether the picture has this text in the legend's font somewhere."""
-    font = ImageFont.load_default(13)
+def shows(content: bytes, text: str, size: int = 13) -> bool:
+    """Return whether the picture has this text somewhere, in the legend's font or, with size 10, that of labels."""
+    font = ImageFont.load_default(size)
     canvas = Image.new("RGB", (int(font.getlength(text)) + 4, 20), PAPER)
     ImageDraw.Draw(canvas).text((0, 0), text, INK, font)
     box = Image.eval(canvas, lambda value: 255 - value).getbbox()
@@ -176,8 +178,12 @@ def test_pages_together_show_every_channel_in_order() -> None:
 
 @pytest.mark.parametrize("page", [-1, 0, 3])
 def test_page_that_does_not_exist_says_how_many_there_are(page: int) -> None:
-    with pytest.raises(ChannelOutOfRange, match=rf"page {page} does not exist: 300 maps make 2 pages of 256"):
+    with pytest.raises(ViewError, match=rf"page {page} does not exist: 300 maps make 2 pages of 256"):
         render_maps(torch.zeros(300, 2, 2), channel=None, facts=FACTS, page=page)
+    with pytest.raises(ViewError, match=rf"page {page} does not exist: 3 filters make 1 page of 256"):
+        render_filters(torch.zeros(3, 3, 2, 2), channel=None, facts=FACTS, page=page)
+    with pytest.raises(ViewError, match=rf"page {page} does not exist: channel 7 is shown alone"):
+        render_maps(torch.zeros(300, 2, 2), channel=7, facts=FACTS, page=page)
 
 
 def test_scale_layer_gives_all_maps_one_range() -> None:
@@ -193,6 +199,41 @@ def test_scale_map_gives_each_map_its_own() -> None:
     content = render_maps(maps, channel=None, facts=FACTS, scale="map")
     assert [int(indices(tile[-1, -1], sequential())) for tile in tiles(content)] == [255, 255]
     assert (chunks(content)["scale"], chunks(content)["limit"]) == ("map", "each its own")
+
+
+@pytest.mark.parametrize(("peak", "text"), [(0.5, "to 0.5"), (12, "to 12"), (-0.5, "±0.5")], ids=str)
+def test_limit_of_a_map_is_written_below_it_if_it_is_its_own(peak: float, text: str) -> None:
+    maps = torch.cat([ramp(0, peak), ramp(0, 3)])
+    assert shows(render_maps(maps, channel=None, facts=FACTS, scale="map"), text, size=10)
+    assert not shows(render_maps(maps, channel=None, facts=FACTS, scale="layer"), text, size=10)
+    assert not shows(render_maps(maps, channel=0, facts=FACTS, scale="map"), text, size=10)
+
+
+@pytest.mark.parametrize("inputs", [1, 3, 5], ids=str)
+def test_limit_of_a_filter_is_written_below_it_if_it_is_its_own(inputs: int) -> None:
+    weights = torch.ones(2, inputs, 3, 3) * torch.tensor([0.25, 7.0]).view(2, 1, 1, 1)
+    assert shows(render_filters(weights, channel=None, facts=FACTS), "±0.25", size=10)
+    assert not shows(render_filters(weights, channel=None, facts=FACTS, scale="layer"), "±0.25", size=10)
+
+
+@pytest.mark.parametrize("channel", [None, 1], ids=["sheet", "alone"])
+def test_noise_a_millionth_as_strong_as_the_layer_is_drawn_as_zero_and_flagged(channel: int | None) -> None:
+    maps = torch.cat([ramp(0, 1), ramp(0, 1e-30), ramp(0, 1e-5)])
+    content = render_maps(maps, channel=channel, facts=FACTS, scale="map")
+    shown = framed(content) if channel is None else [([], LINE), *framed(content), ([], LINE)]
+    assert [frame for _, frame in shown] == [LINE, MARK, LINE]
+    assert (read(shown[1][0], 6) == sequential()[0]).all()
+    assert shows(content, "! almost zero: 1 of 3" if channel is None else "! almost zero: 1 of 1")
+    assert not shows(render_maps(maps, channel=None, facts=FACTS, scale="layer"), "! almost zero: 1 of 3")
+
+
+def test_filter_of_noise_is_drawn_as_zero_and_flagged() -> None:
+    weights = torch.ones(2, 3, 5, 5) * torch.tensor([1.0, 1e-9]).view(2, 1, 1, 1)
+    weights[:, :, 0, 0] = 0
+    content = render_filters(weights, channel=None, facts=FACTS)
+    assert [frame for _, frame in framed(content)] == [LINE, MARK]
+    assert (tiles(content)[1] == 128).all()
+    assert shows(content, "! almost zero: 1 of 2")
 
 
 def test_scale_fixed_takes_the_given_limit_and_clips_above_it() -> None:
@@ -308,16 +349,14 @@ def test_whole_colour_table_is_in_the_legend(low: float) -> None:
 
 @pytest.mark.parametrize("channel", [-1, 3, 400])
 @pytest.mark.parametrize(
-    ("render", "shape", "what"),
-    [(render_maps, (3, 4, 4), "maps"), (render_filters, (3, 2, 4, 4), "filters")],
-    ids=["maps", "filters"],
+    ("render", "shape"), [(render_maps, (3, 4, 4)), (render_filters, (3, 2, 4, 4))], ids=["maps", "filters"]
 )
 def test_channel_out_of_range_names_layer_number_and_range(
-    render: Callable[..., bytes], shape: tuple[int, ...], what: str, channel: int
+    render: Callable[..., bytes], shape: tuple[int, ...], channel: int
 ) -> None:
     with pytest.raises(ChannelOutOfRange) as caught:
         render(torch.zeros(shape), channel=channel, facts=FACTS)
-    assert str(caught.value) == f"channel {channel} does not exist: layer 'conv1' has 3 {what}, 0 to 2"
+    assert str(caught.value) == f"channel {channel} does not exist: layer 'conv1' has channels 0 to 2"
 
 
 def test_rendering_leaves_the_values_alone() -> None:
@@ -394,6 +433,35 @@ def test_evidence_shows_the_input_the_map_and_both_on_one_grid() -> None:
     assert (both[:cell] == np.round(0.4 * 100 + 0.6 * diverging()[127])).all()
 
 
+@pytest.mark.parametrize("space", ["normalised", "pixel"])
+@pytest.mark.parametrize("folded", ["false", "true"])
+def test_title_says_what_was_done_to_the_filters(space: str, folded: str) -> None:
+    content = render_filters(torch.ones(2, 3, 5, 5), channel=None, facts=FACTS | {"space": space, "folded": folded})
+    said = ["on RGB from 0 to 1"] * (space == "pixel") + ["batch norm folded in"] * (folded == "true")
+    title = "  ·  ".join(["conv1", "all channels", "2x3x5x5", *said])
+    assert shows(content, title)
+    assert not shows(content, f"{title}  ·")
+
+
+@pytest.mark.parametrize(
+    ("strongest", "signed", "note"),
+    [
+        (-0.5, True, "no positive evidence   law: none"),
+        (0.0, True, "no positive evidence   law: none"),
+        (0.1, True, "law: none"),
+        (0.0, False, "law: none"),
+    ],
+)
+def test_evidence_with_nothing_for_the_class_says_so(strongest: float, signed: bool, note: str) -> None:
+    evidence = torch.zeros(4, 4) if not signed else torch.full((4, 4), -1.0)
+    evidence[1, 2] = strongest
+    content = render_evidence(
+        evidence, torch.zeros(3, 8, 8, dtype=torch.uint8), grid=Grid(), facts={"note": "law: none"}, signed=signed
+    )
+    assert chunks(content)["note"] == note
+    assert shows(content, note)
+
+
 def test_evidence_without_any_is_flagged() -> None:
     content = render_evidence(
         torch.zeros(4, 4), torch.zeros(3, 8, 8, dtype=torch.uint8), grid=Grid((0.5, 0.5), (2, 2)), facts={}
@@ -416,3 +484,19 @@ def test_box_keeps_its_pixels_and_darkens_the_rest() -> None:
     expected = np.full((8, 8), 70)
     expected[2:5, 1:4] = 200
     assert (lit == expected).all()
+
+
+def test_a_plain_image_is_its_pixels() -> None:
+    image = torch.randint(0, 256, (3, 5, 7), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    assert (picture(plain_image(image)) == image.permute(1, 2, 0).numpy()).all()
+
+
+def test_plain_filters_lie_in_rows_with_zero_at_mid_grey_each_on_its_own_scale() -> None:
+    weights = torch.stack([torch.full((3, 2, 2), value) for value in (0.0, 0.5, -3.0, NOT_A_NUMBER)])
+    pixels = picture(plain_filters(weights, columns=3))
+    assert pixels.shape == (7, 10, 3)
+    assert [tuple(pixels[1, x]) for x in (1, 4, 7)] == [(128,) * 3, (255,) * 3, (0,) * 3]
+    assert (pixels[4:6, 1:3] == MARK).all()
+    assert (pixels[::3] == INK).all()
+    assert (pixels[:, ::3] == INK).all()
+    assert (pixels[4:, 4:] == INK).all()

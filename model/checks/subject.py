@@ -1,0 +1,87 @@
+"""What a check is given, what it gives, and what it is called."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.classifier import Classifier
+from model.errors import ViewNotApplicable
+from model.graph import NetworkGraph
+from model.index import Index
+
+
+class Finding(NamedTuple):
+    """The worst figure that was found, and what it is of."""
+
+    measured: float
+    note: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is checked.
+
+    Attributes:
+        classifier: on the CPU.
+        images: (N, 3, S, S) uint8 RGB, at least two.
+        index: the one beside the checkpoint, if there is one that fits.
+    """
+
+    classifier: Classifier
+    images: Tensor
+    index: Index | None
+
+    @property
+    def image(self) -> Tensor:
+        """The first image, (3, S, S)."""
+        return self.images[0]
+
+    @property
+    def graph(self) -> NetworkGraph:
+        """The layers that views are computed from."""
+        return self.classifier.graph
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """(N, K) as they are served."""
+        return self.classifier.logits(self.images)
+
+    @cached_property
+    def targets(self) -> list[int]:
+        """The most probable class of each image."""
+        targets: list[int] = self.logits.argmax(1).tolist()
+        return targets
+
+    def inputs(self, number: int) -> Tensor:
+        """Return (1, 3, S, S) network input of one image."""
+        return self.classifier.network_input(self.images[number : number + 1])
+
+    def stored(self) -> tuple[Index, Tensor]:
+        """Return the index and its images as network input.
+
+        Raises:
+            ViewNotApplicable: there is none, or it keeps the images reduced.
+        """
+        if self.index is None:
+            raise ViewNotApplicable("there is no index beside the checkpoint; `torchlight index` makes one")
+        if self.index.thumbnails.shape[-1] != self.classifier.spec.size:
+            raise ViewNotApplicable("the index keeps reduced images, so nothing can be computed from them again")
+        return self.index, self.index.thumbnails
+
+
+class Rule(NamedTuple):
+    """One law, the bound that its figure must keep, and what finds the figure."""
+
+    id: str
+    title: str
+    bound: float
+    measure: Callable[[Subject], Finding]
+
+
+def below(limit: int, generator: torch.Generator) -> int:
+    """Return a random number from 0 to ``limit - 1``."""
+    return int(torch.randint(limit, (), generator=generator))
