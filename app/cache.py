@@ -17,10 +17,6 @@ class ByteCache:
         self._lock = threading.Lock()
         self.bytes = 0
 
-    def __contains__(self, key: Hashable) -> bool:
-        with self._lock:
-            return key in self._entries
-
     def find(self, key: Hashable, make: Callable[[], Value], measure: Callable[[Value], int]) -> Value:
         """Return the value of a key; what ``make`` returns if it is not here.
 

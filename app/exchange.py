@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Query, Request, Response
 from pydantic import BaseModel
 
+from app.batcher import DeadlineExceeded
 from app.dependencies import RunningInspector
 from app.disconnect import while_connected
 from app.errors import documented
@@ -33,6 +34,7 @@ class Exchange:
         self.request = request
         self.inspector = inspector
         self.classifier = inspector.classifier
+        self._is_awaited = True  # set by the event loop, read by the thread for views
 
     async def show(self, forms: Forms, **parameters: object) -> Response:
         """Answer with one of the forms, by preference in their order.
@@ -57,6 +59,15 @@ class Exchange:
         run = partial(self.inspector.service.view_of, load)
         return await self._answer(forms, {"image": image_id, **parameters}, run)
 
+    def check_awaited(self) -> None:
+        """Stop a view that is made batch by batch, once its deadline has passed or its client has left.
+
+        Raises:
+            DeadlineExceeded: nobody sees it.
+        """
+        if not self._is_awaited:
+            raise DeadlineExceeded("nobody waits for this view any more")
+
     def facts(self, layer: str | None = None, image: PreparedImage | None = None, **more: str) -> dict[str, str]:
         """Return what every picture says of its origin."""
         origin = {"model": self.classifier.digest, "image": image and image.id, "layer": layer}
@@ -74,8 +85,10 @@ class Exchange:
         headers = {"ETag": f'"{tag}"', "Cache-Control": "private, no-cache", "Vary": "Accept"}
         if self._client_has(tag):
             return Response(status_code=304, headers=headers)
-        content = await while_connected(self.request, run(lambda *image: encode(form, forms[form](*image))))
-        self.inspector.remember_answer(tag)
+        try:
+            content = await while_connected(self.request, run(lambda *image: encode(form, forms[form](*image))))
+        finally:
+            self._is_awaited = False
         return Response(content, media_type=MEDIA_TYPES[form], headers=headers)
 
     def _tag(self, form: Form, parameters: dict[str, object]) -> str:
@@ -84,10 +97,8 @@ class Exchange:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def _client_has(self, tag: str) -> bool:
-        """Whether If-None-Match names the tag. ``*`` means any: true of what was answered before, so surely exists."""
+        """Whether If-None-Match names the tag. ``*`` names none: whether there is a view is known once it is made."""
         given = ",".join(self.request.headers.getlist("if-none-match"))
-        if given.strip() == "*":
-            return self.inspector.has_answered(tag)
         return tag in re.findall(r'"([^"]*)"', given)
 
 

@@ -1,5 +1,6 @@
 """What views may be asked for, and the bodies of those that are numbers."""
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.schemas import IMAGE_ID, Body, ImageSummary, ModelSummary, PredictionBody
@@ -12,6 +13,7 @@ from model.rendering import FilterScale, MapScale
 
 MAX_STEPS = 256  # of integrated gradients: four times what keeps the residual below 1%
 MAX_NEIGHBOURS = 100
+FLOAT32 = torch.finfo(torch.float32)
 
 
 class Parameters(BaseModel):
@@ -40,7 +42,10 @@ class MapsParameters(Parameters):
         "layer", description="One range for all maps of the layer, each map its own, or `fixed` by `limit`."
     )
     limit: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="With scale=fixed: the absolute value that gets the last colour."
+        None,
+        ge=FLOAT32.smallest_normal,  # pictures are computed in float32
+        le=FLOAT32.max,
+        description="With scale=fixed: the absolute value that gets the last colour.",
     )
     page: int = Field(1, ge=1, description="Of a sheet with more maps than one picture holds.")
 
@@ -280,6 +285,14 @@ class Filter(View):
     weights: list[list[list[float]]]
 
 
+class Filmstrip(Body):
+    """The first layer's filters while the network learnt; they are in the npy, (E, C, C_in, h, w) float32."""
+
+    model: str
+    layer: str
+    epochs: list[int] = Field(description="After which epoch each of the E frames was taken; 0 is before training.")
+
+
 class SeenPeak(Body):
     """Where a unit is largest on one indexed image, and the pixels that position can see."""
 
@@ -299,3 +312,14 @@ class Unit(View):
     best: list[SeenPeak]
     random: list[SeenPeak] = Field(description="The same images for every unit, to compare with.")
     lowest: list[SeenPeak]
+
+
+class Units(Body):
+    """The units of a layer on all indexed images."""
+
+    model: str
+    layer: str
+    source: Source
+    images: int = Field(description="How many are indexed.", examples=[45000])
+    dead: list[int] = Field(description="Channels that are zero at every position of every one.", examples=[[3, 17]])
+    largest: list[float] = Field(description="For each channel, the largest value on any of them.")

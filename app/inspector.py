@@ -5,9 +5,11 @@ Layer outputs and decoded images are kept for a while, since who looks at one la
 
 import asyncio
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cached_property
 
 from torch import Tensor
@@ -55,10 +57,15 @@ class Inspector:
     @cached_property
     def index_version(self) -> str:
         """What tells the index from others of the same checkpoint."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(json.dumps(asdict(self.index.source)).encode())
         for part in (self.index.digests, self.index.labels):
             digest.update(part.numpy().tobytes())
         return digest.hexdigest()
+
+    @property
+    def has_index(self) -> bool:
+        """Whether there is an index that fits."""
+        return isinstance(self._index, Index)
 
     @property
     def index(self) -> Index:
@@ -114,14 +121,6 @@ class Inspector:
         """Return what :func:`model.embedding.embed` does for one image."""
         return self._compute(image, "embedding", lambda: embed(self.classifier, image.tensor[None])[0])
 
-    def remember_answer(self, tag: str) -> None:
-        """Keep in mind, for a while, that the request with this ETag was answered."""
-        self.cache.put(("answer", tag), None, ENTRY_BYTES)
-
-    def has_answered(self, tag: str) -> bool:
-        """Whether that is so, as far as is still in mind."""
-        return ("answer", tag) in self.cache
-
     def _compute(self, image: PreparedImage, what: str, make: Callable[[], Tensor]) -> Tensor:
         return self.cache.find((image.id, what), make, lambda tensor: tensor.nbytes + ENTRY_BYTES)
 
@@ -136,9 +135,7 @@ def pick(values: Tensor, channel: int, layer: str) -> Tensor:
         ChannelOutOfRange: with the limits.
     """
     if not 0 <= channel < len(values):
-        raise ChannelOutOfRange(
-            f"channel {channel} does not exist: layer {layer!r} has channels 0 to {len(values) - 1}"
-        )
+        raise ChannelOutOfRange(channel, layer, len(values))
     return values[channel]
 
 

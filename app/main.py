@@ -16,13 +16,13 @@ from fastapi import FastAPI
 from app import errors
 from app.inspector import Inspector
 from app.observability import Observability, configure_logging
-from app.routes import docs, evidence, examples, health, images, inspect, layers, model, predict
+from app.routes import docs, evidence, examples, health, images, inspect, layers, model, page, predict
 from app.service import Service
 from app.settings import Settings
 from app.store import StoreUnavailable
 from model import checkpoint
 from model.classifier import Classifier, choose_device
-from model.errors import CheckpointError, TorchlightError
+from model.errors import TorchlightError
 
 BACKLOG = 2048
 
@@ -36,9 +36,10 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises:
         CheckpointError: the checkpoint cannot be served.
-        StartError: the device is not there, or the folder for uploads cannot be used.
+        DeviceUnavailable: the device is not there.
+        StartError: the folder for uploads cannot be used.
     """
-    service = Service(settings, _load(settings))
+    service = Service(settings, Classifier(checkpoint.load(settings.checkpoint), choose_device(settings.device)))
     app = FastAPI(
         title="Torchlight",
         summary="An image classifier you can see inside.",
@@ -52,9 +53,10 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.inspector = _inspector(service)
     app.add_middleware(Observability)
     errors.install(app)
-    for module in (predict, inspect, images, evidence, layers, examples, model, health, docs):
+    for module in (predict, inspect, images, evidence, layers, examples, model, health, docs, page):
         app.include_router(module.router)
     app.mount("/docs/assets", docs.assets())
+    app.mount("/page", page.assets())
     return app
 
 
@@ -104,20 +106,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await service.stop()
 
 
-def _load(settings: Settings) -> Classifier:
-    try:
-        loaded = checkpoint.load(settings.checkpoint)
-    except OSError as error:
-        raise CheckpointError(f"checkpoint {settings.checkpoint} cannot be read ({error.strerror})") from error
-    try:
-        return Classifier(loaded, choose_device(settings.device))
-    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
-        reason = str(error).splitlines()[0]
-        raise StartError(
-            f"device {settings.device} cannot be used ({reason}); TORCHLIGHT_DEVICE=auto takes one that can"
-        ) from error
-
-
 def _inspector(service: Service) -> Inspector:
     try:
         return Inspector(service)
@@ -136,7 +124,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _greeting(service: Service, host: str, port: int) -> str:
     loaded = service.classifier.checkpoint
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/docs"
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     return (
         f"torchlight: serving {loaded.path.stem} ({len(loaded.header.class_names)} classes, "
         f"{loaded.header.network.architecture}) on {service.classifier.device}; look at {address}"

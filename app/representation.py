@@ -2,7 +2,6 @@
 
 import io
 import re
-import struct
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from model.errors import TorchlightError
 Form = Literal["png", "json", "npy"]
 MEDIA_TYPES: dict[str, str] = {"png": "image/png", "json": "application/json", "npy": "application/x-npy"}
 SUFFIX = re.compile(r"(?<=[^/])\.(png|json|npy)$")
-RENDERER_VERSION = "1"  # to be raised whenever equal requests get other bytes than before: part of every ETag
+RENDERER_VERSION = "3"  # to be raised whenever equal requests get other bytes than before: part of every ETag
 
 
 class NotAcceptable(TorchlightError):
@@ -69,19 +68,6 @@ def encode(form: Form, content: Any) -> bytes:
         np.save(file, content.numpy(), allow_pickle=False)
         return file.getvalue()
     return to_json(content, inf_nan_mode="null")
-
-
-def text_chunks(png: bytes) -> dict[str, str]:
-    """Return the facts that a picture of ours carries, so that its JSON can say the very same."""
-    facts, position = {}, 8
-    while position < len(png):
-        length, kind = struct.unpack_from(">I4s", png, position)
-        if kind == b"iTXt":
-            name, _, rest = png[position + 8 : position + 8 + length].partition(b"\0")
-            _, _, text = rest[2:].split(b"\0", 2)  # two flags of compression, then language and translated name
-            facts[name.decode()] = text.decode()
-        position += 12 + length
-    return facts
 
 
 def _ranges(accept: str) -> dict[str, float]:

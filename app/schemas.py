@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from model.selftest import Check
+
 DIGEST = "sha256:3f6a1c0b9d2e4f58a7c6b5d4e3f2a1b09c8d7e6f5a4b3c2d1e0f9a8b7c6d5e4f"
 IMAGE_ID = "sha256:9b2c64d1e8f70a35c4b6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f9012a3b"
 
@@ -111,6 +113,16 @@ class Versions(Body):
     serving: dict[str, str] = Field(examples=[{"torchlight": "0.1.0", "torch": "2.15.0"}])
 
 
+class SelfTestBody(Body):
+    """How the laws of the views fared on this very checkpoint: `torchlight selftest`."""
+
+    passed: int = Field(examples=[17])
+    failed: int = Field(examples=[0])
+    not_applicable: int = Field(description="What this network, or a checkpoint alone, cannot show.", examples=[10])
+    seconds: float = Field(examples=[8.4])
+    checks: list[Check]
+
+
 class ModelResponse(ModelSummary):
     """Everything the checkpoint says of itself."""
 
@@ -123,6 +135,9 @@ class ModelResponse(ModelSummary):
     )
     training: dict[str, Any] = Field(description="How it was trained.", examples=[{"epochs": 30}])
     device: str = Field(examples=["cpu"])
+    has_filmstrip: bool = Field(description="Whether it carries its first layer's filters while it learnt.")
+    has_index: bool = Field(description="Whether there are neighbours of images and examples of units.")
+    self_test: SelfTestBody | None = Field(description="null if this checkpoint was not checked.")
     versions: Versions
 
 

@@ -16,10 +16,11 @@ from torch import Tensor
 from app.batcher import Answer, Batcher
 from app.settings import Settings
 from app.workers import Workers
-from model import images
+from model import images, selftest
 from model.classifier import Classifier
-from model.errors import ImageError, TorchlightError
+from model.errors import TorchlightError
 from model.network import count_multiply_adds
+from model.selftest import SelfTest
 
 Result = TypeVar("Result")
 MAX_DECODERS = 4  # each may hold a whole picture: max_pixels x 4 bytes
@@ -57,15 +58,16 @@ class Service:
         self.settings = settings
         self.classifier = classifier
         self.multiply_adds = count_multiply_adds(classifier.network, classifier.spec.size)  # while nothing else runs it
+        self.self_test = _load_self_test(classifier)
         self.state: Literal["warming up", "ready", "broken", "stopping"] = "warming up"
         threads, waiting = min(os.cpu_count() or 1, MAX_DECODERS), settings.queue_size
         self._decoders = Workers("decode", threads=threads, queue_size=waiting)
-        self._viewers = Workers("view", threads=1, queue_size=waiting)  # one, so that views leave cores to answers
+        self._viewers = Workers("view", threads=1, queue_size=waiting)  # one at a time, on as many cores as answers use
         self.batcher = Batcher(self._run_batch, max_batch_size=settings.max_batch_size, queue_size=waiting)
         self._warm_up_task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to answer; ready when a first batch has gone through the network."""
+        """Begin to answer; ready when a first batch has gone through the network, and its layers are known."""
         self.batcher.start()
         self._warm_up_task = asyncio.create_task(self._warm_up())
 
@@ -95,10 +97,10 @@ class Service:
 
         Raises:
             Overloaded: there is no room for all of them.
-            DeadlineExceeded: not even their decoding ended in time.
         """
-        deadline = self._deadline()
-        prepared = await self._decoders.run(deadline, partial(self._prepare_all, contents))
+        deadline, started = self._deadline(), time.perf_counter()
+        loads = [partial(self.prepare, content, started) for content in contents]
+        prepared = await self._decoders.run_all(deadline, loads)
         good = [one for one in prepared if isinstance(one, PreparedImage)]
         answers = await self.batcher.submit_all([one.tensor for one in good], deadline)
         outcomes = iter([_join(image, answer) for image, answer in zip(good, answers, strict=True)])
@@ -122,6 +124,7 @@ class Service:
         size = self.classifier.spec.size
         try:
             await self.batcher.submit(torch.zeros(3, size, size, dtype=torch.uint8), deadline=None)
+            await self._viewers.run(None, lambda: self.classifier.graph)  # else the first view would wait for it
         except Exception:
             logger.exception("the network cannot run")
             self.state = "broken"
@@ -142,17 +145,17 @@ class Service:
         seconds = time.perf_counter() - started
         return PreparedImage(tensor, digest, decoded.width, decoded.height, decoded.format, seconds)
 
-    def _prepare_all(self, contents: Sequence[bytes]) -> list[PreparedImage | ImageError]:
-        prepared: list[PreparedImage | ImageError] = []
-        for content in contents:
-            try:
-                prepared.append(self.prepare(content, time.perf_counter()))
-            except ImageError as error:
-                prepared.append(error)
-        return prepared
-
     def _run_batch(self, tensors: list[Tensor]) -> list[Tensor]:
         return list(self.classifier.probabilities(torch.stack(tensors)))
+
+
+def _load_self_test(classifier: Classifier) -> SelfTest | None:
+    """Return how the laws of the views fared on this very checkpoint, if that was ever checked."""
+    try:
+        return selftest.load(selftest.path_beside(classifier.checkpoint.path), classifier.digest)
+    except (OSError, ValueError) as error:
+        logger.warning("the result of the self-test is left out: %s", error)
+        return None
 
 
 def _join(image: PreparedImage, answer: Answer[Tensor] | BaseException) -> Classified | BaseException:

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ ID = re.compile(r"sha256:([0-9a-f]{64})")
 STORED, BEING_WRITTEN = re.compile(r"[0-9a-f]{64}"), re.compile(r"upload_\w+\.part")
 LEFTOVER_AGE_S = 3600  # nothing is written for so long: the process that began it has crashed
 SMALLEST_BYTES = 4096  # what a file takes on disk however small; bounds their number too
+SLACK = 8  # a sweep frees an eighth of the bound, so that it need not be done again for every upload
 DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -47,7 +49,12 @@ class _Entry:
 
 
 class ImageStore:
-    """The uploads in one folder, which is made private if it is made here."""
+    """The uploads in one folder, which is made private if it is made here.
+
+    Looking through the folder takes time, so it is done once an eighth of the bound has been added, and then makes
+    room for the next eighth. Of n processes that share a folder each adds its own: together they may exceed the bound
+    by n - 1 eighths of it, until the next sweep.
+    """
 
     def __init__(self, folder: Path, *, max_bytes: int, max_age_s: float) -> None:
         """Make the folder if it is not there.
@@ -58,6 +65,9 @@ class ImageStore:
         self._folder = folder
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
+        self._slack = max_bytes // SLACK
+        self._added = max_bytes  # since the last sweep; what the folder holds already is not known yet
+        self._lock = threading.Lock()
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -80,7 +90,8 @@ class ImageStore:
                 f"the disk has no room for {len(content)} bytes ({error.strerror}); ask the operator for room, or "
                 "use POST /v1/predict, which stores nothing"
             ) from error
-        self.sweep()
+        if self._may_be_full(len(content)):
+            self.sweep()
         return f"sha256:{name}"
 
     def get(self, image_id: str) -> bytes:
@@ -120,15 +131,24 @@ class ImageStore:
         return path
 
     def sweep(self) -> None:
-        """Remove what is too old, then the oldest until the bound is kept."""
+        """Remove what is too old, then the oldest, but not the newest, until there is room for others."""
         entries = sorted(self._entries())
-        excess = sum(entry.bytes for entry in entries) - self._max_bytes
+        newest_bytes = entries[-1].bytes if entries else 0
+        excess = sum(entry.bytes for entry in entries) - max(self._max_bytes - self._slack, newest_bytes)
         oldest_allowed = time.time() - self._max_age_s
         for entry in entries:
             if entry.modified >= oldest_allowed and excess <= 0:
                 return
             Path(entry.path).unlink(missing_ok=True)
             excess -= entry.bytes
+
+    def _may_be_full(self, size: int) -> bool:
+        """Count an upload of that size, and say whether a sweep is due; to one of the threads that ask."""
+        with self._lock:
+            self._added += max(size, SMALLEST_BYTES)
+            is_due = self._added > self._slack
+            self._added = 0 if is_due else self._added
+        return is_due
 
     def _write(self, name: str, content: bytes) -> None:
         descriptor, temporary = tempfile.mkstemp(dir=self._folder, prefix="upload_", suffix=".part")

@@ -1,7 +1,7 @@
 """A few threads for blocking functions, with a bounded line before them. Knows nothing of images or HTTP."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,33 +11,58 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """Runs functions off the event loop, at most ``threads`` at a time.
+    """Runs functions off the event loop, at most ``threads`` at a time. Bound to the event loop that runs it.
 
-    A pool of our own, not the event loop's: a call whose caller left before it began is dropped, and one that has begun
-    keeps its thread busy until it ends, so there are never more threads than said.
+    A pool of our own, not the event loop's: what waits, waits here and not in the pool, so that a call whose caller
+    left before it began is dropped with all it holds. One that has begun keeps its thread until it ends, whoever left,
+    so there are never more threads than said.
     """
 
     def __init__(self, name: str, *, threads: int, queue_size: int) -> None:
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
+        self._idle = asyncio.Semaphore(threads)
         self._limit = threads + queue_size
-        self._accepted = 0
+        self._accepted = 0  # those that wait, and those whose thread is still busy
 
-    async def run(self, deadline: float, function: Callable[[], Result]) -> Result:
+    async def run(self, deadline: float | None, function: Callable[[], Result]) -> Result:
         """Return what ``function`` returns.
+
+        Args:
+            deadline: in the event loop's time; None waits for ever.
 
         Raises:
             Overloaded: ``queue_size`` calls are waiting.
             DeadlineExceeded: it has not ended when the event loop's time reaches ``deadline``.
         """
-        if self._accepted >= self._limit:
-            raise Overloaded(f"the queue is full: {self._accepted} calls wait or run; ask again later")
+        self._check_room(1)
         self._accepted += 1
-        try:
-            async with within(deadline):
-                return await asyncio.get_running_loop().run_in_executor(self._pool, function)
-        finally:
-            self._accepted -= 1
+        async with within(deadline):
+            try:
+                await self._idle.acquire()
+            except BaseException:
+                self._accepted -= 1
+                raise
+            loop, call = asyncio.get_running_loop(), self._pool.submit(function)
+            call.add_done_callback(lambda _: loop.call_soon_threadsafe(self._release))
+            return await asyncio.wrap_future(call)
+
+    async def run_all(self, deadline: float, functions: Sequence[Callable[[], Result]]) -> list[Result | BaseException]:
+        """Return for each function what it returns, or the error that :meth:`run` would raise.
+
+        Raises:
+            Overloaded: there is no room for all of them; then none is run.
+        """
+        self._check_room(len(functions))
+        return await asyncio.gather(*(self.run(deadline, one) for one in functions), return_exceptions=True)
 
     def close(self) -> None:
         """Wait for the calls that have begun."""
         self._pool.shutdown(cancel_futures=True)
+
+    def _check_room(self, number: int) -> None:
+        if self._accepted + number > self._limit:
+            raise Overloaded(f"the queue is full: {self._accepted} calls wait or run; ask again later")
+
+    def _release(self) -> None:
+        self._accepted -= 1
+        self._idle.release()

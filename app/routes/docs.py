@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
 router = APIRouter(include_in_schema=False)
@@ -13,15 +13,9 @@ def assets() -> StaticFiles:
     return StaticFiles(packages=[("fastapi_swagger", "resources")])
 
 
-@router.get("/")
-async def root() -> RedirectResponse:
-    """Lead to the documentation. Addresses here are relative, so that a proxy may put the service under a prefix."""
-    return RedirectResponse("docs")
-
-
 @router.get("/docs")
 async def docs() -> HTMLResponse:
-    """Show Swagger UI."""
+    """Show Swagger UI. Addresses here are relative, so that a proxy may put the service under a prefix."""
     return get_swagger_ui_html(
         openapi_url="openapi.json",
         title="Torchlight",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from inspect import signature
+from math import isfinite
 from typing import Annotated, Any
 
 import torch
@@ -19,14 +20,14 @@ from app.inspection_schemas import (
     SquareParameters,
 )
 from app.inspector import UnknownMethod
-from app.representation import ViewRoute, text_chunks
+from app.representation import ViewRoute
 from app.service import PreparedImage
 from model.attribution import METHODS, Attribution, Colour, Occlusion, occlude_once, resolve_target
 from model.deconvnet import Reconstruction, reconstruct
 from model.errors import ViewError, ViewNotApplicable
 from model.graph import INPUT
 from model.receptive_field import Box, SeenPixels, box, receptive_fields
-from model.rendering import Grid, render_evidence, render_images
+from model.rendering import Grid, render_evidence, render_images, text_chunks
 
 router = APIRouter(
     prefix="/v1/images/{image_id}", tags=["evidence"], default_response_class=Response, route_class=ViewRoute
@@ -45,7 +46,7 @@ async def image_attribution(
 
     Methods: grad_cam, hires_cam, saliency, input_x_gradient, integrated_gradients and occlusion.
     """
-    options = _options(method, parameters)
+    options = _options(exchange, method, parameters)
 
     def attribute(image: PreparedImage) -> Attribution:
         probabilities = exchange.inspector.logits(image).softmax(0)
@@ -126,8 +127,8 @@ async def image_reconstruction(
     return await exchange.show_image(image_id, forms, layer=layer, channel=channel, **dict(parameters))
 
 
-def _options(method: str, parameters: EvidenceParameters) -> dict[str, object]:
-    """Return what goes to the method beside the targets.
+def _options(exchange: Exchange, method: str, parameters: EvidenceParameters) -> dict[str, object]:
+    """Return what goes to the method beside the targets; one that works in batches ends with its request.
 
     Raises:
         UnknownMethod: there is none of that name.
@@ -135,14 +136,16 @@ def _options(method: str, parameters: EvidenceParameters) -> dict[str, object]:
     """
     if method not in METHODS:
         raise UnknownMethod(f"method {method!r} does not exist; there are {', '.join(METHODS)}")
-    takes = {one.name for one in signature(METHODS[method]).parameters.values() if one.kind is one.KEYWORD_ONLY}
+    keywords = {one.name for one in signature(METHODS[method]).parameters.values() if one.kind is one.KEYWORD_ONLY}
+    takes = keywords & EvidenceParameters.model_fields.keys()
     given = parameters.model_dump(exclude={"target", "target_vs"}, exclude_none=True)
     if not takes.issuperset(given):
         foreign = ", ".join(sorted(given.keys() - takes))
         raise ViewError(
-            f"{method} does not take {foreign}; beside the targets it takes {', '.join(takes) or 'nothing'}"
+            f"{method} does not take {foreign}; beside the targets it takes {', '.join(sorted(takes)) or 'nothing'}"
         )
-    return {name: _colour(value) if name == "baseline" else value for name, value in given.items()}
+    given |= {"baseline": _colour(parameters.baseline)} if parameters.baseline is not None else {}
+    return given | ({"on_batch": exchange.check_awaited} if "on_batch" in keywords else {})
 
 
 def _colour(text: str | None) -> Colour | None:
@@ -169,9 +172,10 @@ def _draw(exchange: Exchange, image: PreparedImage, found: Attribution, grid: Gr
     account = {"logit": found.logit, "bias": found.bias, "sum": found.sum, "residual": found.residual}
     figures = {name: f"{value:.6g}" for name, value in account.items() if value is not None}
     text = {"view": found.method, "target": names[found.target] + versus, "law": found.law}
-    note = "   ".join(f"{name} {value}" for name, value in figures.items())
+    shown = figures if found.bias is not None else {"logit": figures["logit"]}
+    note = "   ".join([*(f"{name} {value}" for name, value in shown.items()), f"law: {found.law}"])
     facts = exchange.facts(found.layer, image, **text, **figures, note=note)
-    return render_evidence(found.map, image.tensor, grid=grid, facts=facts)
+    return render_evidence(found.map, image.tensor, grid=grid, facts=facts, signed=found.is_signed)
 
 
 def _body(exchange: Exchange, found: Attribution, facts: dict[str, str]) -> Evidence:
@@ -232,23 +236,33 @@ def _crop(pixels: Tensor, frame: Box) -> Tensor:
 def _draw_pair(exchange: Exchange, image: PreparedImage, found: Reconstruction) -> bytes:
     """Draw a reconstruction, zero at mid-grey and its colours scaled together, beside the same part of the image."""
     std = torch.tensor(exchange.classifier.spec.std).view(3, 1, 1)
-    colours = found.pixels * std  # RGB, less the mean colour
+    colours = (found.pixels * std).nan_to_num(posinf=0.0, neginf=0.0)  # RGB, less the mean colour
     limit = colours.abs().max().item()
-    displayed = (127.5 + 127.5 * colours / (limit or 1.0)).round().to(torch.uint8)
-    frame, (y, x) = _frame(_seen(exchange, found), found.pixels), found.position
+    displayed = (127.5 + 127.5 * (colours / (limit or 1.0))).round().to(torch.uint8)
+    frame = _frame(_seen(exchange, found), found.pixels)
     facts = exchange.facts(
         found.layer,
         image,
         view="reconstruction",
         channel=str(found.channel),
-        position=f"y {y}, x {x}",
+        position="y {}, x {}".format(*found.position),
         activation=f"{found.value:.6g}",
         vmin=f"{colours.min().item():.6g}",
         vmax=f"{colours.max().item():.6g}",
         scale="its own",
         limit=f"{limit:.6g}",
         colormap="rgb, zero at mid-grey",
-        note=CAVEAT if limit else f"all zero: the unit did not fire at y {y}, x {x}",
+        note=_remark(found),
     )
     labels = [f"activation {found.value:.4g}", f"rows {frame.y0}-{frame.y1}, columns {frame.x0}-{frame.x1}"]
-    return render_images([_crop(displayed, frame), _crop(image.tensor, frame)], labels, facts=facts, columns=2)
+    pictures = [_crop(displayed, frame), _crop(image.tensor, frame)]
+    return render_images(pictures, labels, facts=facts, columns=2, limit=limit)
+
+
+def _remark(found: Reconstruction) -> str:
+    """Return what a reconstruction means, or why there is none."""
+    if not (isfinite(found.value) and found.pixels.isfinite().all()):
+        return "not finite: pixels that are no number are drawn as zero"
+    if not found.value:
+        return "the unit is zero here: it did not fire, so there is nothing to show"
+    return CAVEAT if found.pixels.any() else "all zero: none of the unit's value reaches the pixels"

@@ -1,5 +1,6 @@
 """What the network makes of other images, from the index beside the checkpoint: neighbours, and examples of units."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -8,13 +9,13 @@ from fastapi import APIRouter, Query, Response
 from torch import Tensor
 
 from app.exchange import Channel, Exchange, Forms, ImageForms, ImageId, LayerName, Nothing, Viewing, shown
-from app.inspection_schemas import Neighbours, NeighboursParameters, SeenPeak, Unit
-from app.representation import ViewRoute, text_chunks
+from app.inspection_schemas import Neighbours, NeighboursParameters, SeenPeak, Unit, Units
+from app.representation import ViewRoute
 from app.service import PreparedImage
 from model.embedding import image_digest
 from model.index import Neighbour, Peak
 from model.receptive_field import box, receptive_fields
-from model.rendering import render_images
+from model.rendering import light, render_images, text_chunks
 
 router = APIRouter(prefix="/v1", tags=["examples"], default_response_class=Response, route_class=ViewRoute)
 
@@ -46,6 +47,25 @@ async def image_neighbours(
 
     forms: ImageForms = {"png": picture, "json": body, "npy": lambda image: thumbnails(nearest(image))}
     return await exchange.show_image(image_id, forms, index=exchange.inspector.index_version, **dict(parameters))
+
+
+@router.get("/layers/{layer}/units", responses=shown(Units, "json"))
+async def layer_units(exchange: Viewing, layer: LayerName, _: Nothing) -> Response:
+    """List the units of a layer: how strongly each fires at most on the indexed images, and which are dead on all."""
+    index = exchange.inspector.index
+
+    def body() -> Units:
+        exchange.classifier.graph.find(layer)
+        return Units(
+            model=exchange.classifier.digest,
+            layer=layer,
+            source=index.source,
+            images=len(index),
+            dead=index.dead_units(layer),
+            largest=index.largest_values(layer),
+        )
+
+    return await exchange.show({"json": body}, layer=layer, index=exchange.inspector.index_version)
 
 
 @router.get("/layers/{layer}/units/{channel}", responses=shown(Unit, "png", "json", "npy"))
@@ -87,8 +107,20 @@ def _draw_unit(exchange: Exchange, layer: str, channel: int, rows: Mapping[str, 
     index = exchange.inspector.index
     peaks = [(name, peak) for name, row in rows.items() for peak in row]
     labels = [f"{name} {peak.value:.3g}" for name, peak in peaks]
-    note = f"{len(index)} {index.source.split} images: rows of best, random and lowest"
+    note = f"{len(index)} {index.source.split} images: rows of best, random and lowest; lit: what the position can see"
     dead = "; zero on all of them: dead" if index.is_dead(layer, channel) else ""
     facts = exchange.facts(layer, view="unit", channel=str(channel), note=note + dead)
-    pictures = [index.thumbnails[peak.image] for _, peak in peaks]
+    pictures = [_light(exchange, layer, peak, index.thumbnails[peak.image]) for _, peak in peaks]
     return render_images(pictures, labels, facts=facts, columns=len(rows["best"]))
+
+
+def _light(exchange: Exchange, layer: str, peak: Peak, thumbnail: Tensor) -> Tensor:
+    """Return the thumbnail with what the position cannot see darkened, where that is known."""
+    graph = exchange.classifier.graph
+    clipped = box(graph, layer, peak.y, peak.x).clipped if receptive_fields(graph)[layer] is not None else None
+    if clipped is None:
+        return thumbnail
+    share = thumbnail.shape[-1] / exchange.classifier.spec.size
+    top, left = (math.floor(side * share) for side in (clipped.y0, clipped.x0))
+    bottom, right = (math.ceil((side + 1) * share) - 1 for side in (clipped.y1, clipped.x1))
+    return light(thumbnail, (top, left, bottom, right))

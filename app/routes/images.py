@@ -25,14 +25,14 @@ from app.inspection_schemas import (
     TraceOfOne,
 )
 from app.inspector import pick
-from app.representation import ViewRoute, text_chunks
+from app.representation import ViewRoute
 from app.routes.inspect import check_limit, draw_maps
 from app.routes.model import summary
 from app.routes.predict import image_summary
 from app.service import PreparedImage
 from app.uploads import image_body, read_image
 from model.activations import statistics
-from model.rendering import render_images
+from model.rendering import render_images, text_chunks
 from model.trace import trace
 
 PREFIX = "/v1/images"

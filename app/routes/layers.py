@@ -2,12 +2,14 @@
 
 from typing import Annotated
 
+import torch
 from fastapi import APIRouter, Query, Response
 from torch import Tensor
 
 from app.exchange import Channel, Exchange, Forms, LayerName, Nothing, Viewing, shown
 from app.inspection_schemas import (
     BoxParameters,
+    Filmstrip,
     Filter,
     Filters,
     FiltersParameters,
@@ -16,13 +18,13 @@ from app.inspection_schemas import (
     SeenBox,
 )
 from app.inspector import pick
-from app.representation import ViewRoute, text_chunks
+from app.representation import ViewRoute
 from app.service import PreparedImage
 from model.errors import ViewError, ViewNotApplicable
 from model.filters import FilterBank, filters
-from model.layers import describe
+from model.layers import describe, first_convolution
 from model.receptive_field import box, receptive_fields
-from model.rendering import render_box, render_filters
+from model.rendering import render_box, render_filters, text_chunks
 
 router = APIRouter(prefix="/v1/layers", tags=["layers"], default_response_class=Response, route_class=ViewRoute)
 
@@ -47,6 +49,8 @@ async def layer_receptive_field(
     """
     if (parameters.y is None) != (parameters.x is None):
         raise ViewError("y and x go together: say both, or neither for the position in the middle")
+    if exchange.request.scope["suffix"] == "png" and parameters.image is None:
+        raise ViewError("a receptive field is drawn on an image: name one with ?image= and the id of an upload")
 
     def body(_image: PreparedImage | None = None) -> SeenBox:
         return _see(exchange, layer, parameters)
@@ -76,9 +80,32 @@ async def layer_filter(
     return await _filters(exchange, layer, channel, parameters)
 
 
+@router.get("/{layer}/filmstrip", responses=shown(Filmstrip, "json", "npy"))
+async def layer_filmstrip(exchange: Viewing, layer: LayerName, _: Nothing) -> Response:
+    """Show the filters of the first convolution while the network learnt, from noise on, if the checkpoint has them."""
+
+    def body() -> Filmstrip:
+        epochs = len(exchange.classifier.checkpoint.header.training.get("history", ()))
+        places = torch.linspace(0, epochs, len(_frames(exchange, layer))).round().int().tolist()
+        return Filmstrip(model=exchange.classifier.digest, layer=layer, epochs=places)
+
+    return await exchange.show({"json": body, "npy": lambda: _frames(exchange, layer)}, layer=layer)
+
+
+def _frames(exchange: Exchange, layer: str) -> Tensor:
+    frames, graph = exchange.classifier.checkpoint.filmstrip, exchange.classifier.graph
+    graph.find(layer)
+    if frames is None:
+        raise ViewNotApplicable("this checkpoint has no filmstrip; those that `torchlight train` makes now have one")
+    if layer != first_convolution(graph):
+        raise ViewNotApplicable(f"the filmstrip is of layer {first_convolution(graph)!r}, not of {layer!r}")
+    return frames.float()
+
+
 def _see(exchange: Exchange, layer: str, parameters: BoxParameters) -> SeenBox:
     graph = exchange.classifier.graph
-    _, height, width = (*graph.find(layer).out_shape, 1, 1)[:3]
+    shape = graph.find(layer).out_shape
+    height, width = shape[1:] if len(shape) == 3 else (1, 1)
     y = height // 2 if parameters.y is None else parameters.y
     x = width // 2 if parameters.x is None else parameters.x
     seen, field = box(graph, layer, y, x), receptive_fields(graph)[layer]

@@ -5,16 +5,17 @@ from importlib.metadata import version
 
 from fastapi import APIRouter
 
-from app.dependencies import RunningService
-from app.schemas import ModelResponse, ModelSummary, Preprocessing, Versions
+from app.dependencies import RunningInspector, RunningService
+from app.schemas import ModelResponse, ModelSummary, Preprocessing, SelfTestBody, Versions
 from app.service import Service
 from model.network import count_parameters
+from model.selftest import SelfTest
 
 router = APIRouter(prefix="/v1", tags=["model"])
 
 
 @router.get("/model")
-async def model(service: RunningService) -> ModelResponse:
+async def model(service: RunningService, inspector: RunningInspector) -> ModelResponse:
     """Describe the served model: classes, preprocessing, size, how it was trained and how well it did."""
     classifier = service.classifier
     header = classifier.checkpoint.header
@@ -28,7 +29,21 @@ async def model(service: RunningService) -> ModelResponse:
         metrics=dict(header.metrics),
         training={name: value for name, value in header.training.items() if name != "command"},  # it holds paths
         device=str(classifier.device),
+        has_filmstrip=classifier.checkpoint.filmstrip is not None,
+        has_index=inspector.has_index,
+        self_test=service.self_test and _self_test(service.self_test),
         versions=Versions(training=dict(header.versions), serving=_versions()),
+    )
+
+
+def _self_test(result: SelfTest) -> SelfTestBody:
+    outcomes = [check.outcome for check in result.checks]
+    return SelfTestBody(
+        passed=outcomes.count("pass"),
+        failed=outcomes.count("fail"),
+        not_applicable=outcomes.count("not applicable"),
+        seconds=result.seconds,
+        checks=list(result.checks),
     )
 
 

@@ -111,7 +111,7 @@ def start_server(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
         stack.callback(process.terminate)
         assert process.stderr is not None
         greeting = process.stderr.readline()
-        found = re.search(r"(http://\S+)/docs", greeting)
+        found = re.search(r"(http://\S+)/$", greeting, re.MULTILINE)
         assert found, greeting + process.stderr.read()
         while httpx2.get(f"{found[1]}/readyz", timeout=PATIENCE_S).status_code != 200:
             assert process.poll() is None

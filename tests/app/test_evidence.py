@@ -1,18 +1,25 @@
 """Evidence, occlusion and reconstructions on a real server; the numbers are the model's own."""
 
 import io
+import math
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from starlette.testclient import TestClient
 from torch import Tensor
 
+from app.main import create_app
+from app.routes import evidence
+from app.settings import Settings
 from model import images
 from model.attribution import METHODS, occlude_once
 from model.classifier import Classifier
-from model.deconvnet import reconstruct
+from model.deconvnet import Reconstruction, reconstruct
 from model.receptive_field import box
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -126,6 +133,33 @@ def test_zero_of_a_reconstruction_is_mid_grey(
     assert "did not fire" in shown.info["note"]
     left = np.asarray(shown)[40:100, 20:80]
     assert (left == 128).all()
+
+
+REMARKS = {
+    "alive": (0.5, torch.ones(3, 32, 32), "which pattern fired this unit"),
+    "silent": (0.0, torch.zeros(3, 32, 32), "did not fire"),
+    "nothing arrives": (0.5, torch.zeros(3, 32, 32), "none of the unit's value reaches the pixels"),
+    "value is no number": (math.nan, torch.zeros(3, 32, 32), "not finite"),
+    "a pixel is infinite": (0.5, torch.full((3, 32, 32), math.inf), "not finite"),
+}
+
+
+@pytest.mark.parametrize(("value", "pixels", "words"), REMARKS.values(), ids=REMARKS.keys())
+def test_reconstruction_says_what_to_make_of_it(
+    tiny_checkpoint: Path,
+    photo: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    value: float,
+    pixels: Tensor,
+    words: str,
+) -> None:
+    found = Reconstruction("relu2", 3, (4, 5), value, pixels)
+    monkeypatch.setattr(evidence, "reconstruct", lambda *_: found)
+    with TestClient(create_app(Settings(checkpoint=tiny_checkpoint, device="cpu", store_dir=tmp_path))) as local:
+        path = local.post("/v1/images", files={"file": photo}).headers["Location"]
+        shown = picture(local.get(f"{path}/reconstructions/relu2/3.png"))
+    assert words in shown.info["note"]
 
 
 REFUSED = {

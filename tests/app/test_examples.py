@@ -14,15 +14,16 @@ from starlette.testclient import TestClient
 
 from app.main import create_app
 from app.settings import Settings
-from model import checkpoint, images, index
+from model import checkpoint, images, index, tensorfile
 from model.classifier import Classifier
 from model.embedding import embed, image_digest
 from model.index import Index, LayerUnits, Source, digest_rows
+from model.rendering import MARGIN, TILE, TOP
 
 IMAGES = 12
 
 
-def save_index(path: Path, classifier: Classifier, pictures: list[bytes]) -> Index:
+def save_index(path: Path, classifier: Classifier, pictures: list[bytes], name: str = "photos") -> Index:
     """Save an index of pictures whose units have random values at random places of 28x28 maps."""
     generator = torch.Generator().manual_seed(0)
     tensors = torch.stack([images.prepare(content, 32)[0] for content in pictures])
@@ -35,7 +36,7 @@ def save_index(path: Path, classifier: Classifier, pictures: list[bytes]) -> Ind
     made = Index(
         checkpoint_digest=classifier.digest,
         class_names=classifier.class_names,
-        source=Source("photos", "sha256:1234", "val", IMAGES, True),
+        source=Source(name, "sha256:1234", "val", IMAGES, True),
         thumbnails=tensors,
         embeddings=embed(classifier, tensors),
         labels=torch.arange(IMAGES, dtype=torch.int32) % 3,
@@ -122,6 +123,33 @@ def test_dead_unit_is_called_dead(indexed: tuple[TestClient, Index]) -> None:
     assert "dead" in png(client.get("/v1/layers/relu1/units/7")).info["note"]
 
 
+def test_units_of_a_layer_are_listed_with_the_dead_ones(
+    indexed: tuple[TestClient, Index], classifier: Classifier
+) -> None:
+    client, made = indexed
+    answer = client.get("/v1/layers/relu1/units")
+    said = answer.json()
+    assert said["dead"] == [7]
+    assert said["largest"] == made.units["relu1"].values[:, 0, 0].tolist()
+    assert (said["model"], said["layer"], said["images"]) == (classifier.digest, "relu1", IMAGES)
+    assert said["source"]["name"] == "photos"
+    assert client.get("/v1/layers/relu1/units", headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
+    assert client.get("/v1/layers/pool1/units").json()["code"] == "view_not_applicable"
+
+
+def test_thumbnails_of_a_unit_are_lit_where_its_position_can_see(indexed: tuple[TestClient, Index]) -> None:
+    client, made = indexed
+    peak = made.top_images("relu1", 3).best[0]
+    thumbnail = made.thumbnails[peak.image]
+    shown = np.asarray(png(client.get("/v1/layers/relu1/units/3")).convert("RGB"))
+    zoom = 2 * TILE // 32
+    first = shown[TOP : TOP + 32 * zoom : zoom, MARGIN : MARGIN + 32 * zoom : zoom].transpose(2, 0, 1)
+    lit = (first == thumbnail.numpy()).all(0) & (thumbnail.numpy() > 0).any(0)
+    rows, columns = lit.nonzero()
+    assert (rows.min(), columns.min(), rows.max(), columns.max()) == (peak.y, peak.x, peak.y + 4, peak.x + 4)
+    np.testing.assert_array_equal(first[:, ~lit], (thumbnail * 0.35).to(torch.uint8).numpy()[:, ~lit])
+
+
 @pytest.mark.parametrize(
     ("unit", "expected"),
     [
@@ -137,12 +165,18 @@ def test_refusal_of_a_unit(indexed: tuple[TestClient, Index], unit: str, expecte
     assert (answer.status_code, answer.json()["code"]) == expected
 
 
+@pytest.mark.parametrize(("name", "first"), [("photos", 100), ("other photos", 0)], ids=["other images", "other name"])
 def test_another_index_gives_another_tag(
-    indexed: tuple[TestClient, Index], classifier: Classifier, picture: Callable[..., bytes], tmp_path: Path
+    indexed: tuple[TestClient, Index],
+    classifier: Classifier,
+    picture: Callable[..., bytes],
+    tmp_path: Path,
+    name: str,
+    first: int,
 ) -> None:
     client, _ = indexed
     path = Path(shutil.copy(classifier.checkpoint.path, tmp_path))
-    save_index(index.path_beside(path), classifier, [picture(seed) for seed in range(100, 100 + IMAGES)])
+    save_index(index.path_beside(path), classifier, [picture(seed) for seed in range(first, first + IMAGES)], name)
     with TestClient(create_app(Settings(checkpoint=path, device="cpu", store_dir=tmp_path / "store"))) as other:
         tags = [one.get("/v1/layers/relu1/units/3").headers["ETag"] for one in (client, other)]
     assert tags[0] != tags[1]
@@ -164,3 +198,22 @@ def test_index_of_another_checkpoint_is_left_out_and_the_log_says_why(
     assert "cannot be used" in answer.json()["detail"]
     assert str(tmp_path) not in answer.text
     assert "was made for checkpoint" in caplog.text
+
+
+def test_index_that_cannot_be_read_is_left_out_and_the_log_says_why(
+    classifier: Classifier,
+    picture: Callable[..., bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    path = Path(shutil.copy(classifier.checkpoint.path, tmp_path))
+    save_index(index.path_beside(path), classifier, [picture(seed) for seed in range(IMAGES)])
+    monkeypatch.setattr(tensorfile, "safe_open", refuse)
+    with TestClient(create_app(Settings(checkpoint=path, device="cpu", store_dir=tmp_path / "store"))) as client:
+        assert client.get("/v1/layers/relu1/units/3").json()["code"] == "no_index"
+    assert "the index is left out" in caplog.text
+    assert "Permission denied" in caplog.text

@@ -1,13 +1,18 @@
 """Inspection beside prediction: neither changes the other, and nothing is left on the network."""
 
 import asyncio
+import gc
+import itertools
 import json
+import resource
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
+import torch
 from fastapi import FastAPI
 from torch import Tensor, nn
 
@@ -112,6 +117,33 @@ async def test_predictions_are_answered_while_a_view_takes_its_time(
     assert probabilities(late) == pytest.approx(probabilities(answers[0]), abs=1e-6)
 
 
+@pytest.mark.parametrize("view", ["occlusion.npy?window=1&stride=1", "integrated_gradients.npy?n_steps=256"])
+async def test_evidence_of_many_passes_ends_when_nobody_waits_for_it(
+    tiny_checkpoint: Path, tmp_path: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch, view: str
+) -> None:
+    async with running(tiny_checkpoint, tmp_path) as (app, client):
+        path = await store(client, photo)
+        graph, loop = app.state.service.classifier.graph, asyncio.get_running_loop()
+        run, passes = graph.run, itertools.count(1)
+        has_begun, gate = asyncio.Event(), threading.Event()
+
+        def held(*arguments: object) -> object:
+            if next(passes) == 3:
+                loop.call_soon_threadsafe(has_begun.set)
+                assert gate.wait(60)
+            return run(*arguments)
+
+        monkeypatch.setattr(graph, "run", held)
+        evidence = asyncio.create_task(client.get(f"{path}/attributions/{view}"))
+        await has_begun.wait()
+        evidence.cancel()
+        await asyncio.wait([evidence])
+        gate.set()
+        answer = await client.get(f"{path}/occlusion?y=0&x=0")
+    assert answer.status_code == 200
+    assert next(passes) == 5  # the three that had begun, and the one of the square
+
+
 async def test_what_was_looked_at_takes_bounded_memory(tiny_checkpoint: Path, tmp_path: Path, picture: Picture) -> None:
     async with running(tiny_checkpoint, tmp_path, view_cache_bytes=200_000) as (app, client):
         for seed in range(6):
@@ -143,3 +175,46 @@ async def test_full_disk_is_a_507_that_says_so(
     assert "No space left on device" in refused.json()["detail"]
     assert str(tmp_path) not in refused.text
     assert answer.status_code == 200
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """On networks and images as small as these, sharing the work among cores costs more than it brings."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+async def test_memory_stays_where_it_is_over_a_thousand_calls(
+    tiny_checkpoint: Path, tmp_path: Path, picture: Picture
+) -> None:
+    async with running(tiny_checkpoint, tmp_path, view_cache_bytes=1_000_000) as (app, client):
+        paths = [await store(client, picture(seed)) for seed in range(3)]
+        addresses = itertools.cycle(
+            f"{path}/{view}"
+            for path in paths
+            for view in (*VIEWS, "activations/conv2.png", "attributions/hires_cam.png")
+        )
+
+        async def call(number: int) -> int:
+            for address in itertools.islice(addresses, number):
+                answer = await client.get(address)
+                assert answer.status_code == 200
+            gc.collect()
+            return resident_bytes()
+
+        before = await call(400)  # what is kept for a while is full by then, and the allocator has grown
+        after = await call(1000)
+        network = app.state.service.classifier.network
+    print(f"resident memory over 1000 calls: {before / 1e6:.1f} MB before, {after / 1e6:.1f} MB after")
+    assert after < 1.01 * before
+    assert not list(hooks(network))
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

@@ -2,15 +2,21 @@
 
 import io
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import httpx2
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
+from torch import Tensor, nn
 
+from app.main import create_app
+from app.settings import Settings
 from model.classifier import Classifier
 from model.filters import filters
+from model.graph import NetworkGraph
 from model.layers import describe
 from model.receptive_field import receptive_fields
 
@@ -90,6 +96,33 @@ def test_one_filter_comes_with_its_weights(client: httpx2.Client, classifier: Cl
     assert said["facts"] == picture(client.get("/v1/layers/conv2/filters/5")).info
 
 
+class Tokens(nn.Module):
+    """A network of 16 tokens of 192 numbers each, as vision transformers have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 192, 8, stride=8)
+        self.fc = nn.Linear(192, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return cast("Tensor", self.fc(self.patches(images).flatten(2).permute(0, 2, 1).mean(1)))
+
+
+def test_position_of_a_token_is_refused_as_having_no_place(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = create_app(Settings(checkpoint=tiny_checkpoint, device="cpu", store_dir=tmp_path))
+    monkeypatch.setattr(app.state.service.classifier, "graph", NetworkGraph(Tokens(), 32))
+    with TestClient(app) as local:
+        answer = local.get("/v1/layers/permute/receptive-field")
+    assert (answer.status_code, answer.json()["code"]) == (422, "view_not_applicable")
+    assert "no known place" in answer.json()["detail"]
+
+
+def test_receptive_fields_are_computed_once_for_a_network(classifier: Classifier) -> None:
+    assert receptive_fields(classifier.graph) is receptive_fields(classifier.graph)
+
+
 REFUSED = {
     "/conv9/filters": (404, "unknown_layer", "conv1"),
     "/relu1/filters": (422, "view_not_applicable", "only convolutions have filters"),
@@ -98,13 +131,13 @@ REFUSED = {
     "/conv1/filters/32": (422, "channel_out_of_range", "0 to 31"),
     "/conv1/filters/32.npy": (422, "channel_out_of_range", "0 to 31"),
     "/conv1/filters/32.json": (422, "channel_out_of_range", "0 to 31"),
-    "/conv1/filters?page=2": (422, "channel_out_of_range", "1 pages"),
+    "/conv1/filters?page=2": (422, "invalid_view", "1 page"),
     "/conv1/filters?scale=global": (422, "invalid_parameter", "scale"),
     "/conv1/filters?colour=red": (422, "invalid_parameter", "colour"),
     "/conv1/receptive-field?y=28&x=0": (422, "position_out_of_range", "y 0 to 27"),
     "/conv1/receptive-field?y=1": (422, "invalid_view", "y and x go together"),
     "/conv1/receptive-field?image=sha256:0": (404, "unknown_image", "64 hex digits"),
-    "/conv1/receptive-field.png": (406, "not_acceptable", "application/json"),
+    "/conv1/receptive-field.png": (422, "invalid_view", "?image="),
     "/conv1/receptive-field.npy": (406, "not_acceptable", "application/json"),
     "/conv9/receptive-field": (404, "unknown_layer", "conv1"),
     "/conv1/units/0": (404, "no_index", "torchlight index CHECKPOINT SOURCE"),
@@ -121,3 +154,16 @@ def test_refusal_names_thing_and_bound(client: httpx2.Client, view: str, expecte
     status, code, words = expected
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert words in answer.json()["detail"]
+
+
+def test_a_checkpoint_without_a_filmstrip_says_so(client: httpx2.Client) -> None:
+    assert client.get("/v1/model").json()["has_filmstrip"] is False
+    answer = client.get("/v1/layers/conv1/filmstrip")
+    assert answer.status_code == 422
+    assert "this checkpoint has no filmstrip" in answer.json()["detail"]
+
+
+def test_each_layer_names_what_it_reads(client: httpx2.Client) -> None:
+    inputs = {layer["name"]: layer["inputs"] for layer in client.get("/v1/layers").json()["layers"]}
+    assert inputs["conv1"] == ["input"]
+    assert inputs["relu1"] == ["conv1"]

@@ -40,6 +40,8 @@ def test_these_are_the_routes(openapi: dict[str, Any]) -> None:
         ("get", "/v1/model"),
         ("get", "/v1/layers/{layer}/filters"),
         ("get", "/v1/layers/{layer}/filters/{channel}"),
+        ("get", "/v1/layers/{layer}/filmstrip"),
+        ("get", "/v1/layers/{layer}/units"),
         ("get", "/v1/layers/{layer}/units/{channel}"),
         ("get", "/livez"),
         ("get", "/readyz"),

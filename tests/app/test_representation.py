@@ -15,9 +15,9 @@ from starlette.testclient import TestClient
 
 from app import exchange
 from app.main import create_app
-from app.representation import NotAcceptable, choose, encode, text_chunks
+from app.representation import NotAcceptable, choose, encode
 from app.settings import Settings
-from model.rendering import render_maps
+from model.rendering import render_maps, text_chunks
 
 ALL = ("png", "json", "npy")
 ACCEPTED = {
@@ -154,7 +154,7 @@ def test_other_weights_give_another_tag(
 
 
 @pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize("given", ["{}", "W/{}", '"a", {}, "b"', "*"])
+@pytest.mark.parametrize("given", ["{}", "W/{}", '"a", {}, "b"'])
 def test_what_the_client_has_is_a_304_that_runs_no_network(
     local: TestClient, path: str, forward_passes: list[str], view: str, given: str
 ) -> None:
@@ -173,12 +173,18 @@ def test_forward_passes_are_counted_and_layer_outputs_kept(
     assert len(forward_passes) == 1
 
 
-@pytest.mark.parametrize("given", ['"other"', "", "nonsense", '""'])
+@pytest.mark.parametrize("given", ['"other"', "", "nonsense", '""', "*"])
 def test_what_the_client_has_not_is_sent(local: TestClient, path: str, given: str) -> None:
     assert local.get(f"{path}/input", headers={"If-None-Match": given}).status_code == 200
 
 
-def test_star_names_nothing_that_does_not_exist(local: TestClient, path: str) -> None:
+@pytest.mark.parametrize("limit", [torch.finfo(torch.float32).smallest_normal, torch.finfo(torch.float32).max])
+def test_smallest_and_largest_limit_make_pictures(local: TestClient, path: str, limit: float) -> None:
+    answer = local.get(f"{path}/activations/conv1.png", params={"scale": "fixed", "limit": limit})
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/png")
+
+
+def test_star_is_no_way_around_a_refusal(local: TestClient, path: str) -> None:
     star = {"If-None-Match": "*"}
     assert local.get(f"{path}/activations/conv9", headers=star).status_code == 404
     assert local.get(f"{path}/activations/conv1/999", headers=star).status_code == 422

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 
 import torchlight
+from model import tensorfile
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,6 +89,17 @@ def test_bad_checkpoint_stops_the_start_with_one_line(
     assert os.listdir(tmp_path) == ["bad.safetensors"]
 
 
+def test_checkpoint_that_cannot_be_read_stops_the_start_with_one_line(
+    fail_to_serve: Callable[..., str], tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tensorfile, "_check_container", refuse)
+    line = fail_to_serve("--checkpoint", tiny_checkpoint)
+    assert line == f"torchlight: checkpoint {tiny_checkpoint} cannot be read (Permission denied)\n"
+
+
 def test_missing_checkpoint_ends_a_real_process_with_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "torchlight.py", "serve", "--checkpoint", str(tmp_path / "none")]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
@@ -127,7 +139,7 @@ def test_bad_setting_stops_the_start_with_one_line(
 
 
 def test_greeting_says_what_is_served_and_where_to_look(server: Any) -> None:
-    expected = f"torchlight: serving tiny (3 classes, guide) on cpu; look at {server.url}/docs\n"
+    expected = f"torchlight: serving tiny (3 classes, guide) on cpu; look at {server.url}/\n"
     assert server.greeting == expected
 
 

@@ -13,6 +13,7 @@ from starlette.types import Message
 from torch import Tensor
 
 from app.main import create_app
+from app.service import PreparedImage
 from app.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -109,6 +110,51 @@ async def test_image_of_a_client_who_left_is_not_computed(tiny_checkpoint: Path,
         held.gate.set()
         assert (await first).status_code == 200
     assert (held.images, sent) == (1, [])
+
+
+async def test_files_of_a_batch_are_decoded_side_by_side(
+    tiny_checkpoint: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    async with running(Settings(checkpoint=tiny_checkpoint)) as (app, client, held):
+        held.gate.set()
+        prepare, together = app.state.service.prepare, threading.Barrier(3)
+
+        def meet(content: bytes, started: float) -> PreparedImage:
+            together.wait(120)
+            return prepare(content, started)
+
+        app.state.service.prepare = meet
+        answer = await client.post("/v1/predict/batch", files=[("files", photo)] * 3)
+    assert [len(one["predictions"]) for one in answer.json()["results"]] == [3, 3, 3]
+
+
+async def test_files_of_a_batch_that_have_not_begun_at_its_deadline_are_not_decoded(
+    tiny_checkpoint: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    async with running(Settings(checkpoint=tiny_checkpoint, deadline_s=1)) as (app, client, held):
+        held.gate.set()
+        prepare, decoded, gate = app.state.service.prepare, [], threading.Event()
+
+        def wait(content: bytes, started: float) -> PreparedImage:
+            decoded.append(content)
+            assert gate.wait(120)
+            return prepare(content, started)
+
+        app.state.service.prepare = wait
+        late = await client.post("/v1/predict/batch", files=[("files", photo)] * 3)
+        gate.set()
+        app.state.service.settings = Settings(checkpoint=tiny_checkpoint, deadline_s=120)
+        assert (await predict(client, photo)).status_code == 200
+    assert late.status_code == 200
+    assert [one["problem"]["code"] for one in late.json()["results"]] == ["deadline_exceeded"] * 3
+    assert len(decoded) == 2
+
+
+async def test_layers_are_known_when_the_service_is_ready(tiny_checkpoint: Path) -> None:
+    async with running(Settings(checkpoint=tiny_checkpoint)) as (app, _, _):
+        assert "graph" in vars(app.state.service.classifier)  # traced already
 
 
 async def test_health_and_pictures_are_answered_while_the_network_is_busy(tiny_checkpoint: Path, photo: bytes) -> None:

@@ -61,20 +61,39 @@ def test_folder_and_files_are_for_their_owner_alone(make_store: MakeStore, folde
 
 
 def test_oldest_uploads_make_room(make_store: MakeStore, folder: Path) -> None:
-    store = make_store(max_bytes=30_000)
+    store = make_store(max_bytes=40_000)
     ids = [store.put(bytes([n]) * 10_000) for n in range(3)]
     for n, image_id in enumerate(ids):
         age(file_of(folder, image_id), 100 - n)
-    ids.append(store.put(b"new" * 3_000))
+    ids.append(store.put(b"new" * 4_000))
     assert [file_of(folder, image_id).exists() for image_id in ids] == [False, True, True, True]
-    assert sum(path.stat().st_size for path in folder.iterdir()) <= 30_000
+
+
+def test_newest_upload_stays_even_if_it_takes_all_the_room(make_store: MakeStore, folder: Path) -> None:
+    store = make_store(max_bytes=40_000)
+    age(file_of(folder, store.put(b"old")), 100)
+    image_id = store.put(bytes(40_000))
+    assert [path.name for path in folder.iterdir()] == [file_of(folder, image_id).name]
+
+
+def test_folder_is_not_looked_through_for_every_upload(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweeps = []
+    sweep = ImageStore.sweep
+    monkeypatch.setattr(ImageStore, "sweep", lambda store: sweeps.append(sweep(store)))
+    store = make_store(max_bytes=100 * 4096)
+    for n in range(300):
+        store.put(n.to_bytes(2, "big"))
+    assert len(sweeps) == 1 + 299 // 13  # once for what was there, then whenever an eighth has been added
 
 
 def test_many_small_uploads_are_bounded_in_number(make_store: MakeStore, folder: Path) -> None:
     store = make_store(max_bytes=40_960)
+    numbers = []
     for n in range(30):
         store.put(bytes([n]))
-    assert len(list(folder.iterdir())) == 10  # each takes a block of 4096 bytes
+        numbers.append(len(list(folder.iterdir())))
+    assert max(numbers) <= 10  # each takes a block of 4096 bytes
+    assert min(numbers[10:]) >= 8
 
 
 def test_upload_that_is_too_old_is_unknown_even_before_it_is_removed(make_store: MakeStore, folder: Path) -> None:
@@ -213,5 +232,7 @@ def test_two_processes_share_a_folder_without_losing_what_they_have_just_put(fol
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         found = pool.starmap(put_many, [(folder, 0), (folder, 10_000)])
     assert found == [150, 150]
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 225_000
+    ImageStore(folder, max_bytes=200_000, max_age_s=3600).sweep()
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 200_000
     assert all(path.name == sha256(path.read_bytes()).hexdigest() for path in folder.iterdir())

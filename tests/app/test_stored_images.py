@@ -267,7 +267,7 @@ REFUSED = {
     "/activations/conv1/-1": (422, "invalid_parameter"),
     "/activations/conv1/one": (422, "invalid_parameter"),
     f"/activations/conv1/{10**30}": (422, "channel_out_of_range"),
-    "/activations/conv1?page=2": (422, "channel_out_of_range"),
+    "/activations/conv1?page=2": (422, "invalid_view"),
     "/activations/conv1?page=0": (422, "invalid_parameter"),
     "/activations/conv1?stage=before": (422, "invalid_parameter"),
     "/activations/conv1?scale=fixed": (422, "invalid_view"),
@@ -275,6 +275,8 @@ REFUSED = {
     "/activations/conv1?scale=fixed&limit=nan": (422, "invalid_parameter"),
     "/activations/conv1?scale=fixed&limit=0": (422, "invalid_parameter"),
     "/activations/conv1?scale=fixed&limit=inf": (422, "invalid_parameter"),
+    "/activations/conv1?scale=fixed&limit=1e-300": (422, "invalid_parameter"),
+    "/activations/conv1?scale=fixed&limit=1e300": (422, "invalid_parameter"),
     "/activations/conv1?chanel=3": (422, "invalid_parameter"),
     "/input?zoom=3": (422, "invalid_parameter"),
     "/prediction?top_k=0": (422, "invalid_parameter"),
@@ -302,7 +304,7 @@ def test_refusal_of_a_view(client: httpx2.Client, stored: str, view: str, expect
         ("/activations/conv1/32", "0 to 31"),
         ("/trace/conv1/3/28/0", "y 0 to 27, x 0 to 27"),
         ("/activations/conv9", "conv1, relu1"),
-        ("/activations/conv1?page=2", "1 pages of 256"),
+        ("/activations/conv1?page=2", "1 page of 256"),
     ],
 )
 def test_refusal_names_the_bound(client: httpx2.Client, stored: str, view: str, bound: str) -> None:

@@ -1,7 +1,9 @@
 """The bounded threads, and the work that stops when its client leaves."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -37,16 +39,64 @@ async def test_a_call_more_than_may_wait_is_refused_at_once(workers: Workers) ->
     assert await workers.run(soon(), lambda: "there is room again") == "there is room again"
 
 
-async def test_a_call_that_has_not_begun_at_its_deadline_is_dropped(workers: Workers) -> None:
-    gate, calls = threading.Event(), []
+class Payload:
+    """Something large that a call holds, such as an upload."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def call(self) -> None:
+        self.calls += 1
+
+
+async def test_a_call_that_has_not_begun_at_its_deadline_is_dropped_with_what_it_holds(workers: Workers) -> None:
+    gate, payload = threading.Event(), Payload()
+    held = weakref.ref(payload)
     first = asyncio.create_task(workers.run(soon(), lambda: gate.wait(120)))
     await asyncio.sleep(0)
-    with pytest.raises(DeadlineExceeded):
-        await workers.run(asyncio.get_running_loop().time(), lambda: calls.append("late"))
+    now = asyncio.get_running_loop().time()
+    for _ in range(5):  # each gives its place back
+        outcomes = await asyncio.gather(workers.run(now, payload.call), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [DeadlineExceeded]
+    calls = payload.calls
+    del payload, outcomes
+    await asyncio.sleep(0)  # the event loop lets go of the last outcome
+    gc.collect()
+    is_dropped = held() is None
     gate.set()
     await first
-    await workers.run(soon(), lambda: calls.append("in time"))
-    assert calls == ["in time"]
+    assert await workers.run(soon(), lambda: "in time") == "in time"
+    assert (calls, is_dropped) == (0, True)
+
+
+async def test_a_call_past_its_deadline_counts_until_its_thread_is_free(workers: Workers) -> None:
+    gate, has_begun = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow() -> None:
+        loop.call_soon_threadsafe(has_begun.set)
+        gate.wait(120)
+
+    first = asyncio.create_task(workers.run(soon(), slow))
+    await has_begun.wait()
+    first.cancel()
+    await asyncio.wait([first])
+    second = asyncio.create_task(workers.run(soon(), lambda: "second"))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="2 calls wait or run"):
+        await workers.run(soon(), lambda: "third")
+    gate.set()
+    assert await second == "second"
+
+
+async def test_calls_together_are_refused_together_and_else_each_has_its_own_outcome(workers: Workers) -> None:
+    calls = []
+    with pytest.raises(Overloaded):
+        await workers.run_all(soon(), [lambda: calls.append("run")] * 3)
+    assert calls == []
+    failed, done = await workers.run_all(soon(), [lambda: 1 // 0, lambda: 7])
+    assert isinstance(failed, ZeroDivisionError)
+    assert done == 7
 
 
 async def test_an_error_in_the_thread_reaches_the_caller(workers: Workers) -> None:
