@@ -1,0 +1,246 @@
+"""One real server with the checkpoint that ships, one with a network of another kind, and one real browser.
+
+Whatever asks elsewhere is stopped, and fails the test; so does an error on the browser's console or in the page.
+"""
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, expect, sync_playwright
+
+from model import checkpoint
+from model.checkpoint import Header
+from model.images import ImageSpec
+from model.network import NetworkConfig, build
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 120
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# Without the first ones the browser itself asks its maker's hosts for updates; the last ones give it a camera.
+SWITCHES = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running server, and its API."""
+
+    url: str
+    api: httpx2.Client
+
+    def get(self, path: str) -> dict:
+        answer = self.api.get(path)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def array(self, path: str) -> np.ndarray:
+        return np.load(io.BytesIO(self.api.get(path).content))
+
+
+@dataclass
+class Visit:
+    """A page in a window of its own, and what it did."""
+
+    page: Page
+    service: Service
+    requests: list[str] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+
+    def upload(self, file: Path) -> str:
+        """Choose a file as a person would, and return the id of its image."""
+        self.page.goto(self.service.url)
+        with self.page.expect_file_chooser() as chooser:
+            self.page.get_by_role("button", name="Choose a file").click()
+        chooser.value.set_files(file)
+        expect(self.page.locator("#answers")).to_be_visible()
+        found = re.search(r"image=(sha256:[0-9a-f]{64})", self.page.url)
+        assert found, self.page.url
+        return found[1]
+
+    def open(self, view: str, **state: object) -> None:
+        """Open a view by its address and wait until all of it is there."""
+        self.go(view, **state)
+        self.settled()
+
+    def go(self, view: str, **state: object) -> None:
+        query = "&".join(f"{name}={value}" for name, value in state.items())
+        self.page.goto("about:blank")  # else the browser only goes to another fragment of the page that is there
+        self.page.goto(f"{self.service.url}/#/{view}?{query}")
+
+    def asked(self) -> list[str]:
+        """Return what the page asked of the API, without the part that all addresses share."""
+        return [url.partition("/v1/")[2] for url in self.requests if "/v1/" in url]
+
+    def settled(self) -> None:
+        expect(self.page.locator("main h1")).to_be_visible()
+        expect(self.page.locator(".waiting")).to_have_count(0)
+
+    def value(self, selector: str) -> float:
+        """Return the exact number that an element shows rounded."""
+        return float(self.page.locator(selector).first.evaluate("element => element.value"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    installed = next(filter(None, map(shutil.which, BROWSERS)), None)  # else Playwright's own
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=installed, args=SWITCHES)
+        expect.set_options(timeout=1000 * PATIENCE_S)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Service]]:
+    """Serve a checkpoint on a free port; stopped at the end."""
+
+    def serve(*arguments: object) -> Service:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TORCHLIGHT_")}
+        environment |= {
+            "TORCHLIGHT_STORE_DIR": str(tmp_path_factory.mktemp("store")),
+            "TORCHLIGHT_DEVICE": "cpu",
+            "TORCHLIGHT_DEADLINE_S": str(PATIENCE_S),
+        }
+        command = [sys.executable, "torchlight.py", "serve", "--port", "0", *map(str, arguments)]
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        process = stack.enter_context(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes))
+        stack.callback(process.terminate)
+        assert process.stderr is not None
+        greeting = process.stderr.readline()
+        found = re.search(r"http://[\d.]+:\d+", greeting)
+        assert found, greeting + process.stderr.read()
+        api = stack.enter_context(httpx2.Client(base_url=found[0], timeout=PATIENCE_S))
+        while api.get("/readyz").status_code != 200:
+            assert process.poll() is None
+        return Service(found[0], api)
+
+    with ExitStack() as stack:
+        yield serve
+
+
+@pytest.fixture(scope="session")
+def service(start: Callable[..., Service]) -> Service:
+    """What ``make serve`` starts."""
+    return start()
+
+
+@pytest.fixture(scope="session")
+def other_service(start: Callable[..., Service], tmp_path_factory: pytest.TempPathFactory) -> Service:
+    """A residual network for pictures of 224 pixels, other classes, random weights, that tells how it was trained."""
+    names = tuple(f"plant {number}" for number in range(14))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build(NetworkConfig("resnet18", len(names)))
+    epochs = [
+        {"epoch": epoch, "train_loss": 2 / epoch, "val_loss": 2.2 / epoch, "val_accuracy": 1 - 0.8 / epoch}
+        for epoch in (1, 2, 3)
+    ]
+    header = Header(
+        network=NetworkConfig("resnet18", len(names)),
+        class_names=names,
+        image_spec=ImageSpec(224, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+        metrics={"test": {"accuracy": 0.75, "images": 400}},
+        training={"epochs": 3, "history": epochs},
+        data={},
+        versions={"torch": torch.__version__},
+    )
+    path = tmp_path_factory.mktemp("checkpoint") / "plants.safetensors"
+    film = torch.stack([network.get_submodule("conv1").weight.detach() * factor for factor in (0.1, 0.4, 0.7, 1.0)])
+    checkpoint.save(path, network, header, filmstrip=film)
+    return start("--checkpoint", path)
+
+
+@pytest.fixture
+def visit(browser: Browser, service: Service) -> Iterator[Visit]:
+    yield from watched(browser, service)
+
+
+@pytest.fixture
+def other_visit(browser: Browser, other_service: Service) -> Iterator[Visit]:
+    yield from watched(browser, other_service)
+
+
+def watched(browser: Browser, service: Service, **options: object) -> Iterator[Visit]:
+    """Yield a page that may speak to the server only, and fail if anything went wrong in it."""
+    context = browser.new_context(
+        **{"viewport": {"width": 1440, "height": 900}, "locale": "en", "permissions": ["camera"]} | options
+    )
+    visit = Visit(_page(context), service)
+    _watch(context, visit)
+    yield visit
+    context.close()
+    assert visit.troubles == []
+
+
+def _page(context: BrowserContext) -> Page:
+    page = context.new_page()
+    page.set_default_timeout(1000 * PATIENCE_S)
+    return page
+
+
+def _watch(context: BrowserContext, visit: Visit) -> None:
+    host = urlsplit(visit.service.url).netloc
+
+    def allow(route: Route) -> None:
+        is_ours = urlsplit(route.request.url).netloc == host
+        visit.troubles.extend([] if is_ours else [f"asked {route.request.url}"])
+        (route.continue_ if is_ours else route.abort)()
+
+    def note(request: Request) -> None:
+        visit.requests.append(request.url)
+
+    def listen(message: ConsoleMessage) -> None:
+        # The browser itself reports each refusal of the API as an error: those are what some tests are about.
+        is_refusal = message.text.startswith("Failed to load resource") and "/v1/" in message.location["url"]
+        visit.troubles.extend([message.text] if message.type in ("error", "warning") and not is_refusal else [])
+
+    context.route("**/*", allow)
+    visit.page.on("request", note)
+    visit.page.on("filechooser", lambda _: None)  # so that no chooser opens before someone expects one
+    visit.page.on("console", listen)
+    visit.page.on("pageerror", lambda error: visit.troubles.append(f"{error}\n{error.stack}"))
+
+
+@pytest.fixture(scope="session")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture with an edge, a colour and some grain, wider than high."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 60, (90, 120, 3), dtype=np.uint8)
+    pixels[20:70, 40:90] += np.array([180, 90, 30], dtype=np.uint8)
+    path = tmp_path_factory.mktemp("pictures") / "photo.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def stored(service: Service, photo: Path) -> str:
+    """The id of the photo on the server."""
+    return str(service.api.post("/v1/images", files={"file": photo.read_bytes()}).json()["id"])
+
+
+@pytest.fixture(scope="session")
+def other_stored(other_service: Service, photo: Path) -> str:
+    return str(other_service.api.post("/v1/images", files={"file": photo.read_bytes()}).json()["id"])

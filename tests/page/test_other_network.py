@@ -1,0 +1,65 @@
+"""The same page for a network of another kind: branches, 224 pixels, other classes, and a history of its training."""
+
+from pathlib import Path
+
+import numpy as np
+from playwright.sync_api import expect
+
+from tests.page.conftest import Visit
+from tests.page.test_walk import layers_of_each_kind
+
+
+def test_its_classes_answer(other_visit: Visit, photo: Path) -> None:
+    image = other_visit.upload(photo)
+    best = other_visit.service.get(f"/v1/images/{image}/prediction")["predictions"]
+    expect(other_visit.page.locator("#answers .bar")).to_have_count(10)
+    expect(other_visit.page.locator("#answers .bar-label").first).to_have_text(best[0]["label"])
+    other_visit.page.get_by_role("button", name="All 14 classes").click()
+    labels = other_visit.page.locator("#answers .bar-label")
+    expect(labels).to_have_count(14)
+    assert labels.all_text_contents() == [one["label"] for one in best]
+    expect(other_visit.page.locator("h2", has_text="what the network sees, 224 × 224")).to_be_visible()
+
+
+def test_its_blocks_are_shown(other_visit: Visit, other_stored: str) -> None:
+    other_visit.page.goto(f"{other_visit.service.url}/#/network?image={other_stored}")
+    layers = other_visit.service.get("/v1/layers")["layers"]
+    blocks = sum(layer["multiply_adds"] > 0 for layer in layers)
+    expect(other_visit.page.locator(".column")).to_have_count(blocks + 2)  # the picture before, softmax after
+    expect(other_visit.page.locator(".column").nth(3).locator("a.tile")).to_have_count(8)
+
+
+def test_every_kind_of_its_layers_shows_its_arithmetic(other_visit: Visit, other_stored: str) -> None:
+    for name in [*layers_of_each_kind(other_visit.service), "layer2.0.downsample.0", "layer4.1.add"]:
+        other_visit.open("torch", image=other_stored, layer=name, channel=1, y=0, x=0)
+        expect(other_visit.page.locator("#verdict")).to_have_class("verdict good")
+        has_places = other_visit.page.locator("#y").count()
+        place = "/0/0" if has_places else ""
+        traced = other_visit.service.get(f"/v1/images/{other_stored}/trace/{name}/1{place}")
+        assert (name, other_visit.value("#ours")) == (name, traced["total"])
+
+
+def test_its_units_and_their_evidence_are_shown(other_visit: Visit, other_stored: str) -> None:
+    other_visit.open("unit", image=other_stored, layer="layer3.0.conv1", channel=7)
+    expect(other_visit.page.locator("#unit-filter .filter-tiles canvas")).to_have_count(16)
+    expect(other_visit.page.locator("#unit-fired canvas")).to_have_count(2)
+    other_visit.open("evidence", image=other_stored)
+    expect(other_visit.page.locator(".overlay")).to_have_count(4)  # the others wait to be asked for: they take long
+    expect(other_visit.page.get_by_role("button", name="Compute", exact=True)).to_have_count(2)
+
+
+def test_its_training_is_told(other_visit: Visit) -> None:
+    other_visit.open("training")
+    expect(other_visit.page.locator("#curve polyline")).to_have_count(3)
+    expect(other_visit.page.locator("#tested")).to_contain_text("75.0 %")
+    film = other_visit.page.locator("#film")
+    expect(film.locator("canvas")).to_have_count(64)
+    expect(film).to_contain_text("Filters after epoch 3")
+    other_visit.page.locator("#film-slider").fill("0")
+    expect(film).to_contain_text("Filters after epoch 0")
+    frames = other_visit.service.array("/v1/layers/conv1/filmstrip.npy")
+    drawn = film.locator("canvas").first.evaluate(
+        "one => Array.from(one.getContext('2d').getImageData(0, 0, one.width, one.height).data)"
+    )
+    expected = 127.5 + 127.5 * frames[0, 0] / np.abs(frames[0, 0]).max()
+    np.testing.assert_allclose(np.array(drawn).reshape(7, 7, 4)[..., :3].transpose(2, 0, 1), expected, atol=0.51)
