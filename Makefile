@@ -17,6 +17,7 @@ apt_install = { test "$$(id -u)" = 0 && { apt-get update -qq; DEBIAN_FRONTEND=no
 RUNTIME = $(VENV)/.runtime
 DEV = $(VENV)/.dev
 BROWSER = $(VENV)/.browser
+AXE = tests/page/node_modules/axe-core/axe.min.js
 
 .DEFAULT_GOAL = help
 .PHONY: source-given help serve test train evaluate check bench lock image clean
@@ -27,7 +28,7 @@ help:  ## print this list
 serve: $(RUNTIME)  ## start the service (settings: TORCHLIGHT_* in the environment)
 	$(VENV)/bin/torchlight serve $(ARGS)
 
-test: $(DEV) $(BROWSER)  ## run every test, in a real browser too (ARGS="-m 'not slow'" for the quick ones)
+test: $(DEV) $(BROWSER) $(AXE)  ## run every test, in a real browser too (ARGS="-m 'not slow'" for the quick ones)
 	$(VENV)/bin/pytest $(ARGS)
 
 train: source-given $(RUNTIME)  ## train on a folder of images or a named data set: SOURCE=photos [OUT=runs/photos]
@@ -54,7 +55,7 @@ image:  ## build the container image (TORCH_INDEX_URL=... for a smaller one, see
 	docker build --build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL) --tag $(IMAGE) .
 
 clean:  ## remove what the other targets made, except what was trained
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) tests/page/node_modules build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 source-given:
@@ -88,3 +89,8 @@ $(BROWSER): $(DEV)
 	command -v chromium || command -v chromium-browser || command -v google-chrome || \
 		$(call apt_install,chromium) || $(VENV)/bin/playwright install chromium
 	@touch $@
+
+# The accessibility checker that the page's tests run. Without npm only they fail, and say so.
+$(AXE): tests/page/package.json
+	@command -v npm >/dev/null || $(call apt_install,npm) || true
+	npm install --prefix tests/page --no-package-lock --no-audit --no-fund --silent && touch $@ || true

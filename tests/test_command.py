@@ -73,6 +73,8 @@ def test_train_writes_a_checkpoint_and_says_what_to_do_next(trained: Trained) ->
         "metrics.jsonl",
         "curves.png",
         "confusion.png",
+        "report.html",
+        "snapshots",
     }
 
 
@@ -117,7 +119,7 @@ def test_mistake_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     process = run(tmp_path, "train", "nowhere", "--out", "out")
     assert process.returncode == 1
     assert "Traceback" not in process.stdout
-    assert re.fullmatch(r"torchlight: nowhere is neither a folder nor one of .*\n", process.stderr)
+    assert re.fullmatch(r"torchlight: nowhere is neither a folder, a CSV file nor one of .*\n", process.stderr)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -129,6 +131,24 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *a
         torchlight.main()
     written = capsys.readouterr()
     return int(caught.value.code or 0), written.out, written.err
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(13, "Permission denied", "a.safetensors"), "a.safetensors: Permission denied"),
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+    ],
+    ids=["file", "no file"],
+)
+def test_failure_of_the_disk_is_one_line_and_exit_code_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: OSError, line: str
+) -> None:
+    def fail(path: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(torchlight.checkpoint, "load", fail)
+    assert call(capsys, monkeypatch, "predict", "a.safetensors", "b.png") == (1, "", f"torchlight: {line}\n")
 
 
 def good(folder: Path) -> None:
@@ -242,7 +262,42 @@ def test_predict_prints_the_names_of_files_as_they_are(
     assert f"broken {name}" in out.splitlines()
 
 
+@pytest.mark.parametrize(
+    ("suffix", "option", "batch"), [(".onnx", "--dynamic-batch", "N"), (".pt2", "--fixed-batch", "1")]
+)
+def test_export_writes_a_program_and_says_what_goes_in_and_out(
+    suffix: str,
+    option: str,
+    batch: str,
+    trained: Trained,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / f"network{suffix}"
+    code, text, error = call(capsys, monkeypatch, "export", trained.checkpoint, "--out", str(out), option)
+    assert (code, error) == (0, "")
+    assert f"images ({batch}, 3, 32, 32) uint8 RGB -> probabilities ({batch}, 3) float32" in text
+    assert f"written: {out}" in text
+    assert out.stat().st_size > 100_000
+
+
+def test_export_overwrites_a_file_only_by_force(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "network.pt2"
+    out.write_bytes(b"older")
+    arguments = ("export", trained.checkpoint, "--out", str(out))
+    code, text, error = call(capsys, monkeypatch, *arguments)
+    assert (code, text) == (1, "")
+    assert error == f"torchlight: export file {out} exists; choose another name, or overwrite it with --force\n"
+    assert out.read_bytes() == b"older"
+    code, _, error = call(capsys, monkeypatch, *arguments, "--force")
+    assert (code, error) == (0, "")
+    assert out.read_bytes() != b"older"
+
+
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = call(capsys, monkeypatch, "--help")
     assert code == 0
-    assert [name for name in ("train", "evaluate", "predict", "serve") if name not in out] == []
+    assert [name for name in ("train", "evaluate", "predict", "export", "serve") if name not in out] == []

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.activations import ACTIVATIONS
 from model.checkpoint import Checkpoint
 from model.classifier import Classifier
 from model.embedding import embedding_layer, image_digest, layer_outputs, to_embeddings
 from model.errors import DataError, IndexFileError
 from model.graph import Layer, NetworkGraph
 from model.index import ROW_LENGTH, Index, LayerUnits, Source, digest_rows
+from model.receptive_field import ACTIVATIONS
 from training import data
 from training.data import DataSet, LabelledImages
 
@@ -187,7 +187,7 @@ def _has_units(graph: NetworkGraph, layer: Layer) -> bool:
     if len(layer.out_shape) != 3 or math.prod(layer.out_shape[1:]) == 1:
         return False
     read = {graph.layers[name].type for name in layer.inputs if name in graph.layers}
-    return layer.type == "Conv2d" or (layer.type in (*ACTIVATIONS, "relu") and "Linear" not in read)
+    return layer.type == "Conv2d" or (layer.type in ACTIVATIONS and "Linear" not in read)
 
 
 def _batch_size(graph: NetworkGraph, layers: list[str]) -> int:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from model import checkpoint
-from model.checkpoint import Header
+from model.checkpoint import Checkpoint, Header
 from model.errors import DataError, TorchlightError
 from model.images import ImageSpec
 from model.network import (
@@ -59,6 +59,7 @@ class RunOptions:
 
     Attributes:
         image_size: None takes the network's own.
+        start_from: a checkpoint to go on learning from; architecture, image size and classes are its own.
         resume: go on with the run in ``out``, if there is one.
         settings: fields of :class:`training.config.TrainingConfig`; those left out follow from network and data.
     """
@@ -72,6 +73,7 @@ class RunOptions:
     test_fraction: float = 0.1
     skip_unreadable: bool = False
     resume: bool = False
+    start_from: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -116,6 +118,7 @@ class Setup:
     Attributes:
         network: untrained, or with published weights; on the device.
         class_weights: see :class:`training.loop.Training`.
+        start: the checkpoint that the weights are from, if any.
     """
 
     dataset: DataSet
@@ -124,6 +127,7 @@ class Setup:
     network: nn.Module
     spec: ImageSpec
     class_weights: Tensor | None
+    start: Checkpoint | None
 
 
 def set_up(options: RunOptions, device: torch.device, observer: Observer, num_processes: int = 1) -> Setup:
@@ -132,6 +136,12 @@ def set_up(options: RunOptions, device: torch.device, observer: Observer, num_pr
     Raises:
         DataError, NetworkError: see there.
     """
+    start = None if options.start_from is None else checkpoint.load(options.start_from)
+    if start is not None:
+        known = start.header
+        options = dataclasses.replace(
+            options, architecture=known.network.architecture, image_size=known.image_spec.size
+        )
     size = options.image_size or default_image_size(options.architecture)
     check_size(options.architecture, size)
     dataset = data.load(
@@ -153,12 +163,16 @@ def set_up(options: RunOptions, device: torch.device, observer: Observer, num_pr
     if options.pretrained:
         load_pretrained(network, options.architecture)
         spec = ImageSpec(size, IMAGENET_MEAN, IMAGENET_STD)
+    elif start is not None:
+        _check_classes(start, dataset)
+        network.load_state_dict(start.network.state_dict())
+        spec = start.header.image_spec
     else:
         spec = ImageSpec(size, *data.statistics(train.images))
     if config.whitening:
         whiten_first_layer(network, train.images, spec)
     weights = data.class_weights(train.labels, network_config.num_classes) if config.balance else None
-    return Setup(dataset, config, network_config, network.to(device), spec, weights)
+    return Setup(dataset, config, network_config, network.to(device), spec, weights, start)
 
 
 def train(
@@ -203,7 +217,8 @@ def _train(
             class_names=setup.dataset.class_names,
             image_spec=setup.spec,
             metrics={},
-            training=dataclasses.asdict(setup.config) | {"command": command, "device": device.type},
+            training=dataclasses.asdict(setup.config)
+            | {"command": command, "device": device.type, "start_from": setup.start and setup.start.digest},
             data=_describe(options, setup.dataset),
             versions=_versions(),
         )
@@ -437,7 +452,7 @@ def _configure(
         "epochs": default_epochs(number),
         "batch_size": default_batch_size(number, num_processes),
         "optimizer": default_optimizer(options.architecture, options.pretrained),
-        "whitening": options.architecture == "torchlight" and not options.pretrained,
+        "whitening": options.architecture == "torchlight" and not options.pretrained and options.start_from is None,
         "frozen_epochs": 1 if options.pretrained else 0,
         "shift": size // 8,
         "cutout": size // 4,
@@ -453,6 +468,12 @@ def _configure(
             f"pass --batch-size {lower or num_processes}"
         )
     return config
+
+
+def _check_classes(start: Checkpoint, dataset: DataSet) -> None:
+    if start.header.class_names != dataset.class_names:
+        known, found = (", ".join(names[:10]) for names in (start.header.class_names, dataset.class_names))
+        raise DataError(f"{start.path} knows the classes {known}; the images are of {found}; both must be the same")
 
 
 def _first_filters(network: nn.Module) -> Tensor:

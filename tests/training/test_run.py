@@ -424,3 +424,29 @@ def test_header_has_the_temperature_that_is_in_the_weights(
         for one in (plain, divided)
     ]
     torch.testing.assert_close(logits[0], logits[1], atol=1e-4, rtol=1e-4)
+
+
+def test_run_may_go_on_from_a_checkpoint(finished: Finished, tmp_path: Path) -> None:
+    """With a learning rate of zero the weights stay: architecture, size, normalisation and weights are the start's."""
+    options = small(
+        Path(finished.options.source),
+        tmp_path / "out",
+        architecture="guide",
+        start_from=finished.result.checkpoint,
+        learning_rate=0.0,
+        weight_decay=0.0,
+    )
+    start, more = finished.load(), train(options).load()
+    assert more.header.network == start.header.network
+    assert more.header.image_spec == start.header.image_spec
+    assert more.header.training["start_from"] == start.digest
+    torch.testing.assert_close(more.network.state_dict()["conv1.weight"], start.network.state_dict()["conv1.weight"])
+
+
+def test_run_cannot_go_on_from_a_checkpoint_of_other_classes(
+    finished: Finished, draw_folder: DrawFolder, tmp_path: Path
+) -> None:
+    photos = draw_folder(tmp_path / "photos", 10, {"cloud": (200, 200, 200), "sky": (60, 90, 230)})
+    with pytest.raises(DataError, match="knows the classes apple, leaf, sky; the images are of cloud, sky"):
+        train(small(photos, tmp_path / "out", start_from=finished.result.checkpoint))
+    assert not (tmp_path / "out").exists()
