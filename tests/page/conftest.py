@@ -103,7 +103,7 @@ class Visit:
         return float(self.page.locator(selector).first.evaluate("element => element.value"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it runs, no test elsewhere can start one
 def browser() -> Iterator[Browser]:
     installed = next(filter(None, map(shutil.which, BROWSERS)), None)  # else Playwright's own
     with sync_playwright() as playwright:
