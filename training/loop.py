@@ -7,6 +7,7 @@ the very same weights.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -179,7 +180,10 @@ class Training:
         for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * factor
 
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.precision == "bfloat16"):
+        with (
+            self._own_chance(),
+            torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.precision == "bfloat16"),
+        ):
             logits = shared(images)  # forward pass
         loss = self._loss(logits.float(), labels)
         figures = self._processes.mean(torch.stack([loss.detach(), (logits.argmax(1) == labels).float().mean()]))
@@ -194,6 +198,13 @@ class Training:
         self._step += 1
         loss_value, accuracy = figures.tolist()
         return loss_value, accuracy
+
+    @contextmanager
+    def _own_chance(self) -> Iterator[None]:
+        """Let dropout, which knows only torch's global generator, draw what seed and step say, and leave no trace."""
+        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
+            torch.manual_seed(self._config.seed + self._step * self._processes.number + self._processes.rank)
+            yield
 
     def _scheduled(self, step: int) -> float:
         total_steps = self._config.epochs * self.steps_per_epoch

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import pytest
@@ -37,6 +38,14 @@ def seeded_network(architecture: str, classes: int, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return build(NetworkConfig(architecture, classes))
+
+
+def seeded_dropout_network(classes: int, seed: int = 0) -> nn.Module:
+    """Return a network that draws chance of its own in every forward pass."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        guide = build(NetworkConfig("guide", 8))
+        return nn.Sequential(guide, nn.Dropout(0.3), nn.Linear(8, classes))
 
 
 def run(
@@ -92,6 +101,26 @@ def test_only_the_generator_decides() -> None:
     before = weights_after(seed=1)
     torch.manual_seed(123)
     assert torch.equal(weights_after(seed=1), before)
+
+
+def test_training_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    weights_after(seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_dropout_draws_what_seed_and_step_say() -> None:
+    network = seeded_dropout_network(2)
+    config = TrainingConfig(epochs=1, batch_size=4, flip=False, shift=0, learning_rate=0.0)
+    images = LabelledImages(noise(1, 1).images.expand(8, -1, -1, -1), torch.zeros(8, dtype=torch.int64))
+    losses: list[list[float]] = []
+    for number in (1, 2):
+        torch.manual_seed(number)
+        seen: list[float] = []
+        run(copy.deepcopy(network), config, images, lambda step, seen=seen: seen.append(step.loss))
+        losses.append(seen)
+    assert losses[0] == losses[1]
+    assert losses[0][0] != losses[0][1]  # another step, other units dropped
 
 
 @pytest.mark.parametrize("architecture", ["guide", "torchlight"])
@@ -236,20 +265,27 @@ def stop_after(step: int) -> Callable[[StepResult], None]:
 
 
 @pytest.mark.parametrize("stopped_at", [1, 3, 4, 5, 7], ids=lambda step: f"after step {step}")
-@pytest.mark.parametrize(("architecture", "optimizer"), [("torchlight", "muon"), ("guide", "sgd")])
+@pytest.mark.parametrize(
+    ("seeded", "optimizer"),
+    [
+        pytest.param(partial(seeded_network, "torchlight"), "muon", id="torchlight-muon"),
+        pytest.param(partial(seeded_network, "guide"), "sgd", id="guide-sgd"),
+        pytest.param(seeded_dropout_network, "sgd", id="dropout-sgd"),
+    ],
+)
 def test_run_taken_up_again_ends_with_the_same_weights_bit_for_bit(
-    stopped_at: int, architecture: str, optimizer: Literal["muon", "sgd"]
+    stopped_at: int, seeded: Callable[..., nn.Module], optimizer: Literal["muon", "sgd"]
 ) -> None:
     train, val = noise(16, 2), noise(4, 2, seed=1)
     config = TrainingConfig(epochs=2, batch_size=4, optimizer=optimizer, seed=3)
-    whole = seeded_network(architecture, 2)
+    whole, same = seeded(2), seeded(2)
     results = list(Training(whole, train, SPEC, config).epochs(val))
 
-    first = Training(seeded_network(architecture, 2), train, SPEC, config)
+    first = Training(same, train, SPEC, config)
     with pytest.raises(Stop):
         list(first.epochs(val, stop_after(stopped_at)))
     saved = first.state()
-    resumed = seeded_network(architecture, 2, seed=99)  # everything must come from the state
+    resumed = seeded(2, seed=99)  # everything must come from the state
     second = Training(resumed, train, SPEC, config)
     second.restore(saved)
     rest = list(second.epochs(val))
