@@ -5,6 +5,7 @@ CHECKPOINT = model/pretrained/torchlight-cifar10.safetensors
 ARGS =
 IMAGE = torchlight
 TORCH_INDEX_URL =
+SBOM = sbom.cdx.json
 
 VENV = .venv
 PYTHON = $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -20,10 +21,10 @@ BROWSER = $(VENV)/.browser
 AXE = tests/page/node_modules/axe-core/axe.min.js
 
 .DEFAULT_GOAL = help
-.PHONY: source-given help serve test train evaluate check bench lock image clean
+.PHONY: source-given help serve test train evaluate check sbom bench lock image image-check clean
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 serve: $(RUNTIME)  ## start the service (settings: TORCHLIGHT_* in the environment)
 	$(VENV)/bin/torchlight serve $(ARGS)
@@ -37,10 +38,14 @@ train: source-given $(RUNTIME)  ## train on a folder of images or a named data s
 evaluate: source-given $(RUNTIME)  ## measure a checkpoint on images it has not seen: SOURCE=photos [CHECKPOINT=...]
 	$(VENV)/bin/torchlight evaluate "$(CHECKPOINT)" "$(SOURCE)" $(ARGS)
 
-check: $(DEV)  ## lint, formatting, types
+check: $(DEV)  ## lint, formatting, types, and known vulnerabilities where their data can be had
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/python .ci/audit.py $(VENV)/bin/pip-audit requirements.txt
+
+sbom: $(DEV)  ## list all that the service is made of, as CycloneDX: SBOM=sbom.cdx.json
+	$(VENV)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file "$(SBOM)" requirements.txt
 
 bench: $(DEV)  ## list the benchmarks and run each
 	@ls benchmarks/*.py
@@ -53,6 +58,9 @@ lock: $(VENV)/bin/uv  ## compile requirements*.txt from pyproject.toml (ARGS=--u
 
 image:  ## build the container image (TORCH_INDEX_URL=... for a smaller one, see the Dockerfile)
 	docker build --build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL) --tag $(IMAGE) .
+
+image-check:  ## run the image as a random user, read-only, without network or capabilities, and see that it answers
+	.ci/image-check $(IMAGE)
 
 clean:  ## remove what the other targets made, except what was trained
 	rm -rf $(VENV) tests/page/node_modules build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

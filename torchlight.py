@@ -15,12 +15,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from model import checkpoint, images
-from model.classifier import Classifier, Prediction, choose_device
 from model.errors import ImageError, TorchlightError
 from training.config import Loss, Optimizer, Precision, Schedule, TrainingConfig
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # each command imports what it needs: torch takes seconds, and a service's parent has no use for it
+    from model.classifier import Prediction
     from training.data import DataSet
     from training.loop import EpochResult, StepResult
 
@@ -77,7 +76,12 @@ def _fail(message: str) -> None:
 @cli.command()
 def train(
     source: Source,
-    out: Annotated[Path, typer.Option(help="Folder for the checkpoint, the report, the figures and metrics.jsonl.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the checkpoint, the report and the figures; default: runs/, named like the source."
+        ),
+    ] = None,
     architecture: Architecture = "torchlight",
     pretrained: Pretrained = False,
     start_from: Annotated[
@@ -123,9 +127,10 @@ def train(
     The guide's own recipe is --optimizer sgd --momentum 0 --weight-decay 0 --schedule constant --warmup 0, with either
     --loss. Ctrl+C saves and stops.
     """
+    from model.classifier import choose_device
     from training.memory import keep_freed_memory
     from training.processes import join
-    from training.run import Observer, RunOptions  # matplotlib and the data sets are not needed to serve
+    from training.run import Observer, RunOptions
     from training.run import train as run
 
     keep_freed_memory()
@@ -136,6 +141,7 @@ def train(
         "precision": precision,
     }  # fmt: skip
     settings = {name: value for name, value in given.items() if value is not None}
+    out = out or Path("runs") / Path(source).resolve().stem
     options = RunOptions(
         source, out, architecture, pretrained, image_size, val_fraction, test_fraction, skip_unreadable, resume,
         start_from, settings | {"balance": balance, "seed": seed},
@@ -180,6 +186,7 @@ def find_lr(
 
     Takes about 100 steps at rising rates. Muon, the default network's optimizer, needs no such test.
     """
+    from model.classifier import choose_device
     from training import learning_rate
     from training.figures import to_png
     from training.run import Observer, RunOptions, set_up
@@ -217,6 +224,8 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Measure a checkpoint on images; on its own training data, only on those held out then."""
+    from model import checkpoint
+    from model.classifier import Classifier, choose_device
     from training import evaluation, report
     from training.calibration import measure_calibration
     from training.held_out import held_out
@@ -271,6 +280,9 @@ def predict(
     device: Device = "auto",
 ) -> None:
     """Classify image files."""
+    from model import checkpoint, images
+    from model.classifier import Classifier, choose_device
+
     classifier = Classifier(checkpoint.load(checkpoint_path), choose_device(device))
     failures = 0
     for path in files:
@@ -295,7 +307,9 @@ def index(
     device: Device = "auto",
 ) -> None:
     """Index images: what each unit fires for, and which images the network finds alike."""
+    from model import checkpoint
     from model import index as files
+    from model.classifier import Classifier, choose_device
     from training import indexing
 
     classifier = Classifier(checkpoint.load(checkpoint_path), choose_device(device))
@@ -328,8 +342,10 @@ def selftest(checkpoint_path: CheckpointPath) -> None:
     """Check on this very checkpoint that what the views say is so, and write the result beside it."""
     import torch
 
+    from model import checkpoint
     from model import index as indexes
     from model import selftest as tests
+    from model.classifier import Classifier, choose_device
     from model.errors import IndexMismatch, IndexNotFound
 
     torch.set_num_threads(1)  # single images: sharing them among busy cores takes many times as long
@@ -367,7 +383,9 @@ def export(
 
     It takes resized images (N, 3, S, S) as uint8 RGB and gives probabilities (N, K).
     """
-    from model.export import export as run  # torch's exporters take a second to import
+    from model import checkpoint
+    from model.classifier import Classifier, choose_device
+    from model.export import export as run
 
     classifier = Classifier(checkpoint.load(checkpoint_path), choose_device("cpu"))
     difference = run(classifier, out, dynamic_batch=dynamic_batch, overwrite=force)
@@ -387,12 +405,13 @@ def serve(
     ] = None,
     host: Annotated[str | None, typer.Option(help="Default: TORCHLIGHT_HOST, else 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Default: TORCHLIGHT_PORT, else 8000.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: TORCHLIGHT_WORKERS, else 1.")] = None,
 ) -> None:
     """Answer over HTTP. Other settings come from TORCHLIGHT_* variables; the README lists them."""
-    from app.main import run
+    from app.processes import run
     from app.settings import read_settings
 
-    given = {"checkpoint": checkpoint_path, "host": host, "port": port}
+    given = {"checkpoint": checkpoint_path, "host": host, "port": port, "workers": workers}
     run(read_settings(**{name: value for name, value in given.items() if value is not None}))
 
 
@@ -461,7 +480,7 @@ def _progress() -> Progress:
     )  # fmt: skip
 
 
-def _print_predictions(predictions: list[Prediction]) -> None:
+def _print_predictions(predictions: "list[Prediction]") -> None:
     width = max(len(one.label) for one in predictions)
     for one in predictions:
         console.print(

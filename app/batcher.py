@@ -35,11 +35,13 @@ class DeadlineExceeded(TorchlightError):
 
 @dataclass(frozen=True)
 class Answer(Generic[Result]):
-    """One item's result, the seconds it waited, and the seconds its whole batch took."""
+    """One item's result, the seconds it waited, and of its whole batch: seconds, begin by ``perf_counter``, size."""
 
     result: Result
     queue_s: float
     run_s: float
+    started: float
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class Batcher(Generic[Item, Result]):
         run_s = time.perf_counter() - started
         for (future, waiting), result in pairs:
             if not future.done():
-                future.set_result(Answer(result, started - waiting.since, run_s))
+                future.set_result(Answer(result, started - waiting.since, run_s, started, len(batch)))
 
     async def _isolate(self, batch: dict[asyncio.Future[Answer[Result]], _Waiting[Item]], error: Exception) -> None:
         """Compute a failed batch's items one by one; the error of an item alone is its caller's."""

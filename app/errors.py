@@ -15,12 +15,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from app.batcher import DeadlineExceeded, Overloaded
+from app.bodies import BodyTooLarge, UploadTooSlow
+from app.decoders import DecoderFailed
+from app.hosts import UnknownHost
 from app.inspector import NoIndex, UnknownMethod
+from app.keys import WrongKey
+from app.rate_limit import TooManyRequests
 from app.representation import NotAcceptable
 from app.schemas import Problem
 from app.service import NotReady
 from app.store import StoreFull, UnknownImage
-from app.uploads import BodyTooLarge, MalformedForm, UnsupportedMediaType, UploadError, WrongField
+from app.uploads import MalformedForm, UnsupportedMediaType, UploadError, WrongField
 from model.errors import (
     ChannelOutOfRange,
     ImageError,
@@ -38,6 +43,7 @@ from model.errors import (
 TABLE: dict[type[TorchlightError], tuple[int, str]] = {
     UploadError: (400, "invalid_upload"),
     BodyTooLarge: (413, "body_too_large"),
+    UploadTooSlow: (408, "upload_too_slow"),
     MalformedForm: (400, "malformed_form"),
     UnsupportedMediaType: (415, "unsupported_media_type"),
     WrongField: (422, "wrong_field"),
@@ -45,6 +51,7 @@ TABLE: dict[type[TorchlightError], tuple[int, str]] = {
     ImageTooLarge: (413, "image_too_large"),
     UnknownImageFormat: (415, "unknown_image_format"),
     UnreadableImage: (422, "unreadable_image"),
+    DecoderFailed: (422, "decoder_failed"),
     ViewError: (422, "invalid_view"),
     ChannelOutOfRange: (422, "channel_out_of_range"),
     PositionOutOfRange: (422, "position_out_of_range"),
@@ -55,12 +62,17 @@ TABLE: dict[type[TorchlightError], tuple[int, str]] = {
     UnknownMethod: (404, "unknown_method"),
     NoIndex: (404, "no_index"),
     NotAcceptable: (406, "not_acceptable"),
+    WrongKey: (401, "wrong_key"),
+    UnknownHost: (421, "unknown_host"),
+    TooManyRequests: (429, "too_many_requests"),
     StoreFull: (507, "store_full"),
     DeadlineExceeded: (504, "deadline_exceeded"),
     NotReady: (503, "not_ready"),
     Overloaded: (503, "overloaded"),
 }
 INVALID_PARAMETER = "invalid_parameter"
+INTERNAL_ERROR = "internal_error"
+CODES = (*(code for _, code in TABLE.values()), INVALID_PARAMETER, INTERNAL_ERROR)  # others are names of HTTP statuses
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1  # long enough for a queue to empty, short enough not to be felt
 
@@ -89,8 +101,9 @@ def respond(
     """Return the answer whose body is that problem; the request's line in the log will carry the code."""
     request.state.code = code
     retry = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
+    closing = {"Connection": "close"} if status == 408 else {}  # else the rest of the body would be waited for
     body = describe(request, status, code, detail).model_dump()
-    return JSONResponse(body, status, retry | (headers or {}), MEDIA_TYPE)
+    return JSONResponse(body, status, retry | closing | (headers or {}), MEDIA_TYPE)
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -1,45 +1,43 @@
-"""Puts the service together and runs it."""
+"""Puts the service together."""
 
 import asyncio
 import contextlib
-import math
-import signal
-import socket
-import sys
 from collections.abc import AsyncIterator
 from importlib.metadata import version
-from types import FrameType
+from importlib.util import find_spec
+from pathlib import Path
 
-import uvicorn
 from fastapi import FastAPI
 
-from app import errors
+from app import access, errors
+from app.bodies import Bodies
 from app.inspector import Inspector
-from app.observability import Observability, configure_logging
-from app.routes import docs, evidence, examples, health, images, inspect, layers, model, page, predict
+from app.metrics import Metrics
+from app.observability import Observability
+from app.routes import docs, evidence, examples, health, images, inspect, layers, metrics, model, page, predict
 from app.service import Service
-from app.settings import Settings
+from app.settings import Settings, StartError
 from app.store import StoreUnavailable
+from app.tracing import Exporter
 from model import checkpoint
 from model.classifier import Classifier, choose_device
-from model.errors import TorchlightError
-
-BACKLOG = 2048
 
 
-class StartError(TorchlightError):
-    """The service cannot start on this machine."""
-
-
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, metrics_dir: Path | None = None) -> FastAPI:
     """Return the application with its network loaded; threads start with its lifespan.
+
+    Args:
+        metrics_dir: empty at first, and shared by the processes of one service, whose metrics are added up through it.
 
     Raises:
         CheckpointError: the checkpoint cannot be served.
         DeviceUnavailable: the device is not there.
+        InvalidKeys: the file of API keys cannot be used.
         StartError: the folder for uploads cannot be used.
     """
-    service = Service(settings, Classifier(checkpoint.load(settings.checkpoint), choose_device(settings.device)))
+    loaded = checkpoint.load(settings.checkpoint)
+    service = Service(settings, Classifier(loaded, choose_device(settings.device)), Metrics(metrics_dir))
+    service.metrics.expect(errors.CODES)
     app = FastAPI(
         title="Torchlight",
         summary="An image classifier you can see inside.",
@@ -51,49 +49,19 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.service = service
     app.state.inspector = _inspector(service)
-    app.add_middleware(Observability)
+    app.add_middleware(Bodies, settings=settings)
+    access.install(app, settings)
+    app.state.exporter = _exporter(settings, loaded.digest)
+    # The outermost: what access refuses has an id and a line in the log too.
+    app.add_middleware(Observability, metrics=service.metrics, exporter=app.state.exporter)
     errors.install(app)
-    for module in (predict, inspect, images, evidence, layers, examples, model, health, docs, page):
+    for module in (predict, inspect, images, evidence, layers, examples, model, metrics):
+        app.include_router(module.router, dependencies=access.schemes(settings), responses=access.documented(settings))
+    for module in (health, docs, page):
         app.include_router(module.router)
     app.mount("/docs/assets", docs.assets())
     app.mount("/page", page.assets())
     return app
-
-
-def run(settings: Settings) -> None:
-    """Serve until SIGTERM or Ctrl+C, then answer what was accepted and return.
-
-    Raises:
-        CheckpointError, StartError: before anything listens.
-    """
-    app = create_app(settings)
-    listener = _listen(settings.host, settings.port)
-    configure_logging(settings.log_format)
-    print(_greeting(app.state.service, settings.host, listener.getsockname()[1]), file=sys.stderr, flush=True)
-    config = uvicorn.Config(
-        app,
-        workers=1,
-        ws="none",
-        log_config=None,  # our own: one line for each request, with its id
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=math.ceil(settings.deadline_s) + 5,  # answers, and a little for slow uploads
-    )
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn drains, then raises it again: that must not be a failure
-    with contextlib.suppress(KeyboardInterrupt):
-        _Server(config, app.state.service).run(sockets=[listener])
-
-
-class _Server(uvicorn.Server):
-    """Says that it is not ready as soon as it is told to stop."""
-
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
-        super().__init__(config)
-        self._service = service
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._service.drain()
-        super().handle_exit(sig, frame)
 
 
 @contextlib.asynccontextmanager
@@ -101,9 +69,26 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
     await service.start()
     sweeping = asyncio.create_task(app.state.inspector.keep_sweeping())
+    publishing = asyncio.create_task(service.keep_publishing())
     yield
     sweeping.cancel()
+    publishing.cancel()
     await service.stop()
+    if app.state.exporter is not None:
+        await asyncio.to_thread(app.state.exporter.close)
+    service.metrics.close()
+
+
+def _exporter(settings: Settings, digest: str) -> Exporter | None:
+    """Return what takes the spans of requests, if they are wanted; else nothing of OpenTelemetry is imported."""
+    if settings.otlp_endpoint is None:
+        return None
+    if find_spec("opentelemetry") is None:
+        raise StartError("TORCHLIGHT_OTLP_ENDPOINT is set, but OpenTelemetry is not installed; add the extra `otel`")
+    from app import telemetry
+
+    resource = {"service.name": "torchlight", "service.version": version("torchlight"), "torchlight.model": digest}
+    return telemetry.connect(settings.otlp_endpoint, resource)
 
 
 def _inspector(service: Service) -> Inspector:
@@ -111,21 +96,3 @@ def _inspector(service: Service) -> Inspector:
         return Inspector(service)
     except StoreUnavailable as error:
         raise StartError(str(error)) from error
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        reason = str(error.strerror).partition(" (")[0]
-        raise StartError(f"cannot listen on {host}:{port} ({reason}); choose with --host and --port") from error
-
-
-def _greeting(service: Service, host: str, port: int) -> str:
-    loaded = service.classifier.checkpoint
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-    return (
-        f"torchlight: serving {loaded.path.stem} ({len(loaded.header.class_names)} classes, "
-        f"{loaded.header.network.architecture}) on {service.classifier.device}; look at {address}"
-    )

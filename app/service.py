@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,17 +12,20 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
+from app import cpus
 from app.batcher import Answer, Batcher
+from app.decoders import Decoders
+from app.metrics import PUBLISH_S, Metrics, Snapshot
 from app.settings import Settings
 from app.workers import Workers
-from model import images, selftest
+from model import golden, selftest
 from model.classifier import Classifier
 from model.errors import TorchlightError
 from model.network import count_multiply_adds
 from model.selftest import SelfTest
 
 Result = TypeVar("Result")
-MAX_DECODERS = 4  # each may hold a whole picture: max_pixels x 4 bytes
+MAX_DECODERS = 4  # each may hold a whole picture, and the copies that turning and converting it take
 logger = logging.getLogger("torchlight")
 
 
@@ -50,32 +52,54 @@ class Classified:
     image: PreparedImage
     answer: Answer[Tensor]
 
+    @property
+    def stages_s(self) -> dict[str, float]:
+        """Seconds of what happened to the image, in order."""
+        return {"decode": self.image.decode_s, "queue": self.answer.queue_s, "inference": self.answer.run_s}
+
 
 class Service:
     """The classifier with its queue and its threads. Nothing runs before :meth:`start`."""
 
-    def __init__(self, settings: Settings, classifier: Classifier) -> None:
+    def __init__(self, settings: Settings, classifier: Classifier, metrics: Metrics) -> None:
         self.settings = settings
+        self.metrics = metrics
         self.classifier = classifier
         self.multiply_adds = count_multiply_adds(classifier.network, classifier.spec.size)  # while nothing else runs it
         self.self_test = _load_self_test(classifier)
         self.state: Literal["warming up", "ready", "broken", "stopping"] = "warming up"
-        threads, waiting = min(os.cpu_count() or 1, MAX_DECODERS), settings.queue_size
-        self._decoders = Workers("decode", threads=threads, queue_size=waiting)
+        threads, waiting = min(cpus.share(settings.workers), MAX_DECODERS), settings.queue_size
+        self._decoders = Workers("decode", threads=threads, queue_size=waiting)  # each waits for one process
+        self._processes = Decoders(time_limit_s=settings.deadline_s, max_pixels=settings.max_pixels)
+        self._threads = threads
         self._viewers = Workers("view", threads=1, queue_size=waiting)  # one at a time, on as many cores as answers use
         self.batcher = Batcher(self._run_batch, max_batch_size=settings.max_batch_size, queue_size=waiting)
         self._warm_up_task: asyncio.Task[None] | None = None
+        self._defect: TorchlightError | None = None
 
     async def start(self) -> None:
-        """Begin to answer; ready when a first batch has gone through the network, and its layers are known."""
+        """Begin to answer; ready when its golden image is answered as it should be, and its layers are known."""
         self.batcher.start()
         self._warm_up_task = asyncio.create_task(self._warm_up())
+
+    async def warmed_up(self) -> None:
+        """Wait until the service is ready.
+
+        Raises:
+            GoldenMismatch: the network does not answer as it did when it was saved.
+            NotReady: it cannot run; the log says why.
+        """
+        assert self._warm_up_task is not None, "not started"
+        await self._warm_up_task
+        if self._defect is not None:
+            raise self._defect
 
     async def stop(self) -> None:
         """Answer what was accepted, then end the threads."""
         self.drain()
         await self.batcher.close()
         self._decoders.close()
+        self._processes.close()
         self._viewers.close()
 
     def drain(self) -> None:
@@ -90,7 +114,7 @@ class Service:
         """
         deadline = self._deadline()
         image = await self._decoders.run(deadline, partial(self.prepare, content, time.perf_counter()))
-        return Classified(image, await self.batcher.submit(image.tensor, deadline))
+        return self._count(Classified(image, await self.batcher.submit(image.tensor, deadline)))
 
     async def classify_all(self, contents: Sequence[bytes]) -> list[Classified | BaseException]:
         """Return for each file its answer, or the error that :meth:`classify` would raise.
@@ -103,7 +127,7 @@ class Service:
         prepared = await self._decoders.run_all(deadline, loads)
         good = [one for one in prepared if isinstance(one, PreparedImage)]
         answers = await self.batcher.submit_all([one.tensor for one in good], deadline)
-        outcomes = iter([_join(image, answer) for image, answer in zip(good, answers, strict=True)])
+        outcomes = iter([self._join(image, answer) for image, answer in zip(good, answers, strict=True)])
         return [next(outcomes) if isinstance(one, PreparedImage) else one for one in prepared]
 
     async def decode(self, load: Callable[[], PreparedImage]) -> PreparedImage:
@@ -123,11 +147,15 @@ class Service:
     async def _warm_up(self) -> None:
         size = self.classifier.spec.size
         try:
-            await self.batcher.submit(torch.zeros(3, size, size, dtype=torch.uint8), deadline=None)
+            await asyncio.to_thread(self._processes.start, self._threads)
+            answer = await self.batcher.submit(golden.image(size), deadline=None)
+            golden.check(self.classifier.checkpoint, answer.result)
             await self._viewers.run(None, lambda: self.classifier.graph)  # else the first view would wait for it
-        except Exception:
+        except TorchlightError as error:
+            self.state, self._defect = "broken", error
+        except Exception as error:
             logger.exception("the network cannot run")
-            self.state = "broken"
+            self.state, self._defect = "broken", NotReady(f"the network cannot run ({error})")
         else:
             self.state = "ready" if self.state == "warming up" else self.state
 
@@ -140,13 +168,43 @@ class Service:
         Raises:
             ImageError
         """
-        tensor, decoded = images.prepare(content, self.classifier.spec.size, max_pixels=self.settings.max_pixels)
+        image = self._processes.prepare(content, self.classifier.spec.size)
         digest = "sha256:" + hashlib.sha256(content).hexdigest()
         seconds = time.perf_counter() - started
-        return PreparedImage(tensor, digest, decoded.width, decoded.height, decoded.format, seconds)
+        return PreparedImage(image.tensor, digest, image.width, image.height, image.format, seconds)
+
+    async def keep_publishing(self) -> None:
+        """Let scrapes that other processes answer see this one too."""
+        while True:
+            self.publish()
+            await asyncio.sleep(PUBLISH_S)
+
+    def publish(self) -> None:
+        """Let metrics say what this process has now."""
+        checkpoint = self.classifier.checkpoint
+        self.metrics.publish(
+            Snapshot(
+                queue_length=self.batcher.waiting,
+                is_ready=self.state == "ready",
+                model_name=checkpoint.path.stem,
+                digest=checkpoint.digest,
+                architecture=checkpoint.header.network.architecture,
+                class_names=self.classifier.class_names,
+            )
+        )
 
     def _run_batch(self, tensors: list[Tensor]) -> list[Tensor]:
-        return list(self.classifier.probabilities(torch.stack(tensors)))
+        probabilities = list(self.classifier.probabilities(torch.stack(tensors)))
+        self.metrics.compute(len(tensors))
+        return probabilities
+
+    def _join(self, image: PreparedImage, answer: Answer[Tensor] | BaseException) -> Classified | BaseException:
+        return answer if isinstance(answer, BaseException) else self._count(Classified(image, answer))
+
+    def _count(self, classified: Classified) -> Classified:
+        probability, index = classified.answer.result.max(dim=0)
+        self.metrics.classify(self.classifier.class_names[int(index)], float(probability), classified.stages_s)
+        return classified
 
 
 def _load_self_test(classifier: Classifier) -> SelfTest | None:
@@ -156,7 +214,3 @@ def _load_self_test(classifier: Classifier) -> SelfTest | None:
     except (OSError, ValueError) as error:
         logger.warning("the result of the self-test is left out: %s", error)
         return None
-
-
-def _join(image: PreparedImage, answer: Answer[Tensor] | BaseException) -> Classified | BaseException:
-    return answer if isinstance(answer, BaseException) else Classified(image, answer)

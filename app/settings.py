@@ -3,24 +3,41 @@
 The README's table is compared with this class by a test: names, defaults and descriptions.
 """
 
+import ipaddress
+import math
 import os
 import tempfile
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from model.checkpoint import PRETRAINED
+from app import hosts, keys
+from model.defaults import MAX_PIXELS, PRETRAINED
 from model.errors import TorchlightError
-from model.images import MAX_PIXELS
 
 PREFIX = "TORCHLIGHT_"
+KEEP_ALIVE_S = 5  # how long a connection may be idle between two requests
 PILLOW_MAX_PIXELS = 89_478_485  # above it Pillow itself warns of a decompression bomb
+ORIGIN = r"\*|https?://[a-z0-9.:\[\]-]+"  # no path: browsers compare the whole
+
+
+def listed(text: str | None) -> tuple[str, ...]:
+    """Return the members of a setting that is a list divided by commas."""
+    return tuple(text.split(",")) if text else ()
+
+
+def _list_of(member: str) -> str:
+    return f"({member})(,({member}))*"
 
 
 class InvalidSettings(TorchlightError):
     """A setting has a value it cannot have."""
+
+
+class StartError(TorchlightError):
+    """The service cannot start on this machine with these settings."""
 
 
 class Settings(BaseSettings):
@@ -34,8 +51,30 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on; `0.0.0.0` for every interface.")
     port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
+    workers: int = Field(
+        default=1, ge=1, description="Processes that answer, each with its own network; one more watches them."
+    )
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="CPU threads that compute in each process; unset, its share of the container's quota or the CPUs.",
+    )
     max_body_bytes: int = Field(
         default=20_000_000, ge=1, description="Largest request body; counted while it arrives, refused with 413."
+    )
+    max_bytes_in_flight: int = Field(
+        default=256_000_000,
+        ge=1,
+        description="Most bytes of bodies that all requests of a process hold at once; more are refused with 503.",
+    )
+    upload_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=3600,
+        description="Seconds that each have to bring 100 kB of a body, or its end; a slower upload is 408.",
+    )
+    max_connections: int = Field(
+        default=900, ge=1, description="Most clients connected to a process at once; more are refused with 503."
     )
     max_pixels: int = Field(
         default=MAX_PIXELS,
@@ -67,6 +106,56 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         default="text", description="One line for each request on standard output: `text` to read, `json` to collect."
     )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/\s]+/?$",
+        description="OpenTelemetry collector for spans, such as `http://127.0.0.1:4318`; needs the extra `otel`.",
+    )
+    api_keys: SecretStr | None = Field(
+        default=None,
+        description="Keys that open the service, divided by commas: `key` or `name=key`, or `sha256:` and its hash.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None, description="File of such keys, one a line; read again within a second after it changes."
+    )
+    open_routes: str = Field(
+        default="probes,docs",
+        pattern=rf"^(none|{_list_of('probes|metrics|docs')})$",
+        description="What needs no key and is not counted: `probes`, `metrics`, `docs`, or `none`.",
+    )
+    rate_limit: str | None = Field(
+        default=None,
+        pattern=r"^[1-9][0-9]{0,8}/(second|minute|hour|day)$",
+        description="Most requests of one client, such as `60/minute`, in each process; more are refused with 429.",
+    )
+    trusted_proxies: str | None = Field(
+        default=None,
+        description="Addresses or networks of proxies whose `X-Forwarded-For` is believed, divided by commas.",
+    )
+    allowed_hosts: str = Field(
+        default="*",
+        pattern=rf"^{_list_of(hosts.PATTERN)}$",
+        description="Names it answers under, divided by commas: `photos.example.org`, `*.example.org`, `*` for any.",
+    )
+    cors_origins: str | None = Field(
+        default=None,
+        pattern=rf"^{_list_of(ORIGIN)}$",
+        description="Other sites whose pages may use it, divided by commas: `https://example.org`, `*` for any.",
+    )
+
+    @field_validator("api_keys")
+    @classmethod
+    def _keys_can_be_read(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            keys.parse(value.get_secret_value(), f"{PREFIX}API_KEYS")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_addresses(cls, value: str | None) -> str | None:
+        for network in listed(value):
+            ipaddress.ip_network(network)
+        return value
 
     @model_validator(mode="after")
     def _batch_request_fits_the_queue(self) -> Self:
@@ -78,6 +167,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _upload_fits_in_flight(self) -> Self:
+        if self.max_body_bytes > self.max_bytes_in_flight:
+            raise ValueError(
+                f"{PREFIX}MAX_BODY_BYTES is {self.max_body_bytes}, but only {self.max_bytes_in_flight} bytes of bodies "
+                f"may be held; raise {PREFIX}MAX_BYTES_IN_FLIGHT"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _upload_fits_the_store(self) -> Self:
         if self.max_body_bytes > self.store_max_bytes:
             raise ValueError(
@@ -85,6 +183,11 @@ class Settings(BaseSettings):
                 f"are kept; raise {PREFIX}STORE_MAX_BYTES"
             )
         return self
+
+    @property
+    def drain_s(self) -> int:
+        """Seconds within which what was accepted is answered after the word to stop: a deadline, and slow uploads."""
+        return math.ceil(self.deadline_s) + 5
 
     @property
     def store_folder(self) -> Path:
@@ -106,6 +209,6 @@ def read_settings(**given: Any) -> Settings:
 
 
 def _describe(error: Any) -> str:
-    if not error["loc"]:
+    if not error["loc"] or error["loc"] == ("api_keys",):  # the input would be the keys
         return str(error["ctx"]["error"])
     return f"{PREFIX}{str(error['loc'][0]).upper()} is {error['input']!r}: {error['msg']}"

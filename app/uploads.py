@@ -1,6 +1,6 @@
 """Request -> image bytes, within limits. Knows nothing of what the bytes hold.
 
-The body is counted as it arrives, before any parser sees it: form parsers bound their fields, but not their files.
+The body itself is bounded by :mod:`app.bodies`, before any parser sees it.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,6 @@ from typing import Any
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.types import Message
 
 from app.settings import Settings
 from model.errors import TorchlightError
@@ -30,10 +29,6 @@ MAX_FIELDS = 16  # fields that are not files; no route has any
 
 class UploadError(TorchlightError):
     """A request's body does not hold what the route takes."""
-
-
-class BodyTooLarge(UploadError):
-    """The body has more bytes than the limit."""
 
 
 class UnsupportedMediaType(UploadError):
@@ -69,7 +64,7 @@ async def read_image(request: Request, settings: Settings) -> bytes:
             raise WrongField(f"{len(uploads)} files came; send one, or all of them as `files` to /v1/predict/batch")
         return uploads[0].content
     if media_type.startswith("image/") or media_type in RAW_TYPES:
-        return await _limited(request, settings.max_body_bytes).body()
+        return await request.body()
     raise UnsupportedMediaType(
         f"content type is {media_type!r}; send {FORM} with the image in the field `file`, "
         "or the image itself as image/* or application/octet-stream"
@@ -103,30 +98,11 @@ def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _limited(request: Request, max_body_bytes: int) -> Request:
-    """Return the request with a body that raises BodyTooLarge in place of the byte after the last allowed one."""
-    declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_body_bytes):
-        raise BodyTooLarge(f"body has {declared} bytes; the limit is {max_body_bytes}; send a smaller image")
-    received = 0
-
-    async def receive() -> Message:
-        nonlocal received
-        message = await request.receive()
-        received += len(message.get("body", b""))
-        if received > max_body_bytes:
-            raise BodyTooLarge(f"body has over {max_body_bytes} bytes, the limit; send a smaller image")
-        return message
-
-    return Request(request.scope, receive)
-
-
 async def _read_files(request: Request, settings: Settings, *, field: str) -> list[Upload]:
     """Return all files of the form, after making sure that there are some and that all are in ``field``."""
     limits = f"at most {settings.max_files} files and {MAX_FIELDS} other fields"
-    form_request = _limited(request, settings.max_body_bytes)
     try:
-        async with form_request.form(max_files=settings.max_files, max_fields=MAX_FIELDS) as form:
+        async with request.form(max_files=settings.max_files, max_fields=MAX_FIELDS) as form:
             files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
             if {name for name, _ in files} != {field}:
                 raise WrongField(_explain_fields(field, form.multi_items()))

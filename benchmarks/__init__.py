@@ -1,1 +1,1 @@
-"""How fast it is: each module runs alone, prints a table, and compares only what it measured in the same run."""
+"""How fast it is, and what it stands: each module runs alone, prints a table, and compares only what it measured."""

@@ -11,6 +11,7 @@ The header is a flat map of text. Beside ``format`` and ``format_version`` each 
     training         the training configuration, the command, seconds, multiply-adds
     data             {"source", "fingerprint", images per split and class}
     versions         {"torchlight", "torch", ...}
+    golden           [0.0123, ...]                         the answer to the picture of model/golden.py; optional
 
 Beside the weights there may be one tensor more: ``filmstrip``, the first layer's filters while the network learnt.
 
@@ -48,7 +49,8 @@ KIND = FileKind(
     command="torchlight train",
     format="torchlight",
     version=FORMAT_VERSION,
-    documents=("network", "class_names", "image_spec", "metrics", "training", "data", "versions"),
+    documents=("network", "class_names", "image_spec", "metrics", "training", "data", "versions", "golden"),
+    optional=frozenset({"golden"}),
     missing=CheckpointNotFound,
     unreadable=CheckpointError,
     truncated=CheckpointTruncated,
@@ -57,7 +59,6 @@ KIND = FileKind(
     invalid=InvalidHeader,
 )
 FILMSTRIP = "filmstrip"
-PRETRAINED = Path(__file__).parent / "pretrained" / "torchlight-cifar10.safetensors"
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Header:
     training: Mapping[str, Any]
     data: Mapping[str, Any]
     versions: Mapping[str, str]
+    golden: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def save(path: Path, network: nn.Module, header: Header, filmstrip: Tensor | Non
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     if filmstrip is not None:
         tensors[FILMSTRIP] = filmstrip.contiguous()
-    tensorfile.save(path, KIND, tensors, {name: _plain(getattr(header, name)) for name in KIND.documents})
+    documents = {name: _plain(getattr(header, name)) for name in KIND.documents}
+    tensorfile.save(path, KIND, tensors, {name: value for name, value in documents.items() if value is not None})
 
 
 def load(path: Path) -> Checkpoint:
@@ -166,9 +169,17 @@ def _header_from(documents: Mapping[str, Any]) -> Header:
     for name in ("metrics", "training", "data", "versions"):
         if not isinstance(documents[name], dict):
             raise ValueError(f"header field {name!r} is not an object")
-    return Header(
-        network, tuple(names), spec, *(documents[name] for name in ("metrics", "training", "data", "versions"))
-    )
+    facts = {name: documents[name] for name in ("metrics", "training", "data", "versions")}
+    return Header(network, tuple(names), spec, **facts, golden=_golden_from(documents.get("golden"), len(names)))
+
+
+def _golden_from(found: Any, number: int) -> tuple[float, ...] | None:
+    if found is None:
+        return None
+    are_numbers = isinstance(found, list) and all(isinstance(one, int | float) for one in found)
+    if not are_numbers or len(found) != number or not all(0 <= one <= 1 for one in found):
+        raise ValueError(f"header field 'golden' is not {number} probabilities")
+    return tuple(found)
 
 
 def _build_empty(path: Path, header: Header) -> nn.Module:

@@ -7,13 +7,13 @@ own values; nothing is stored between runs, so any number of threads may run one
 
 import copy
 import operator
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torchvision.models.feature_extraction import NodePathTracer
 
 from model.errors import UnknownLayer
 
@@ -53,11 +53,11 @@ class NetworkGraph:
     def __init__(self, network: nn.Module, image_size: int) -> None:
         """Trace ``network`` and run it once on zeros, on its own device and in its own precision."""
         self._twin = _twin(network)
-        tracer = NodePathTracer()
+        tracer = _NamingTracer()
         graph = tracer.trace(self._twin)
         _make_out_of_place(graph)
         self._module = fx.GraphModule(self._twin, graph)
-        names = {node: name for node, name in tracer.node_to_qualname.items() if node.op != "placeholder"}
+        names = {node: name for node, name in tracer.names.items() if node.op != "placeholder"}
         (image,) = (node for node in graph.nodes if node.op == "placeholder")
         self._nodes = {INPUT: image} | {name: node for node, name in names.items()}
         weights = next(network.parameters())
@@ -125,6 +125,34 @@ class NetworkGraph:
                 out_shape=tuple(values[node].shape[1:]),
             )
         return layers
+
+
+class _NamingTracer(fx.Tracer):
+    """Notes for each step where in the network it is, as :class:`Layer` says.
+
+    Attributes:
+        names: in the order of the steps, no two alike.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: dict[fx.Node, str] = {}
+        self._path = ""  # of the module whose forward method is being traced
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        outer, self._path = self._path, self.path_of_module(m)
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        finally:
+            self._path = outer
+
+    def create_proxy(self, kind: str, *args: Any, **kwargs: Any) -> fx.Proxy:
+        proxy = super().create_proxy(kind, *args, **kwargs)
+        function = re.sub(r"_\d+$", "", proxy.node.name)  # fx numbers functions over the whole network
+        path = self._path if kind == "call_module" else f"{self._path}.{function}".lstrip(".")
+        numbered = (path, *(f"{path}_{index}" for index in range(1, len(self.names) + 1)))
+        self.names[proxy.node] = next(name for name in numbered if name not in self.names.values())
+        return proxy
 
 
 class _Run(fx.Interpreter):

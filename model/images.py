@@ -2,23 +2,30 @@
 
 The only user of Pillow for reading. Knows nothing of networks, files or HTTP. The decode policy is the
 docstring of :func:`decode`; the resize policy that of :func:`to_tensor`.
+
+torch is imported where a tensor is made: the processes that decode uploads need none, and its import takes seconds.
 """
 
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 
+from model.defaults import MAX_PIXELS
 from model.errors import ImageTooLarge, UnknownImageFormat, UnreadableImage
 
-MAX_PIXELS = 40_000_000  # a 40-megapixel camera; about 160 MB while being decoded
+if TYPE_CHECKING:
+    from torch import Tensor
+
 FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF")
 BACKGROUND = (255, 255, 255)  # transparent pixels show white, as on paper and in most viewers
 REDUCED_DECODE_FACTOR = 16  # a JPEG is decoded small only if that is still 16x what the network needs; 4x shows
+MAX_SCANS = 64  # of a progressive JPEG; encoders write about 10, and each goes over all pixels again
+COMPOSITE_PIXELS = 1_000_000  # as many are composited at a time, so that the copies it takes stay small
 
 
 @dataclass(frozen=True)
@@ -50,13 +57,19 @@ class DecodedImage:
     height: int
 
 
-def decode(content: bytes, *, max_pixels: int = MAX_PIXELS, target_size: int | None = None) -> DecodedImage:
+def decode(
+    content: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    target_size: int | None = None,
+    before_pixels: Callable[[int], None] | None = None,
+) -> DecodedImage:
     """Return the picture in ``content``, upright, in RGB.
 
     Policy, each line held by a test:
 
     - JPEG, PNG, WebP, GIF, BMP and TIFF, recognised by their first bytes; names and declared types do not count.
-    - The declared size is checked before any pixel is decoded.
+    - The declared size is checked before any pixel is decoded, and so is the number of a JPEG's scans.
     - The EXIF orientation is applied; other metadata and colour profiles are ignored (pixels are taken as sRGB).
     - Animations and multi-page files give their first frame.
     - Palettes and grey become RGB; CMYK is converted with Pillow's plain formula; transparency is composited on white.
@@ -68,10 +81,12 @@ def decode(content: bytes, *, max_pixels: int = MAX_PIXELS, target_size: int | N
         content: the whole file.
         max_pixels: width x height above which the file is refused.
         target_size: side of the square that :func:`to_tensor` will make of it; None decodes at full scale.
+        before_pixels: called with width x height once the file's head is read; a caller may bound the time of the rest.
 
     Raises:
         UnknownImageFormat: the first bytes belong to none of the formats.
-        UnreadableImage: the file is empty, truncated, corrupt, or its pixels have no defined range.
+        UnreadableImage: the file is empty, truncated, corrupt, its pixels have no defined range, or it is a JPEG of
+            more than ``MAX_SCANS`` scans.
         ImageTooLarge: it declares more than ``max_pixels``.
     """
     name = _sniff(content)
@@ -79,12 +94,17 @@ def decode(content: bytes, *, max_pixels: int = MAX_PIXELS, target_size: int | N
         with Image.open(io.BytesIO(content), formats=[name.upper()]) as image:
             _check_pixels(image.width, image.height, max_pixels)
             width, height = image.size
+            if before_pixels is not None:
+                before_pixels(width * height)
+            if name == "JPEG":
+                _check_scans(content)
             if name == "JPEG" and target_size is not None:
                 divisor = _reduction(width, height, target_size)
                 image.draft(None, (width // divisor, height // divisor))
             image.load()
             swaps_sides = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # 0x0112: EXIF orientation
-            upright = _to_rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            upright = _to_rgb(image)
     except (ImageTooLarge, UnreadableImage):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -98,7 +118,7 @@ def decode(content: bytes, *, max_pixels: int = MAX_PIXELS, target_size: int | N
     return DecodedImage(upright, name, width, height)
 
 
-def to_tensor(image: Image.Image, size: int) -> Tensor:
+def to_tensor(image: Image.Image, size: int) -> "Tensor":
     """Return the picture as network input, before normalisation.
 
     Takes the largest centred square and resizes it to S x S with a bilinear filter whose support grows with the
@@ -113,24 +133,38 @@ def to_tensor(image: Image.Image, size: int) -> Tensor:
     Returns:
         (3, S, S) uint8 RGB.
     """
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    box = (left, top, left + side, top + side)
-    square = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return torch.from_numpy(np.asarray(square).transpose(2, 0, 1).copy())
+    from torch import from_numpy
+
+    return from_numpy(_centre_square(image, size))
 
 
-def prepare(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> tuple[Tensor, DecodedImage]:
-    """Decode and resize in one step: the one door that training, evaluation and serving all go through.
+def prepare(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> "tuple[Tensor, DecodedImage]":
+    """Decode and resize in one step: the one door that training and evaluation go through.
+
+    Serving does the same in processes of their own, with :func:`prepare_array`.
 
     Returns:
         (3, S, S) uint8 RGB, and the facts about the file. Raises what :func:`decode` raises.
     """
-    image = decode(content, max_pixels=max_pixels, target_size=size)
-    return to_tensor(image.pixels, size), image
+    from torch import from_numpy
+
+    pixels, image = prepare_array(content, size, max_pixels=max_pixels)
+    return from_numpy(pixels), image
 
 
-def normalise(images: Tensor, spec: ImageSpec) -> Tensor:
+def prepare_array(
+    content: bytes,
+    size: int,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    before_pixels: Callable[[int], None] | None = None,
+) -> tuple[np.ndarray[tuple[int, int, int], np.dtype[np.uint8]], DecodedImage]:
+    """Return what :func:`prepare` does, the pixels as an array: needs no torch."""
+    image = decode(content, max_pixels=max_pixels, target_size=size, before_pixels=before_pixels)
+    return _centre_square(image.pixels, size), image
+
+
+def normalise(images: "Tensor", spec: ImageSpec) -> "Tensor":
     """Return ``(images / 255 - mean) / std``.
 
     Args:
@@ -139,8 +173,10 @@ def normalise(images: Tensor, spec: ImageSpec) -> Tensor:
     Returns:
         (N, 3, S, S) float32, about zero mean and unit variance over the training data.
     """
-    mean = torch.tensor(spec.mean, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(spec.std, device=images.device).view(1, 3, 1, 1)
+    from torch import tensor
+
+    mean = tensor(spec.mean, device=images.device).view(1, 3, 1, 1)
+    std = tensor(spec.std, device=images.device).view(1, 3, 1, 1)
     return (images.float() / 255 - mean) / std
 
 
@@ -174,6 +210,21 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
         )
 
 
+def _check_scans(content: bytes) -> None:
+    scans = content.count(b"\xff\xda")  # start of scan; in coded data a zero follows each 0xff
+    if scans > MAX_SCANS:
+        raise UnreadableImage(f"JPEG image has {scans} scans; the limit is {MAX_SCANS}; save it again")
+
+
+def _centre_square(image: Image.Image, size: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+    """Return what :func:`to_tensor` does, as an array."""
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    box = (left, top, left + side, top + side)
+    square = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(square).transpose(2, 0, 1).copy()
+
+
 def _reduction(width: int, height: int, target_size: int) -> int:
     """Return by how much a JPEG may be reduced while it is decoded: 1, 2, 4 or 8.
 
@@ -189,16 +240,35 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     """Return ``image`` in RGB by the policy in :func:`decode`."""
     if image.mode.startswith("I;16"):
         values = np.asarray(image)
-        grey = np.round(values / 257).astype(np.uint8)  # 65535 -> 255
-        grey[values == image.info.get("transparency")] = BACKGROUND[0]
+        grey = _eight_bits(values)
+        if "transparency" in image.info:
+            grey[values == image.info["transparency"]] = BACKGROUND[0]
         image = Image.fromarray(grey)
     if image.mode in ("I", "F"):
         raise UnreadableImage(f"pixels are 32-bit (mode {image.mode}) without a defined range; save as 8 or 16 bits")
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        canvas = Image.new("RGBA", layer.size, BACKGROUND)
-        return Image.alpha_composite(canvas, layer).convert("RGB")
+        return _composite(image)
     return image.convert("RGB")
+
+
+def _eight_bits(values: np.ndarray[tuple[int, ...], np.dtype[np.uint16]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return values / 257, rounded: 65535 becomes 255. In integers, since floats would take 16 bytes a pixel."""
+    wide = values.astype(np.uint32)
+    wide *= 255
+    wide += 32_895
+    wide >>= 16
+    return wide.astype(np.uint8)
+
+
+def _composite(image: Image.Image) -> Image.Image:
+    """Return ``image`` on the background, in RGB."""
+    flat = Image.new("RGB", image.size)
+    rows = max(1, COMPOSITE_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        layer = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+        canvas = Image.new("RGBA", layer.size, BACKGROUND)
+        flat.paste(Image.alpha_composite(canvas, layer).convert("RGB"), (0, top))
+    return flat
 
 
 def _reason(error: Exception) -> str:

@@ -7,9 +7,9 @@ Each of our own networks is one straight chain, so that a layer's dotted path re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from model.errors import NetworkError, UnknownArchitecture
@@ -44,7 +44,7 @@ def build(config: NetworkConfig) -> nn.Module:
     extra = {"aux_logits": False} if config.architecture in ("googlenet", "inception_v3") else {}
     if extra:
         extra["init_weights"] = True
-    network: nn.Module = torchvision.models.get_model(
+    network: nn.Module = _torchvision_models().get_model(
         config.architecture, weights=None, num_classes=config.num_classes, **extra
     )
     return network
@@ -63,7 +63,7 @@ def load_pretrained(network: nn.Module, architecture: str) -> None:
     if architecture in OWN_ARCHITECTURES:
         raise NetworkError(f"architecture {architecture!r} has no published weights; train it without --pretrained")
     _require_torchvision(architecture)
-    weights = torchvision.models.get_model_weights(architecture).DEFAULT
+    weights = _torchvision_models().get_model_weights(architecture).DEFAULT
     try:
         published = torch.hub.load_state_dict_from_url(weights.url, check_hash=True, weights_only=True)
     except OSError as error:
@@ -81,13 +81,13 @@ def default_image_size(architecture: str) -> int:
     if architecture in OWN_ARCHITECTURES:
         return 32
     _require_torchvision(architecture)
-    size: int = torchvision.models.get_model_weights(architecture).DEFAULT.transforms().crop_size[0]
+    size: int = _torchvision_models().get_model_weights(architecture).DEFAULT.transforms().crop_size[0]
     return size
 
 
 def architectures() -> list[str]:
     """Return the names that :func:`build` takes: our own, then torchvision's."""
-    return [*OWN_ARCHITECTURES, *torchvision.models.list_models(module=torchvision.models)]
+    return [*OWN_ARCHITECTURES, *_torchvision_architectures()]
 
 
 def check_size(architecture: str, image_size: int) -> None:
@@ -221,8 +221,21 @@ OWN_ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
+def _torchvision_models() -> ModuleType:
+    """Return torchvision's models, which take twice as long to import as torch: our own networks go without."""
+    from torchvision import models
+
+    return models  # type: ignore[no-any-return]
+
+
+def _torchvision_architectures() -> list[str]:
+    models = _torchvision_models()
+    names: list[str] = models.list_models(module=models)
+    return names
+
+
 def _require_torchvision(architecture: str) -> None:
-    if architecture not in torchvision.models.list_models(module=torchvision.models):
+    if architecture not in _torchvision_architectures():
         raise UnknownArchitecture(
             f"architecture {architecture!r} is unknown; take {', '.join(OWN_ARCHITECTURES)} "
             "or a torchvision classification model such as resnet18 or mobilenet_v3_small"

@@ -32,6 +32,7 @@ class FileKind:
         command: the command that writes it.
         format, version: the header's ``format`` and ``format_version``.
         documents: names of the header's other fields, each a JSON document.
+        optional: those of them that may be missing.
         missing: there is no such file.
         unreadable: the disk or its permissions are in the way.
         truncated: it is shorter than its own header says.
@@ -51,6 +52,7 @@ class FileKind:
     foreign: type[TorchlightError]
     unsupported: type[TorchlightError]
     invalid: type[TorchlightError]
+    optional: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,15 @@ def save(path: Path, kind: FileKind, tensors: Mapping[str, Tensor], documents: M
 
     Args:
         tensors: contiguous, on the CPU, sharing no memory.
-        documents: what JSON can hold; one for each of ``kind.documents``.
+        documents: what JSON can hold; one for each of ``kind.documents`` that is not optional.
 
     Raises:
         OSError: the folder cannot be written; an older file at ``path`` is untouched.
     """
     metadata = {"format": kind.format, "format_version": kind.version} | {
-        name: json.dumps(documents[name], sort_keys=True, ensure_ascii=False) for name in kind.documents
+        name: json.dumps(documents[name], sort_keys=True, ensure_ascii=False)
+        for name in kind.documents
+        if name in documents or name not in kind.optional
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -205,6 +209,8 @@ def _parse_documents(path: Path, kind: FileKind, metadata: Mapping[str, str]) ->
         )
     documents = {}
     for name in kind.documents:
+        if name in kind.optional and name not in metadata:
+            continue
         try:
             documents[name] = json.loads(metadata[name])
         except KeyError as error:

@@ -4,8 +4,10 @@ import json
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 import torchlight
+from model import checkpoint
 
 COMMAND = Path(sys.executable).with_name("torchlight")
 COLOURS = {"apple": (220, 30, 40), "leaf": (40, 200, 60), "sky": (60, 90, 230)}
@@ -78,6 +82,14 @@ def test_train_writes_a_checkpoint_and_says_what_to_do_next(trained: Trained) ->
     }
 
 
+def test_train_without_options_names_its_folder_like_the_source(tmp_path: Path) -> None:
+    draw_photos(tmp_path / "holiday", 1)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "holiday").touch()
+    process = run(tmp_path, "train", "holiday/")
+    assert process.stderr == "torchlight: runs/holiday is a file; choose another --out\n"
+
+
 def test_train_shows_a_line_for_each_epoch(trained: Trained) -> None:
     history = [json.loads(line) for line in (trained.folder / "out" / "metrics.jsonl").read_text().splitlines()]
     lines = re.findall(r"epoch +(\d+) .*validation loss .* accuracy ([\d.]+)%", trained.process.stdout)
@@ -115,6 +127,36 @@ def test_predict_goes_on_after_a_broken_file_and_fails_at_the_end(trained: Train
     assert "Traceback" not in process.stdout + process.stderr
 
 
+def kill_after_epoch(folder: Path, epoch: int, *arguments: str) -> None:
+    """Start the command and kill it, without a word, while it trains the epoch after that one."""
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    with subprocess.Popen([COMMAND, *arguments], cwd=folder, env=environment, stdout=subprocess.DEVNULL) as process:
+        metrics, end = folder / "parts" / "metrics.jsonl", time.monotonic() + 240
+        while not metrics.exists() or metrics.read_text().count("\n") < epoch:
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+
+
+def weights(checkpoint_path: Path) -> dict[str, Tensor]:
+    return checkpoint.load(checkpoint_path).network.state_dict()
+
+
+@pytest.mark.slow
+def test_killed_run_that_is_resumed_ends_with_the_same_weights(tmp_path: Path) -> None:
+    draw_photos(tmp_path / "photos", 20)
+    arguments = ["train", "photos", "--architecture", "guide", "--epochs", "12", "--batch-size", "8", "--out"]
+    assert run(tmp_path, *arguments, "whole").returncode == 0
+    kill_after_epoch(tmp_path, 1, *arguments, "parts")
+    kill_after_epoch(tmp_path, 3, *arguments, "parts", "--resume")
+    assert run(tmp_path, *arguments, "parts", "--resume").returncode == 0
+    for file in ("snapshots/epoch-008.safetensors", "checkpoint.safetensors"):
+        expected, found = (weights(tmp_path / folder / file) for folder in ("whole", "parts"))
+        assert [name for name, value in expected.items() if not torch.equal(value, found[name])] == []
+
+
 def test_mistake_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     process = run(tmp_path, "train", "nowhere", "--out", "out")
     assert process.returncode == 1
@@ -147,7 +189,7 @@ def test_failure_of_the_disk_is_one_line_and_exit_code_1(
     def fail(path: Path) -> None:
         raise error
 
-    monkeypatch.setattr(torchlight.checkpoint, "load", fail)
+    monkeypatch.setattr("model.checkpoint.load", fail)
     assert call(capsys, monkeypatch, "predict", "a.safetensors", "b.png") == (1, "", f"torchlight: {line}\n")
 
 

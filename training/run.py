@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model import checkpoint
+from model import checkpoint, golden
 from model.checkpoint import Checkpoint, Header
 from model.errors import DataError, TorchlightError
 from model.images import ImageSpec
@@ -321,7 +321,9 @@ class _Run:
         logits = infer(network, examples.images, spec)
         metrics = evaluate(logits, examples.labels, dataset.class_names)
         if calibration is not None:
-            checkpoint.save(path, network.cpu(), self._finished(best.header, split, metrics, calibration), self._film())
+            header = self._finished(best.header, split, metrics, calibration)
+            header = dataclasses.replace(header, golden=golden.answer(network.cpu(), spec))
+            checkpoint.save(path, network, header, self._film())
         done = checkpoint.load(path)
         finished = Report(
             source=done.header.data["source"],
@@ -361,8 +363,9 @@ class _Run:
             ) from error
 
     def _best(self) -> EpochResult:
-        """Return the epoch with the highest validation accuracy, the first among equals."""
-        return max(self.history, key=lambda result: result.val_accuracy)
+        """Return the epoch with the highest validation accuracy; among equals, of which few images give many, the one
+        with the lowest loss."""
+        return max(self.history, key=lambda result: (result.val_accuracy, -result.val_loss))
 
     def _described(self, result: EpochResult) -> Header:
         figures = {"accuracy": result.val_accuracy, "loss": result.val_loss}

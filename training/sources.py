@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import torchvision
 from torch import Tensor
 
+from model.defaults import MAX_PIXELS
 from model.errors import DataError, UnreadableImage
-from model.images import MAX_PIXELS, prepare, to_tensor
+from model.images import prepare, to_tensor
 
 SPLITS = ("train", "val", "test")
 NAMED = {

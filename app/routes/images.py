@@ -43,7 +43,7 @@ router = APIRouter(prefix=PREFIX, tags=["images"], default_response_class=Respon
     "",
     status_code=201,
     response_class=JSONResponse,
-    responses=documented(400, 413, 415, 422, 503, 504, 507),
+    responses=documented(400, 408, 413, 415, 422, 503, 504, 507),
     openapi_extra=image_body("file"),
 )
 async def store_image(request: Request, response: Response, inspector: RunningInspector) -> StoredImage:

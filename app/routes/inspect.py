@@ -32,7 +32,7 @@ class UploadMapsParameters(MapsParameters):
 
 
 @router.post(
-    "/activations", responses=PNG | documented(400, 404, 413, 415, 422, 503, 504), openapi_extra=image_body("file")
+    "/activations", responses=PNG | documented(400, 404, 408, 413, 415, 422, 503, 504), openapi_extra=image_body("file")
 )
 async def activations(
     request: Request, service: RunningService, parameters: Annotated[UploadMapsParameters, Query()]

@@ -31,5 +31,5 @@ def assets() -> GZipMiddleware:
 @router.get("/")
 async def page() -> FileResponse:
     """Show the page. Addresses in it are relative, so that a proxy may put the service under a prefix."""
-    headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache", "Referrer-Policy": "no-referrer"}
+    headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"}
     return FileResponse(FOLDER / "index.html", headers=headers)

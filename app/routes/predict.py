@@ -6,6 +6,7 @@ from torch import Tensor
 from app.dependencies import RunningService, TopK
 from app.disconnect import while_connected
 from app.errors import describe, documented, find
+from app.observability import tell
 from app.routes.model import summary
 from app.schemas import (
     BatchPrediction,
@@ -19,7 +20,7 @@ from app.schemas import (
 from app.service import Classified, PreparedImage, Service
 from app.uploads import Upload, image_body, read_image, read_images
 
-router = APIRouter(prefix="/v1", tags=["prediction"], responses=documented(400, 413, 415, 422, 503, 504))
+router = APIRouter(prefix="/v1", tags=["prediction"], responses=documented(400, 408, 413, 415, 422, 503, 504))
 
 
 @router.post("/predict", openapi_extra=image_body("file"))
@@ -30,6 +31,7 @@ async def predict(request: Request, response: Response, service: RunningService,
     """
     content = await read_image(request, service.settings)
     classified = await while_connected(request, service.classify(content))
+    tell(request, [classified], service)
     timing = _timing(classified)
     response.headers["Server-Timing"] = ", ".join(f"{stage};dur={ms}" for stage, ms in timing)
     return PredictResponse(
@@ -48,6 +50,7 @@ async def predict_batch(request: Request, service: RunningService, top_k: TopK =
     """
     uploads = await read_images(request, service.settings)
     outcomes = await while_connected(request, service.classify_all([upload.content for upload in uploads]))
+    tell(request, [one for one in outcomes if isinstance(one, Classified)], service)
     results = [
         _result(request, service, upload, outcome, top_k) for upload, outcome in zip(uploads, outcomes, strict=True)
     ]
@@ -63,6 +66,7 @@ def _result(
     found = find(outcome)
     if found is None:
         raise outcome
+    service.metrics.refuse(found[1])
     return BatchProblem(filename=upload.filename, problem=describe(request, *found, str(outcome)))
 
 
@@ -77,6 +81,4 @@ def image_summary(image: PreparedImage) -> ImageSummary:
 
 
 def _timing(classified: Classified) -> Timing:
-    seconds = (classified.image.decode_s, classified.answer.queue_s, classified.answer.run_s)
-    decode, queue, inference = (round(1000 * value, 2) for value in seconds)
-    return Timing(decode=decode, queue=queue, inference=inference)
+    return Timing(**{stage: round(1000 * seconds, 2) for stage, seconds in classified.stages_s.items()})

@@ -5,10 +5,12 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import httpx2
 import numpy as np
@@ -33,6 +35,37 @@ class Server:
     process: subprocess.Popen[str]
     greeting: str
     url: str
+    log: "Log"
+
+
+class Log:
+    """What a process has written to standard output."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream, self._text, self._changed = stream, "", threading.Condition()
+        self._thread = threading.Thread(target=self._follow)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Wait for its end."""
+        self._thread.join()
+
+    def wait_for(self, pattern: str, number: int = 1) -> list[re.Match[str]]:
+        """Return what the pattern finds, once it finds so much."""
+        with self._changed:
+            found = self._changed.wait_for(lambda: self._find(pattern, number), PATIENCE_S)
+            assert found, self._text
+            return found
+
+    def _find(self, pattern: str, number: int) -> list[re.Match[str]]:
+        found = list(re.finditer(pattern, self._text))
+        return found if len(found) >= number else []
+
+    def _follow(self) -> None:
+        for line in self._stream:
+            with self._changed:
+                self._text += line
+                self._changed.notify_all()
 
 
 StartServer = Callable[..., Server]
@@ -101,21 +134,27 @@ def photo() -> bytes:
 def start_server(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
     """Start ``torchlight serve`` on a free port, with settings by their names; stopped at the end."""
 
-    def start(**settings: object) -> Server:
+    def start(stdin: int = subprocess.DEVNULL, **settings: object) -> Server:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TORCHLIGHT_")}
-        settings = {"device": "cpu", "store_dir": tmp_path_factory.mktemp("store")} | settings
+        defaults = {"device": "cpu", "store_dir": tmp_path_factory.mktemp("store"), "checkpoint": tiny_checkpoint}
+        settings = defaults | settings
         environment |= {f"TORCHLIGHT_{name.upper()}": str(value) for name, value in settings.items()}
-        command = [sys.executable, "torchlight.py", "serve", "--checkpoint", str(tiny_checkpoint), "--port", "0"]
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        process = stack.enter_context(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes))
-        stack.callback(process.terminate)
+        command = [sys.executable, "torchlight.py", "serve", "--port", "0"]
+        streams = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = stack.enter_context(
+            subprocess.Popen(command, cwd=ROOT, env=environment, text=True, process_group=0, **streams)
+        )
         assert process.stderr is not None
+        assert process.stdout is not None
+        log = Log(process.stdout)
+        stack.callback(log.close)
+        stack.callback(process.terminate)
         greeting = process.stderr.readline()
         found = re.search(r"(http://\S+)/$", greeting, re.MULTILINE)
         assert found, greeting + process.stderr.read()
         while httpx2.get(f"{found[1]}/readyz", timeout=PATIENCE_S).status_code != 200:
             assert process.poll() is None
-        return Server(process, greeting, found[1])
+        return Server(process, greeting, found[1], log)
 
     with ExitStack() as stack:
         yield start

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app import observability
+from app import logs
 from app.main import create_app
 from app.settings import Settings
 
@@ -45,13 +45,19 @@ def test_every_request_is_one_event_without_query_and_file_name(
     answer = client.post("/v1/predict?top_k=1&key=hunter2", files={"file": ("my cat.png", photo)})
     (event,) = caplog.records
     facts = event.__dict__["facts"]
-    assert facts.pop("ms") > 0
+    times = {name: facts.pop(name) for name in ("ms", "decode_ms", "queue_ms", "inference_ms")}
+    assert times["ms"] > times["decode_ms"] > 0
     assert facts == {
         "method": "POST",
         "path": "/v1/predict",
         "status": 200,
         "code": None,
         "request_id": answer.headers["X-Request-ID"],
+        "trace_id": answer.headers["traceresponse"].split("-")[1],
+        "model": answer.json()["model"]["digest"],
+        "images": 1,
+        "image": answer.json()["image"]["id"],
+        "batch_size": 1,
     }
 
 
@@ -81,17 +87,16 @@ def lines(request: Any) -> Iterator[list[str]]:
     logging.getLogger("torchlight").removeHandler(handler)
 
 
-@pytest.mark.parametrize("lines", [observability.JsonFormatter()], indirect=True)
+@pytest.mark.parametrize("lines", [logs.JsonFormatter()], indirect=True)
 def test_json_lines_can_be_parsed(client: TestClient, lines: list[str]) -> None:
     client.get("/livez", headers={"X-Request-ID": "me"})
     event = json.loads(lines[0])
-    assert event.keys() == {"time", "level", "event", "method", "path", "status", "code", "ms", "request_id"}
+    about_the_request = {"method", "path", "status", "code", "ms", "request_id", "trace_id"}
+    assert event.keys() == {"time", "level", "event"} | about_the_request
     assert (event["level"], event["event"], event["path"], event["request_id"]) == ("info", "request", "/livez", "me")
 
 
-@pytest.mark.parametrize(
-    "lines", [observability.JsonFormatter(), observability.TextFormatter()], indirect=True, ids=["json", "text"]
-)
+@pytest.mark.parametrize("lines", [logs.JsonFormatter(), logs.TextFormatter()], indirect=True, ids=["json", "text"])
 def test_a_path_cannot_forge_a_line(client: TestClient, lines: list[str]) -> None:
     client.get('/a%0A2026-01-01T00:00:00.000Z info request path="/admin')
     assert len(lines) == 1

@@ -44,6 +44,7 @@ def test_these_are_the_routes(openapi: dict[str, Any]) -> None:
         ("get", "/v1/layers/{layer}/units"),
         ("get", "/v1/layers/{layer}/units/{channel}"),
         ("get", "/livez"),
+        ("get", "/metrics"),
         ("get", "/readyz"),
     }
 

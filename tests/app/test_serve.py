@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,7 +16,10 @@ import safetensors.torch
 import torch
 
 import torchlight
+from app.main import create_app
+from app.settings import Settings
 from model import tensorfile
+from model.errors import CheckpointError
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,29 +79,27 @@ def fail_to_serve(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("spoil", BAD_CHECKPOINTS.values(), ids=BAD_CHECKPOINTS.keys())
-def test_bad_checkpoint_stops_the_start_with_one_line(
-    fail_to_serve: Callable[..., str],
-    tiny_checkpoint: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    spoil: Callable[[Path], bytes],
+def test_bad_checkpoint_is_refused_by_name(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], bytes]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(spoil(tiny_checkpoint))
-    assert fail_to_serve("--checkpoint", bad).startswith(f"torchlight: checkpoint {bad}")
+    with pytest.raises(CheckpointError) as refused:
+        create_app(Settings(checkpoint=bad))
+    assert re.match(rf"checkpoint {bad}.+\Z", str(refused.value))  # one line
     assert os.listdir(tmp_path) == ["bad.safetensors"]
 
 
-def test_checkpoint_that_cannot_be_read_stops_the_start_with_one_line(
-    fail_to_serve: Callable[..., str], tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+def test_checkpoint_that_cannot_be_read_is_refused_by_name(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(tensorfile, "_check_container", refuse)
-    line = fail_to_serve("--checkpoint", tiny_checkpoint)
-    assert line == f"torchlight: checkpoint {tiny_checkpoint} cannot be read (Permission denied)\n"
+    with pytest.raises(CheckpointError, match=rf"^checkpoint {tiny_checkpoint} cannot be read \(Permission denied\)$"):
+        create_app(Settings(checkpoint=tiny_checkpoint))
 
 
 def test_missing_checkpoint_ends_a_real_process_with_one_line(tmp_path: Path) -> None:
@@ -163,5 +165,4 @@ def test_told_to_stop_a_server_answers_the_upload_under_way_and_ends_with_succes
         until_nobody_listens(url.host, url.port)
         connection.sendall(photo)
         assert connection.recv(10_000).startswith(b"HTTP/1.1 200 OK")
-    _, errors = server.process.communicate(timeout=120)
-    assert (server.process.returncode, errors) == (0, "")
+    assert (server.process.wait(120), server.process.stderr.read()) == (0, "")

@@ -115,7 +115,7 @@ async def test_image_of_a_client_who_left_is_not_computed(tiny_checkpoint: Path,
 async def test_files_of_a_batch_are_decoded_side_by_side(
     tiny_checkpoint: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.setattr("app.cpus.available", lambda: 3)
     async with running(Settings(checkpoint=tiny_checkpoint)) as (app, client, held):
         held.gate.set()
         prepare, together = app.state.service.prepare, threading.Barrier(3)
@@ -132,7 +132,7 @@ async def test_files_of_a_batch_are_decoded_side_by_side(
 async def test_files_of_a_batch_that_have_not_begun_at_its_deadline_are_not_decoded(
     tiny_checkpoint: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr("app.cpus.available", lambda: 1)
     async with running(Settings(checkpoint=tiny_checkpoint, deadline_s=1)) as (app, client, held):
         held.gate.set()
         prepare, decoded, gate = app.state.service.prepare, [], threading.Event()

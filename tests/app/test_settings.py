@@ -6,7 +6,7 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from app.settings import InvalidSettings, Settings, read_settings
-from model.checkpoint import PRETRAINED
+from model.defaults import PRETRAINED
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,6 +48,12 @@ REFUSED = {
     "TORCHLIGHT_STORE_MAX_AGE_S": "inf",
     "TORCHLIGHT_VIEW_CACHE_BYTES": "-1",
     "TORCHLIGHT_LOG_FORMAT": "xml",
+    "TORCHLIGHT_API_KEYS": "alice=hunter2",
+    "TORCHLIGHT_OPEN_ROUTES": "probes,all",
+    "TORCHLIGHT_RATE_LIMIT": "0/minute",
+    "TORCHLIGHT_TRUSTED_PROXIES": "127.0.0.1,*",
+    "TORCHLIGHT_ALLOWED_HOSTS": "https://example.org",
+    "TORCHLIGHT_CORS_ORIGINS": "https://example.org/",
 }
 
 
@@ -60,6 +66,7 @@ def test_value_out_of_range_is_refused_in_one_line_that_names_it(
         read_settings()
     assert name in str(refused.value)
     assert "\n" not in str(refused.value)
+    assert "hunter2" not in str(refused.value)
 
 
 def test_all_bad_values_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:

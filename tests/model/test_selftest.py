@@ -18,6 +18,7 @@ from model.checks import arithmetic, concurrency, evidence, examples, pictures
 from model.checks.rules import ELSEWHERE, RULES
 from model.checks.subject import Subject
 from model.classifier import Classifier
+from model.defaults import PRETRAINED
 from model.errors import ViewNotApplicable
 from model.images import DecodedImage
 from model.index import Index, LayerUnits
@@ -76,7 +77,7 @@ def test_what_a_network_cannot_show_is_not_applicable_with_the_reason(make_class
 
 @pytest.mark.slow
 def test_checkpoint_that_ships_passes() -> None:
-    result = selftest.run(Classifier(checkpoint.load(checkpoint.PRETRAINED), torch.device("cpu")))
+    result = selftest.run(Classifier(checkpoint.load(PRETRAINED), torch.device("cpu")))
     assert result.failed == ()
 
 
@@ -291,8 +292,8 @@ def test_failing_write_leaves_the_old_result_and_no_temporary(tmp_path: Path, mo
 
 
 def test_checkpoint_that_ships_has_its_result() -> None:
-    digest = checkpoint.load(checkpoint.PRETRAINED).digest
-    found = selftest.load(selftest.path_beside(checkpoint.PRETRAINED), digest)
+    digest = checkpoint.load(PRETRAINED).digest
+    found = selftest.load(selftest.path_beside(PRETRAINED), digest)
     assert found is not None
     assert found.failed == ()
     assert {check.title for check in found.checks} == {rule.title for rule in RULES} | {

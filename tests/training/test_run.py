@@ -1,15 +1,16 @@
 """A whole run on drawn pictures: what it writes, what it says of itself, and that errors write nothing."""
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from model import checkpoint
+from model import checkpoint, golden
 from model.checkpoint import Checkpoint
 from model.errors import DataError, NetworkError, TorchlightError, UnknownArchitecture
 from model.network import IMAGENET_MEAN, IMAGENET_STD, NetworkConfig, build
@@ -111,6 +112,7 @@ def test_header_says_what_was_trained_how_on_what_and_how_well(finished: Finishe
     header = finished.load().header
     dataset = data.load(finished.options.source, 32)
     assert header.network == NetworkConfig("lenet5", 3)
+    assert header.golden == golden.answer(finished.load().network, header.image_spec)
     assert header.class_names == ("apple", "leaf", "sky")
     assert header.image_spec.size == 32
     assert (header.image_spec.mean, header.image_spec.std) == data.statistics(dataset.splits["train"].images)
@@ -151,15 +153,20 @@ def test_same_seed_gives_the_same_weights_and_other_seed_gives_others(draw_folde
     assert not torch.equal(first, other)
 
 
-def script(monkeypatch: pytest.MonkeyPatch, accuracies: list[float], error: Exception | None = None) -> None:
-    """Replace the loop: epoch k leaves the value k in every weight and reaches a given accuracy."""
+def script(
+    monkeypatch: pytest.MonkeyPatch,
+    accuracies: list[float],
+    error: Exception | None = None,
+    losses: Iterable[float] = itertools.repeat(1.0),
+) -> None:
+    """Replace the loop: epoch k leaves the value k in every weight and reaches a given accuracy and validation loss."""
 
     def epochs(training: Training, *_arguments: object) -> Iterator[EpochResult]:
-        for index, accuracy in enumerate(accuracies, start=1):
+        for index, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=False), start=1):
             for parameter in training.network.parameters():
                 parameter.data.fill_(index)
             training.network.eval()
-            yield EpochResult(index, 1.0, 0.5, 1.0, accuracy, 0.1, 1.0)
+            yield EpochResult(index, 1.0, 0.5, loss, accuracy, 0.1, 1.0)
         if error is not None:
             raise error
 
@@ -180,6 +187,14 @@ def test_weights_of_the_best_epoch_are_kept(
     loaded = finished.load()
     assert finished.result.best_epoch == loaded.header.metrics["best_epoch"] == best
     assert {parameter.unique().item() for parameter in loaded.network.parameters()} == {best}
+
+
+def test_of_epochs_with_the_same_accuracy_the_one_with_the_lowest_loss_is_kept(
+    draw_folder: DrawFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(monkeypatch, [0.8, 0.8, 0.8, 0.7], losses=[0.5, 0.3, 0.4, 0.1])
+    finished = train(small(draw_folder(tmp_path / "photos", 10), tmp_path / "out"))
+    assert finished.result.best_epoch == finished.load().header.metrics["best_epoch"] == 2
 
 
 def test_run_that_diverges_keeps_the_best_epoch_before(

@@ -1,0 +1,158 @@
+"""HTTP as uvicorn speaks it, bounded where uvicorn is not: heads, silence, clients that do not read, connections.
+
+Knows nothing of routes. Between two answers a connection has a few seconds for the whole head of the next request, so
+that none lives for ever, whatever comes over it; this also ends the rest of a body that nobody reads any more. How long
+a body may take is :mod:`app.bodies`' to say, and how long an answer, the deadline's.
+"""
+
+import asyncio
+import uuid
+from functools import partial
+from typing import Any
+
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from app.errors import MEDIA_TYPE, RETRY_AFTER_S
+from app.logs import logger
+from app.schemas import Problem
+
+HEAD_TIMEOUT_S = 10.0
+WRITE_TIMEOUT_S = 20.0  # for a client to take the next 48 kB of its answer
+MAX_HEAD_BYTES = 65_536  # browsers send 1 or 2 kB; with one proxy's tokens still under 16
+MAX_HEADERS = 100
+
+
+def bounded(max_connections: int) -> type[asyncio.Protocol]:
+    """Return the protocol for uvicorn's ``http`` option."""
+    made: Any = partial(BoundedProtocol, max_connections=max_connections)
+    protocol: type[asyncio.Protocol] = made  # uvicorn does no more than call it
+    return protocol
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        max_connections: int,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._max_connections = max_connections
+        self._head_bytes = 0  # of the head that has begun to arrive
+        self._is_in_head = False
+        self._refusal = (400, "malformed_request", "this is not HTTP/1.1: its method is unknown, or it is malformed")
+        self._between: asyncio.TimerHandle | None = None
+        self._writing: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Give the client a while for its first request, or none if there are too many clients."""
+        super().connection_made(transport)
+        self._await_head()
+        limit = self._max_connections
+        if len(self.connections) > limit:
+            self._refuse(503, "overloaded", f"{limit} clients are connected, the limit; ask again later")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clocks."""
+        self._stop(self._between)
+        self._stop(self._writing)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what belongs to a head."""
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        self._head_bytes = self._head_bytes + len(data) if self._is_in_head else 0
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(*self._too_large())
+
+    def on_message_begin(self) -> None:
+        """Note that a head begins."""
+        super().on_message_begin()
+        self._is_in_head = True
+
+    def on_headers_complete(self) -> None:
+        """Start the request, unless its head is too large."""
+        self._is_in_head = False
+        head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
+            self._refusal = self._too_large()
+            raise ValueError("the head is too large")  # the parser makes it an error of its own
+        self._stop(self._between)
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """Give the client a while for its next request."""
+        super().on_response_complete()
+        if self.cycle.response_complete:
+            self._await_head()
+
+    def pause_writing(self) -> None:
+        """Give the client a while to take what was sent."""
+        super().pause_writing()
+        self._stop(self._writing)
+        self._writing = self.loop.call_later(WRITE_TIMEOUT_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on to send."""
+        self._stop(self._writing)
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser cannot read."""
+        self._refuse(*self._refusal)
+
+    def _too_large(self) -> tuple[int, str, str]:
+        detail = f"the head of the request has over {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} headers; send a smaller one"
+        return 431, "head_too_large", detail
+
+    def _await_head(self) -> None:
+        self._stop(self._between)
+        self._between = self.loop.call_later(HEAD_TIMEOUT_S, self._on_late_head)
+
+    def _on_late_head(self) -> None:
+        if self.transport.is_closing():
+            self.transport.abort()  # the client does not take the last answer either
+            return
+        self._await_head()
+        if self._is_in_head:
+            self._refuse(408, "head_too_slow", f"the head of the request did not come within {HEAD_TIMEOUT_S:g} s")
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: int, code: str, detail: str) -> None:
+        """Answer in place of the application, and close."""
+        status_line = STATUS_LINE[status]
+        request_id = uuid.uuid4().hex
+        title = status_line.split(b" ", 2)[2].decode().strip()
+        problem = Problem(
+            type="about:blank",
+            title=title,
+            status=status,
+            detail=detail,
+            instance="",
+            code=code,
+            request_id=request_id,
+        )
+        body = problem.model_dump_json().encode()
+        retry = f"retry-after: {RETRY_AFTER_S}\r\n" if status == 503 else ""
+        head = (
+            f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n{retry}"
+            f"x-request-id: {request_id}\r\nx-content-type-options: nosniff\r\n\r\n"
+        )
+        self.transport.write(status_line + head.encode() + body)
+        self.transport.close()
+        logger.info("refused", extra={"facts": {"status": status, "code": code, "request_id": request_id}})
+
+    @staticmethod
+    def _stop(timer: asyncio.TimerHandle | None) -> None:
+        if timer is not None:
+            timer.cancel()

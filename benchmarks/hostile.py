@@ -1,0 +1,313 @@
+"""Everything hostile that we can think of, sent to a real service; what it answers, how long it takes, what it holds.
+
+python -m benchmarks.hostile [--flips 5000] [--markdown docs/hostile.md]
+
+The service runs with its defaults, but gives an upload 3 s for its next 100 kB in place of 10. After every kind a good
+image has to get the answer that it got in the beginning.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import hostile_http, hostile_images
+from benchmarks.hostile_http import CLOSED, HANG, Address, Exchange
+from benchmarks.hostile_images import Sample
+
+ROOT = Path(__file__).parents[1]
+PHOTO = ROOT / "docs" / "pictures" / "ship.jpg"
+FLIPS = 5_000
+CLIENTS = 4
+UPLOAD_TIMEOUT_S = 3
+SAMPLE_S = 0.05
+MAX_CONNECTIONS = 900  # the service's default
+NAMES = {CLOSED: "closed", HANG: "hang"}
+KNOWN = {"layer": "conv1", "channel": "0", "y": "0", "x": "0", "method": "hires_cam", "index": "0", "digest": "0"}
+
+
+@dataclass
+class Row:
+    """What became of one kind."""
+
+    kind: str
+    answers: Counter[int] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    worst_s: float = 0.0
+    worst: str = ""
+    memory_mb: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def note(self, name: str, status: int, right: frozenset[int], seconds: float) -> None:
+        """Count one answer."""
+        self.answers[status] += 1
+        if status not in right:
+            self.wrong.append(f"{self.kind}: {name}: {NAMES.get(status, status)}, not {sorted(right)[:5]}")
+        if seconds > self.worst_s:
+            self.worst_s, self.worst = seconds, name
+
+
+class Service:
+    """A running ``torchlight serve``: where it is, what it holds, and what its log says."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str, log: Path) -> None:
+        self.process, self.url, self._log = process, url, log
+        host, _, port = url.removeprefix("http://").partition(":")
+        self.address: Address = (host, int(port))
+        self.peak_mb = 0.0
+        self._is_watched = True
+        self._watcher = threading.Thread(target=self._watch)
+        self._watcher.start()
+
+    def stop_watching(self) -> None:
+        self._is_watched = False
+        self._watcher.join()
+
+    def memory_mb(self) -> float:
+        """Return what the service and all its processes hold."""
+        return sum(_rss_mb(pid) for pid in _tree(self.process.pid))
+
+    def answerers(self) -> set[int]:
+        """Return the processes that are not decoders."""
+        return {pid for pid in _tree(self.process.pid) if b"app.decoding" not in _read(pid, "cmdline")}
+
+    def count(self, text: str) -> int:
+        """Return in how many lines of the log there is ``text``."""
+        return sum(text in line for line in self._log.read_text().splitlines())
+
+    def _watch(self) -> None:
+        while self._is_watched:
+            self.peak_mb = max(self.peak_mb, self.memory_mb())
+            time.sleep(SAMPLE_S)
+
+
+def main() -> None:
+    """Send all, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--flips", type=int, default=FLIPS, help="how many files with bits turned over")
+    parser.add_argument("--markdown", type=Path, help="also write the table there")
+    options = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for the clients that all connect at once
+    with serving() as service:
+        rows = list(send_all(service, options.flips))
+        left, replaced = service.count("status=499"), service.count("a decoder ended")
+    drawn = table(rows)
+    notes = [
+        f"{sum(row.answers.total() for row in rows):,} inputs; processes that answer crashed: 0; "
+        f"decoders that a file ended, replaced: {replaced}; clients that left, in the log as 499: {left}.",
+        *(line for row in rows for line in row.wrong),
+    ]
+    console = Console(width=170)
+    console.print(drawn, *notes, sep="\n")
+    if options.markdown:
+        write_markdown(options.markdown, drawn, notes)
+    sys.exit(any(row.wrong for row in rows))
+
+
+def send_all(service: Service, flips: int) -> Iterator[Row]:
+    """Yield a row for each kind, after making sure that the service answers as before."""
+    photo = PHOTO.read_bytes()
+    with httpx2.Client(base_url=service.url, timeout=hostile_http.PATIENCE_S) as client:
+        predictions = _predictions(client, photo)
+        answerers = service.answerers()
+        known = KNOWN | {"image_id": client.post("/v1/images", files={"file": photo}).json()["id"]}
+        openapi = client.get("/openapi.json").json()
+        for kind, act in {
+            **{
+                kind: _sender(client, samples, 1 if "bombs" in kind else CLIENTS)
+                for kind, samples in hostile_images.kinds(flips).items()
+            },
+            "body sizes and lengths": _performer(service, hostile_http.lengths(photo)),
+            "boundaries and parts": _performer(service, hostile_http.forms(photo)),
+            "file names": _performer(service, hostile_http.filenames(photo)),
+            "methods, and what is no HTTP": _performer(service, hostile_http.methods()),
+            "heads": _performer(service, hostile_http.heads()),
+            "numbers and Unicode in each parameter": _performer(service, hostile_http.parameters(openapi, known)),
+            "clients that leave": _performer(service, hostile_http.departures(photo, 100)),
+            **{
+                f"{hostile_http.SLOW_CLIENTS} at once: {name}": _crowd(service, exchanges)
+                for name, exchanges in hostile_http.slow(hostile_http.SLOW_CLIENTS, seconds=12).items()
+            },
+            "clients that do not read": _crowd(service, hostile_http.deaf(10)),
+            f"{MAX_CONNECTIONS + 100} connections": _crowd(service, hostile_http.flood(MAX_CONNECTIONS + 100)),
+        }.items():
+            before = service.peak_mb = service.memory_mb()
+            row = Row(kind)
+            act(row)
+            peak = service.peak_mb
+            assert _predictions(client, photo) == predictions, f"after {kind} a good image gets another answer"
+            assert service.answerers() == answerers, f"after {kind} other processes answer"
+            row.memory_mb = (before, peak, service.memory_mb())
+            print(f"{kind}: {row.answers.total()} in {row.worst_s:.2f} s at most", file=sys.stderr)
+            yield row
+
+
+def _sender(client: httpx2.Client, samples: Iterable[Sample], clients: int) -> Callable[[Row], None]:
+    """Return what sends images, a few at a time; bombs alone, since the time of each one is to be known."""
+
+    def send(row: Row) -> None:
+        def one(given: Sample) -> tuple[Sample, int, float]:
+            started = time.perf_counter()
+            answer = client.post("/v1/predict", content=given.content, headers={"Content-Type": "image/png"})
+            return given, answer.status_code, time.perf_counter() - started
+
+        with ThreadPoolExecutor(clients) as pool:
+            for given, status, seconds in pool.map(one, samples):
+                row.note(given.name, status, given.answers, seconds)
+
+    return send
+
+
+def _performer(service: Service, exchanges: Iterable[Exchange]) -> Callable[[Row], None]:
+    """Return what sends requests, a few at a time."""
+
+    def send(row: Row) -> None:
+        def one(given: Exchange) -> tuple[Exchange, int, float]:
+            started = time.perf_counter()
+            status = hostile_http.perform(service.address, given)
+            return given, status, time.perf_counter() - started
+
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            for given, status, seconds in pool.map(one, exchanges):
+                row.note(given.name, status, given.answers, seconds)
+
+    return send
+
+
+def _crowd(service: Service, exchanges: list[Exchange]) -> Callable[[Row], None]:
+    """Return what connects many clients at once; the time of the row is that of good requests meanwhile."""
+
+    def send(row: Row) -> None:
+        photo = PHOTO.read_bytes()
+        with (
+            httpx2.Client(base_url=service.url, timeout=hostile_http.PATIENCE_S) as client,
+            ThreadPoolExecutor() as pool,
+        ):
+            _predictions(client, photo)  # connected before the crowd comes
+            crowd = pool.submit(hostile_http.perform_together, service.address, exchanges)
+            while not crowd.done():
+                started = time.perf_counter()
+                _predictions(client, photo)
+                row.worst_s = max(row.worst_s, time.perf_counter() - started)
+                time.sleep(0.1)
+            for given, status in zip(exchanges, crowd.result(), strict=True):
+                row.note(given.name, status, given.answers, 0)
+
+    return send
+
+
+def _predictions(client: httpx2.Client, photo: bytes) -> object:
+    answer = client.post("/v1/predict", files={"file": photo})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["predictions"]
+
+
+def table(rows: list[Row]) -> Table:
+    """Return one line for each kind, and one for all."""
+    names = ("kind", "tried", "answers", "wrong", "5xx", "hangs", "worst s", "MB before", "peak", "after")
+    drawn = Table(*names, box=None)
+    for row in rows:
+        drawn.add_row(*_cells(row))
+    total = Row("all", sum((row.answers for row in rows), Counter()), [line for row in rows for line in row.wrong])
+    total.worst_s, total.worst = max((row.worst_s, row.worst) for row in rows)
+    total.memory_mb = (rows[0].memory_mb[0], max(row.memory_mb[1] for row in rows), rows[-1].memory_mb[2])
+    drawn.add_row(*_cells(total))
+    return drawn
+
+
+def _cells(row: Row) -> list[str]:
+    answers = ", ".join(f"{NAMES.get(status, status)}: {number:,}" for status, number in sorted(row.answers.items()))
+    failures = sum(number for status, number in row.answers.items() if status >= 500 and status != 503)
+    figures = (row.answers.total(), answers, len(row.wrong), failures, row.answers[HANG])
+    worst = f"{row.worst_s:.2f} {row.worst if row.worst_s >= 1 else ''}".rstrip()
+    return [row.kind, *map(str, figures), worst, *(f"{value:.0f}" for value in row.memory_mb)]
+
+
+def write_markdown(path: Path, drawn: Table, notes: list[str]) -> None:
+    """Write the table after the text that says how to read it."""
+    lines = [list(column.cells) for column in drawn.columns]
+    cells = [
+        [str(column.header) for column in drawn.columns],
+        ["---"] * len(lines),
+        *map(list, zip(*lines, strict=True)),
+    ]
+    rows = "\n".join(f"| {' | '.join(line)} |" for line in cells)
+    text = path.read_text().partition("\n| kind")[0] if path.exists() else "# Hostile input\n"
+    path.write_text(f"{text.rstrip()}\n\n{rows}\n\n" + "\n\n".join(notes) + "\n")
+
+
+@contextlib.contextmanager
+def serving(**settings: object) -> Iterator[Service]:
+    """Run ``torchlight serve`` on a free port, and yield it once it is ready."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = {"device": "cpu", "store_dir": folder, "upload_timeout_s": UPLOAD_TIMEOUT_S} | settings
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TORCHLIGHT_")}
+        environment |= {f"TORCHLIGHT_{name.upper()}": str(value) for name, value in given.items()}
+        command, log = [sys.executable, "torchlight.py", "serve", "--port", "0"], Path(folder) / "log"
+        with (
+            log.open("w") as output,
+            subprocess.Popen(
+                command, cwd=ROOT, env=environment, text=True, stdout=output, stderr=subprocess.PIPE
+            ) as process,
+        ):
+            assert process.stderr is not None
+            try:
+                greeting = process.stderr.readline()
+                found = re.search(r"http://[^/\s]+", greeting)
+                assert found, greeting + process.stderr.read()
+                while httpx2.get(f"{found[0]}/readyz", timeout=hostile_http.PATIENCE_S).status_code != 200:
+                    assert process.poll() is None
+                service = Service(process, found[0], log)
+                try:
+                    yield service
+                finally:
+                    service.stop_watching()
+            finally:
+                process.terminate()
+
+
+def _tree(pid: int) -> set[int]:
+    """Return a process and all that descend from it."""
+    parents = {int(folder.name): _parent(int(folder.name)) for folder in Path("/proc").glob("[0-9]*")}
+    found, fresh = set(), {pid}
+    while fresh:
+        found |= fresh
+        fresh = {child for child, parent in parents.items() if parent in fresh}
+    return found
+
+
+def _parent(pid: int) -> int:
+    fields = _read(pid, "stat").rpartition(b")")[2].split()  # before it is the name, which may hold anything
+    return int(fields[1]) if fields else 0
+
+
+def _rss_mb(pid: int) -> float:
+    found = re.search(rb"VmRSS:\s+(\d+) kB", _read(pid, "status"))
+    return int(found[1]) / 1000 if found else 0.0
+
+
+def _read(pid: int, name: str) -> bytes:
+    """Return a file about a process, empty if the process has ended."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the soak, the faults and the lifecycle share: a real service, its processes, and those who ask it."""

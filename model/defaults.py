@@ -1,0 +1,6 @@
+"""What a user gets who chooses nothing. Imports nothing of ours, so that reading the settings is quick."""
+
+from pathlib import Path
+
+PRETRAINED = Path(__file__).parent / "pretrained" / "torchlight-cifar10.safetensors"
+MAX_PIXELS = 40_000_000  # a 40-megapixel camera; about 160 MB while being decoded

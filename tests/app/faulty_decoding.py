@@ -1,0 +1,39 @@
+"""The process that decodes, with a decoder that files can break: started by a test in place of the real one."""
+
+import os
+import signal
+import time
+from typing import Any
+
+from app import decoding
+from model import images
+
+good = images.prepare_array
+hoard = []
+
+
+def prepare_array(content: bytes, size: int, **options: Any) -> Any:
+    """Do what the file says, if it says anything."""
+    said = content.partition(b"BREAK ")[2]
+    if said == b"abort":
+        os.abort()
+    if said == b"killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if said == b"exit":
+        os._exit(0)
+    if said == b"sleep":
+        time.sleep(3600)
+    if said == b"loop":
+        while True:
+            pass
+    if said == b"allocate":
+        while True:
+            hoard.append(bytearray(10_000_000))
+    if said == b"babble":
+        os.write(1, b"\xff" * 100)
+    return good(content, size, **options)
+
+
+if __name__ == "__main__":
+    images.prepare_array = prepare_array
+    decoding.main()
