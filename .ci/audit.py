@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 SERVICES = ("pypi", "osv")
+TIMEOUT_S = 600
 
 
 def main(command: str, requirements: Path) -> int:
@@ -45,7 +46,10 @@ def ask(command: str, service: str, requirements: Path) -> list[dict[str, Any]] 
     """Return what pip-audit says of each package, or why it says nothing."""
     options = ["--disable-pip", "--no-deps", "--format", "json", "--progress-spinner", "off"]
     full = [command, *options, "--vulnerability-service", service, "--requirement", str(requirements)]
-    done = subprocess.run(full, capture_output=True, text=True, timeout=600, check=False)
+    try:
+        done = subprocess.run(full, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return f"no answer within {TIMEOUT_S} s"
     if not done.stdout.startswith("{"):
         return (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:300]
     packages: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]

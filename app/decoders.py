@@ -37,6 +37,9 @@ class DecoderFailed(ImageError):
 class _Ended(Exception):
     """The process has ended before it answered."""
 
+    def __str__(self) -> str:
+        return "a decoder ended before it answered"
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -51,8 +54,10 @@ class Prepared:
 class Decoders:
     """As many processes as calls at a time. Safe to call from several threads."""
 
-    def __init__(self, *, time_limit_s: float, max_pixels: int, module: str = decoding.__name__) -> None:
-        self._command = [sys.executable, "-m", module, str(time_limit_s), str(max_pixels)]
+    def __init__(
+        self, *, time_limit_s: float, max_pixels: int, max_bytes: int, module: str = decoding.__name__
+    ) -> None:
+        self._command = [sys.executable, "-m", module, str(time_limit_s), str(max_pixels), str(max_bytes)]
         self._idle: deque[_Process] = deque()
 
     def start(self, number: int) -> None:
@@ -76,7 +81,6 @@ class Decoders:
             self._idle.append(process)
             raise
         except (_Ended, LookupError, ValueError):  # the others: it answers what makes no sense
-            self._idle.append(_Process(self._command))
             raise self._explain(process.end()) from None
         self._idle.append(process)
         return prepared
@@ -92,12 +96,19 @@ class Decoders:
             self._idle.pop().end()
 
     def _take(self) -> "_Process":
-        """Return a process that runs."""
+        """Return a process that runs, a new one if none is idle.
+
+        Raises:
+            Overloaded: the system starts no more.
+        """
         with contextlib.suppress(IndexError):
             while not (process := self._idle.popleft()).is_running:
                 process.end()
             return process
-        return _Process(self._command)
+        try:
+            return _Process(self._command)
+        except OSError as error:
+            raise Overloaded(f"no decoder can be started ({error.strerror}); ask again later") from error
 
     def _explain(self, status: int) -> Exception:
         logger.warning("a decoder ended while it decoded", extra={"facts": {"exit_status": status}})

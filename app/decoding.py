@@ -1,7 +1,7 @@
 """The process that decodes uploads: a file comes in on standard input, its pixels go out on standard output.
 
-Run by :mod:`app.decoders` as ``python -m app.decoding TIME_LIMIT_S MAX_PIXELS``. Imports Pillow and NumPy, not torch.
-Frames, in network byte order:
+Run by :mod:`app.decoders` as ``python -m app.decoding TIME_LIMIT_S MAX_PIXELS MAX_BYTES``. Imports no torch. The
+frames, in network byte order:
 
 - request: 8 bytes length of the file, 4 bytes side S of the network's input, the file
 - reply: 4 bytes length of a JSON object, the object; if it has no ``error``, then S x S x 3 bytes, (3, S, S) uint8 RGB
@@ -29,16 +29,17 @@ LENGTH = struct.Struct("!I")
 CPU_S = 0.5  # for the head of a file and what does not depend on its size; hundreds of times what photos take
 CPU_S_PER_PIXEL = 1e-7  # several times what the slowest format takes
 BYTES_PER_PIXEL = 24  # progressive CMYK, the most: 8 for coefficients, 4 as CMYK, 4 turned upright, 4 as RGB
-SPARE_BYTES = 128_000_000  # what decoders take for tables, and the file itself
+COPIES = 3  # of a file: as it came, for the decoder, and the one before, until this one has come
+SPARE_BYTES = 128_000_000  # what decoders take for tables
 
 
 def main() -> None:
     """Answer requests until the input ends."""
-    time_limit_s, max_pixels = float(sys.argv[1]), int(sys.argv[2])
+    time_limit_s, max_pixels, max_bytes = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(stop, signal.SIG_IGN)
     keep_freed_memory()
-    bound_memory(BYTES_PER_PIXEL * max_pixels + SPARE_BYTES)
+    bound_memory(BYTES_PER_PIXEL * max_pixels + COPIES * max_bytes + SPARE_BYTES)
     with open(os.devnull, "wb") as nothing:
         os.dup2(nothing.fileno(), 2)  # C libraries write there what they think of the file
     with open(0, "rb", buffering=0) as requests, open(1, "wb", buffering=0) as replies:

@@ -30,6 +30,7 @@ from app.settings import KEEP_ALIVE_S, Settings, StartError
 MAIN = f"import sys; sys.path.append({str(Path(__file__).parents[1])!r}); from app import server; server.main()"
 FIRST_PAUSE_S = 1.0  # before a worker that could not start is tried again; doubled each time
 LONGEST_PAUSE_S = 30.0
+START_S = 300.0  # within which a worker has to answer; a checkpoint on a disk that hangs would block its place for ever
 SPARE_S = 10  # beyond the time that a worker allows itself to end; then it is stuck
 
 
@@ -39,6 +40,7 @@ class _Worker:
 
     process: subprocess.Popen[bytes]
     has_ended: asyncio.Event = field(default_factory=asyncio.Event)
+    is_out_of_duty: asyncio.Event = field(default_factory=asyncio.Event)  # it has ended, or another took its place
     digest: str = ""
     subject: str = ""
 
@@ -141,23 +143,17 @@ class _Supervisor:
         Raises:
             StartError: it cannot, or died before.
         """
-        told, tell = os.pipe()
-        command = [sys.executable, "-P", "-c", MAIN, str(self._listener.fileno()), str(tell)]
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,  # its end tells the worker that its parent is gone
-            pass_fds=(self._listener.fileno(), tell),
-            process_group=0,  # what a terminal sends to all of a group, only the parent is to get
-        )
-        os.close(tell)
-        worker = _Worker(process)
+        try:
+            worker, told = self._spawn()
+        except OSError as error:
+            raise StartError(f"no process can be started ({error.strerror})") from error
         self._living.add(worker)
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has died already
-            process.stdin.write(pickle.dumps((self._settings, self._metrics_dir)))
-            process.stdin.flush()
-        with open(told, "rb", buffering=0) as file:
-            message = await _read(file)
+        with told:
+            try:
+                message = await asyncio.wait_for(_read(told), START_S)
+            except TimeoutError:
+                worker.process.kill()
+                message = b""
         if not message:
             await worker.has_ended.wait()
             raise StartError(f"{worker} {worker.end} before it could answer")
@@ -169,12 +165,33 @@ class _Supervisor:
         logger.info(f"{worker} serves {worker.subject}, {worker.digest}")
         return worker
 
+    def _spawn(self) -> tuple[_Worker, BinaryIO]:
+        """Return a new process, and the pipe on which it will tell how its start went."""
+        told, tell = os.pipe()
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", MAIN, str(self._listener.fileno()), str(tell)],
+                stdin=subprocess.PIPE,  # its end tells the worker that its parent is gone
+                pass_fds=(self._listener.fileno(), tell),
+                process_group=0,  # what a terminal sends to all of a group, only the parent is to get
+            )
+        except OSError:
+            os.close(told)
+            raise
+        finally:
+            os.close(tell)
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has died already
+            process.stdin.write(pickle.dumps((self._settings, self._metrics_dir)))
+            process.stdin.flush()
+        return _Worker(process), open(told, "rb", buffering=0)
+
     async def _keep(self, place: _Place) -> None:
         """Put another worker in the place of one that dies, for ever."""
         pause_s = FIRST_PAUSE_S
         while True:
             worker = place.worker
-            await worker.has_ended.wait()
+            await worker.is_out_of_duty.wait()
             async with place.lock:
                 if place.worker is not worker:  # it was replaced on purpose
                     continue
@@ -213,15 +230,18 @@ class _Supervisor:
         async with place.lock:
             new = await self._start()
             old, place.worker = place.worker, new
+            old.is_out_of_duty.set()
         await old.stop(self._patience_s)
 
     def _note_ended(self) -> None:
         for worker in list(self._living):
             if worker.process.poll() is not None:
                 assert worker.process.stdin is not None
-                worker.process.stdin.close()
+                with contextlib.suppress(BrokenPipeError):  # it died before it had read its settings
+                    worker.process.stdin.close()
                 self._living.remove(worker)
                 worker.has_ended.set()
+                worker.is_out_of_duty.set()
 
     @property
     def _patience_s(self) -> float:

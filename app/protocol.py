@@ -46,7 +46,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._max_connections = max_connections
         self._head_bytes = 0  # of the head that has begun to arrive
-        self._is_in_head = False
+        self._is_in_message = self._is_in_head = self._is_all_head = False
         self._refusal = (400, "malformed_request", "this is not HTTP/1.1: its method is unknown, or it is malformed")
         self._between: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
@@ -69,15 +69,16 @@ class BoundedProtocol(HttpToolsProtocol):
         """Count what belongs to a head."""
         if self.transport.is_closing():
             return
+        self._is_all_head = self._is_in_head or not self._is_in_message  # else what comes first is of a body
         super().data_received(data)
-        self._head_bytes = self._head_bytes + len(data) if self._is_in_head else 0
+        self._head_bytes = self._head_bytes + len(data) if self._is_in_head and self._is_all_head else 0
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(*self._too_large())
 
     def on_message_begin(self) -> None:
         """Note that a head begins."""
         super().on_message_begin()
-        self._is_in_head = True
+        self._is_in_message = self._is_in_head = True
 
     def on_headers_complete(self) -> None:
         """Start the request, unless its head is too large."""
@@ -88,6 +89,11 @@ class BoundedProtocol(HttpToolsProtocol):
             raise ValueError("the head is too large")  # the parser makes it an error of its own
         self._stop(self._between)
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Note that what comes next is no longer of this message."""
+        self._is_in_message = self._is_all_head = False
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Give the client a while for its next request."""

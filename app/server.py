@@ -35,7 +35,11 @@ def main() -> None:
     """
     listener, told = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
 
+    has_told = False
+
     def tell(**facts: str) -> None:
+        nonlocal has_told
+        has_told = True
         with open(told, "w") as file:
             json.dump(facts, file)
 
@@ -49,6 +53,8 @@ def main() -> None:
     try:
         serve(settings, listener, metrics_dir, on_ready)
     except (TorchlightError, OSError) as error:
+        if has_told:  # the pipe is closed, and the trouble is not with the start
+            raise
         tell(reason=str(error))
         sys.exit(1)
 

@@ -70,7 +70,9 @@ class Service:
         self.state: Literal["warming up", "ready", "broken", "stopping"] = "warming up"
         threads, waiting = min(cpus.share(settings.workers), MAX_DECODERS), settings.queue_size
         self._decoders = Workers("decode", threads=threads, queue_size=waiting)  # each waits for one process
-        self._processes = Decoders(time_limit_s=settings.deadline_s, max_pixels=settings.max_pixels)
+        self._processes = Decoders(
+            time_limit_s=settings.deadline_s, max_pixels=settings.max_pixels, max_bytes=settings.max_body_bytes
+        )
         self._threads = threads
         self._viewers = Workers("view", threads=1, queue_size=waiting)  # one at a time, on as many cores as answers use
         self.batcher = Batcher(self._run_batch, max_batch_size=settings.max_batch_size, queue_size=waiting)
@@ -97,6 +99,8 @@ class Service:
     async def stop(self) -> None:
         """Answer what was accepted, then end the threads."""
         self.drain()
+        if self._warm_up_task is not None:
+            await self._warm_up_task  # it may be starting processes
         await self.batcher.close()
         self._decoders.close()
         self._processes.close()

@@ -34,7 +34,7 @@ def main() -> None:
     """Measure and print."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     drawn = Table("file", "kB", "thread CPU ms", "process CPU ms", "extra", "thread ms", "process ms", box=None)
-    decoders = Decoders(time_limit_s=60, max_pixels=MAX_PIXELS)
+    decoders = Decoders(time_limit_s=60, max_pixels=MAX_PIXELS, max_bytes=20_000_000)
     decoders.start(1)
     (pid,) = decoders.pids
     for name, content in CASES.items():

@@ -48,6 +48,7 @@ class Row:
     kind: str
     answers: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
+    crashes: int = 0
     worst_s: float = 0.0
     worst: str = ""
     memory_mb: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -108,15 +109,15 @@ def main() -> None:
         left, replaced = service.count("status=499"), service.count("a decoder ended")
     drawn = table(rows)
     notes = [
-        f"{sum(row.answers.total() for row in rows):,} inputs; processes that answer crashed: 0; "
-        f"decoders that a file ended, replaced: {replaced}; clients that left, in the log as 499: {left}.",
+        f"{sum(row.answers.total() for row in rows):,} inputs; decoders that a file ended, replaced: {replaced}; "
+        f"clients that left, in the log as 499: {left}.",
         *(line for row in rows for line in row.wrong),
     ]
     console = Console(width=170)
     console.print(drawn, *notes, sep="\n")
     if options.markdown:
         write_markdown(options.markdown, drawn, notes)
-    sys.exit(any(row.wrong for row in rows))
+    sys.exit(any(row.wrong or row.crashes for row in rows))
 
 
 def send_all(service: Service, flips: int) -> Iterator[Row]:
@@ -151,7 +152,7 @@ def send_all(service: Service, flips: int) -> Iterator[Row]:
             act(row)
             peak = service.peak_mb
             assert _predictions(client, photo) == predictions, f"after {kind} a good image gets another answer"
-            assert service.answerers() == answerers, f"after {kind} other processes answer"
+            row.crashes, answerers = len(answerers - service.answerers()), service.answerers()
             row.memory_mb = (before, peak, service.memory_mb())
             print(f"{kind}: {row.answers.total()} in {row.worst_s:.2f} s at most", file=sys.stderr)
             yield row
@@ -219,11 +220,12 @@ def _predictions(client: httpx2.Client, photo: bytes) -> object:
 
 def table(rows: list[Row]) -> Table:
     """Return one line for each kind, and one for all."""
-    names = ("kind", "tried", "answers", "wrong", "5xx", "hangs", "worst s", "MB before", "peak", "after")
+    names = ("kind", "tried", "answers", "wrong", "5xx", "hangs", "crashes", "worst s", "MB before", "peak", "after")
     drawn = Table(*names, box=None)
     for row in rows:
         drawn.add_row(*_cells(row))
-    total = Row("all", sum((row.answers for row in rows), Counter()), [line for row in rows for line in row.wrong])
+    answers = sum((row.answers for row in rows), Counter())
+    total = Row("all", answers, [line for row in rows for line in row.wrong], sum(row.crashes for row in rows))
     total.worst_s, total.worst = max((row.worst_s, row.worst) for row in rows)
     total.memory_mb = (rows[0].memory_mb[0], max(row.memory_mb[1] for row in rows), rows[-1].memory_mb[2])
     drawn.add_row(*_cells(total))
@@ -233,7 +235,7 @@ def table(rows: list[Row]) -> Table:
 def _cells(row: Row) -> list[str]:
     answers = ", ".join(f"{NAMES.get(status, status)}: {number:,}" for status, number in sorted(row.answers.items()))
     failures = sum(number for status, number in row.answers.items() if status >= 500 and status != 503)
-    figures = (row.answers.total(), answers, len(row.wrong), failures, row.answers[HANG])
+    figures = (row.answers.total(), answers, len(row.wrong), failures, row.answers[HANG], row.crashes)
     worst = f"{row.worst_s:.2f} {row.worst if row.worst_s >= 1 else ''}".rstrip()
     return [row.kind, *map(str, figures), worst, *(f"{value:.0f}" for value in row.memory_mb)]
 

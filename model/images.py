@@ -25,6 +25,8 @@ FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF")
 BACKGROUND = (255, 255, 255)  # transparent pixels show white, as on paper and in most viewers
 REDUCED_DECODE_FACTOR = 16  # a JPEG is decoded small only if that is still 16x what the network needs; 4x shows
 MAX_SCANS = 64  # of a progressive JPEG; encoders write about 10, and each goes over all pixels again
+MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")  # of a JPEG: those that begin a segment, and the one that ends all
+START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 COMPOSITE_PIXELS = 1_000_000  # as many are composited at a time, so that the copies it takes stay small
 
 
@@ -211,9 +213,16 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def _check_scans(content: bytes) -> None:
-    scans = content.count(b"\xff\xda")  # start of scan; in coded data a zero follows each 0xff
-    if scans > MAX_SCANS:
-        raise UnreadableImage(f"JPEG image has {scans} scans; the limit is {MAX_SCANS}; save it again")
+    """Count the scans of a JPEG, whose decoding takes as many passes over all pixels.
+
+    What comes after the image does not count: phones append films to their photos.
+    """
+    scans, place = 0, 2
+    while (found := MARKER.search(content, place)) and found[0] != END_OF_IMAGE:
+        scans += found[0] == START_OF_SCAN
+        if scans > MAX_SCANS:
+            raise UnreadableImage(f"JPEG image has more than {MAX_SCANS} scans, the limit; save it again")
+        place = found.end() + max(2, int.from_bytes(content[found.end() : found.end() + 2], "big"))
 
 
 def _centre_square(image: Image.Image, size: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:

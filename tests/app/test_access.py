@@ -154,6 +154,7 @@ WRONG = {
     "not ASCII": {"X-API-Key": "é".encode() * 32},
     "not base64": {"Authorization": f"Basic {ALICE}!"},
     "not text": {"Authorization": "Basic /w=="},
+    "neither": {"Authorization": b"Basic \xe9\xe9"},
     "in the query": {"Referer": f"/?api_key={ALICE}"},
 }
 

@@ -26,7 +26,7 @@ STARTS_WITHIN_S = 60.0  # a process that is replaced starts, on a busy machine
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[Decoders]:
-    running = Decoders(time_limit_s=60, max_pixels=10_000)
+    running = Decoders(time_limit_s=60, max_pixels=10_000, max_bytes=20_000_000)
     running.start(1)
     yield running
     running.close()
@@ -35,7 +35,7 @@ def processes() -> Iterator[Decoders]:
 @pytest.fixture(scope="module")
 def faulty() -> Iterator[Decoders]:
     """Decoders that a file can break by saying so after its pixels."""
-    running = Decoders(time_limit_s=TIME_LIMIT_S, max_pixels=10_000, module=FAULTY)
+    running = Decoders(time_limit_s=TIME_LIMIT_S, max_pixels=10_000, max_bytes=20_000_000, module=FAULTY)
     running.start(1)
     yield running
     running.close()
@@ -105,7 +105,7 @@ def test_a_decoder_that_was_killed_while_idle_is_not_missed(processes: Decoders,
 
 
 def test_decoders_end_with_the_service(photo: bytes) -> None:
-    running = Decoders(time_limit_s=60, max_pixels=10_000)
+    running = Decoders(time_limit_s=60, max_pixels=10_000, max_bytes=20_000_000)
     running.start(2)
     (one, other) = running.pids
     running.close()

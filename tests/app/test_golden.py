@@ -77,9 +77,7 @@ def state_after_start(path: Path) -> tuple[str, Exception | None, int]:
     return asyncio.run(start())
 
 
-@pytest.mark.parametrize(
-    "change", [lambda own: own, moved(0.0005), lambda own: None], ids=["same", "close", "old file"]
-)
+@pytest.mark.parametrize("change", [lambda own: own, moved(0.005), lambda own: None], ids=["same", "close", "old file"])
 def test_a_service_that_answers_right_is_ready(save_with: Callable[[Change], Path], change: Change) -> None:
     assert state_after_start(save_with(change)) == ("ready", None, 200)
 
@@ -87,10 +85,10 @@ def test_a_service_that_answers_right_is_ready(save_with: Callable[[Change], Pat
 def test_a_service_that_answers_wrong_is_never_ready_and_says_what_it_should_have_said(
     save_with: Callable[[Change], Path],
 ) -> None:
-    state, error, status = state_after_start(save_with(moved(0.01)))
+    state, error, status = state_after_start(save_with(moved(0.05)))
     assert (state, status) == ("broken", 503)
     assert isinstance(error, GoldenMismatch)
-    expected = checkpoint.load(save_with(moved(0.01))).header.golden
+    expected = checkpoint.load(save_with(moved(0.05))).header.golden
     assert expected is not None
     assert f"should be 'cat' with probability {expected[0]:.4f}, but" in str(error)
 

@@ -144,6 +144,14 @@ def test_a_head_without_an_end_is_refused_once_it_is_too_large(connect: Connect)
     assert problem(rest(connection)) == (431, "head_too_large")
 
 
+def test_a_large_body_before_it_is_not_counted_as_a_head(connect: Connect) -> None:
+    connection = connect()
+    connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+    connection.sendall(b"a" * 100_000 + b"GET / HTTP/1.1\r\nHo")
+    connection.sendall(b"st: x\r\nConnection: close\r\n\r\n")
+    assert rest(connection).count(b"HTTP/1.1 200 OK") == 2
+
+
 def test_an_address_that_is_too_long_is_refused(connect: Connect) -> None:
     connection = connect()
     connection.sendall(b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models.feature_extraction import NodePathTracer
 
 from model.errors import UnknownLayer, ViewNotApplicable
 from model.graph import INPUT, NetworkGraph
@@ -68,6 +69,34 @@ def test_graph_gives_the_networks_own_logits(architecture: str, size: int, make_
         logits = graph.run(images, [graph.output])[graph.output]
         assert torch.equal(logits, network(images))
     assert graph.layers[graph.output].out_shape == (3,)
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v3_small", "googlenet"])
+def test_layers_have_the_names_that_torchvisions_tracer_gives(architecture: str, make_network: MakeNetwork) -> None:
+    network = make_network(architecture)
+    tracer = NodePathTracer()
+    tracer.trace(network)
+    expected = [name for node, name in tracer.node_to_qualname.items() if node.op not in ("placeholder", "output")]
+    assert [name for name in expected if name in NetworkGraph(network, 64).layers] == expected
+
+
+def test_module_named_like_a_second_run_keeps_a_name_of_its_own() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bend, self.bend_1, self.fc = nn.ReLU(), nn.Tanh(), nn.Linear(3 * 4 * 4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.bend_1(self.bend(self.bend(x))).flatten(1))
+
+    layers = NetworkGraph(Twice().eval(), 4).layers
+    assert [(name, layer.type) for name, layer in layers.items()] == [
+        ("bend", "ReLU"),
+        ("bend_1", "ReLU"),
+        ("bend_1_1", "Tanh"),
+        ("flatten", "flatten"),
+        ("fc", "Linear"),
+    ]
 
 
 @pytest.mark.parametrize("architecture", ["torchlight", "guide"])

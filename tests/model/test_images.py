@@ -364,6 +364,25 @@ def test_size_check_holds_where_pillows_warning_is_an_error() -> None:
         decode(png_that_declares(12000, 9000))
 
 
+def test_jpeg_of_too_many_scans_is_refused() -> None:
+    whole = encode(Image.new("L", (64, 64), 90), "JPEG", progressive=True)
+    last = whole.rindex(b"\xff\xda")
+    repeated = whole[:last] + whole[last:-2] * 64 + whole[last:]
+    with pytest.raises(UnreadableImage, match="more than 64 scans"):
+        decode(repeated)
+
+
+def test_what_a_phone_appends_to_a_photo_does_not_count_as_scans() -> None:
+    photo = encode(noise(64, 64), "JPEG", progressive=True)
+    assert (pixels(photo + b"\xff\xda\x00\x02" * 1_000) == pixels(photo)).all()
+
+
+def test_scans_of_a_thumbnail_do_not_count() -> None:
+    photo = encode(noise(64, 64), "JPEG")
+    comment = b"\xff\xfe" + struct.pack(">H", 40_002) + b"\xff\xda\x00\x02" * 10_000
+    assert (pixels(photo[:2] + comment + photo[2:]) == pixels(photo)).all()
+
+
 def test_limit_is_inclusive_and_counts_pixels() -> None:
     content = encode(Image.new("L", (20, 10)), "PNG")
     assert decode(content, max_pixels=200).width == 20
