@@ -72,7 +72,11 @@ TABLE: dict[type[TorchlightError], tuple[int, str]] = {
 }
 INVALID_PARAMETER = "invalid_parameter"
 INTERNAL_ERROR = "internal_error"
-CODES = (*(code for _, code in TABLE.values()), INVALID_PARAMETER, INTERNAL_ERROR)  # others are names of HTTP statuses
+MALFORMED_REQUEST, HEAD_TOO_LARGE, HEAD_TOO_SLOW = "malformed_request", "head_too_large", "head_too_slow"
+CODES = (  # others are names of HTTP statuses
+    *(code for _, code in TABLE.values()),
+    *(INVALID_PARAMETER, INTERNAL_ERROR, MALFORMED_REQUEST, HEAD_TOO_LARGE, HEAD_TOO_SLOW),
+)
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1  # long enough for a queue to empty, short enough not to be felt
 

@@ -7,6 +7,7 @@ a body may take is :mod:`app.bodies`' to say, and how long an answer, the deadli
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,9 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from app.errors import MEDIA_TYPE, RETRY_AFTER_S
+from app.batcher import Overloaded
+from app.errors import HEAD_TOO_LARGE, HEAD_TOO_SLOW, MALFORMED_REQUEST, MEDIA_TYPE, RETRY_AFTER_S, TABLE
+from app.headers import SECURITY
 from app.logs import logger
 from app.schemas import Problem
 
@@ -24,9 +27,13 @@ MAX_HEAD_BYTES = 65_536  # browsers send 1 or 2 kB; with one proxy's tokens stil
 MAX_HEADERS = 100
 
 
-def bounded(max_connections: int) -> type[asyncio.Protocol]:
-    """Return the protocol for uvicorn's ``http`` option."""
-    made: Any = partial(BoundedProtocol, max_connections=max_connections)
+def bounded(max_connections: int, on_refusal: Callable[[str], None]) -> type[asyncio.Protocol]:
+    """Return the protocol for uvicorn's ``http`` option.
+
+    Args:
+        on_refusal: called with the code of each problem that is sent here, in place of the application.
+    """
+    made: Any = partial(BoundedProtocol, max_connections=max_connections, on_refusal=on_refusal)
     protocol: type[asyncio.Protocol] = made  # uvicorn does no more than call it
     return protocol
 
@@ -42,12 +49,14 @@ class BoundedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         max_connections: int,
+        on_refusal: Callable[[str], None],
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._max_connections = max_connections
+        self._on_refusal = on_refusal
         self._head_bytes = 0  # of the head that has begun to arrive
         self._is_in_message = self._is_in_head = self._is_all_head = False
-        self._refusal = (400, "malformed_request", "this is not HTTP/1.1: its method is unknown, or it is malformed")
+        self._refusal = (400, MALFORMED_REQUEST, "this is not HTTP/1.1: its method is unknown, or it is malformed")
         self._between: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
 
@@ -57,7 +66,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._await_head()
         limit = self._max_connections
         if len(self.connections) > limit:
-            self._refuse(503, "overloaded", f"{limit} clients are connected, the limit; ask again later")
+            self._refuse(*TABLE[Overloaded], f"{limit} clients are connected, the limit; ask again later")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks."""
@@ -118,7 +127,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _too_large(self) -> tuple[int, str, str]:
         detail = f"the head of the request has over {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} headers; send a smaller one"
-        return 431, "head_too_large", detail
+        return 431, HEAD_TOO_LARGE, detail
 
     def _await_head(self) -> None:
         self._stop(self._between)
@@ -130,7 +139,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._await_head()
         if self._is_in_head:
-            self._refuse(408, "head_too_slow", f"the head of the request did not come within {HEAD_TIMEOUT_S:g} s")
+            self._refuse(408, HEAD_TOO_SLOW, f"the head of the request did not come within {HEAD_TIMEOUT_S:g} s")
         else:
             self.transport.close()
 
@@ -149,13 +158,18 @@ class BoundedProtocol(HttpToolsProtocol):
             request_id=request_id,
         )
         body = problem.model_dump_json().encode()
-        retry = f"retry-after: {RETRY_AFTER_S}\r\n" if status == 503 else ""
-        head = (
-            f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n{retry}"
-            f"x-request-id: {request_id}\r\nx-content-type-options: nosniff\r\n\r\n"
-        )
+        headers = SECURITY | {
+            "content-type": MEDIA_TYPE,
+            "content-length": str(len(body)),
+            "connection": "close",
+            "x-request-id": request_id,
+        }
+        if status == 503:
+            headers["retry-after"] = str(RETRY_AFTER_S)
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
         self.transport.write(status_line + head.encode() + body)
         self.transport.close()
+        self._on_refusal(code)
         logger.info("refused", extra={"facts": {"status": status, "code": code, "request_id": request_id}})
 
     @staticmethod

@@ -79,7 +79,7 @@ def serve(
         _LastAnswers(app),
         interface="asgi3",
         lifespan="off",  # ours is around the server: nothing is accepted before the network has answered
-        http=bounded(settings.max_connections),
+        http=bounded(settings.max_connections, app.state.service.metrics.refuse),
         ws="none",
         log_config=None,  # our own: one line for each request, with its id
         access_log=False,

@@ -29,13 +29,18 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.fixture
-def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
+def refusals() -> list[str]:
+    """The codes of the problems that the server has sent."""
+    return []
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch, refusals: list[str]) -> Iterator[Connect]:
     """Run a server whose patience is short, and return what connects to it."""
     monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.3)
     monkeypatch.setattr(protocol, "WRITE_TIMEOUT_S", 0.3)
-    config = uvicorn.Config(
-        application, http=protocol.bounded(max_connections=3), lifespan="off", log_config=None, timeout_keep_alive=60
-    )
+    http = protocol.bounded(max_connections=3, on_refusal=refusals.append)
+    config = uvicorn.Config(application, http=http, lifespan="off", log_config=None, timeout_keep_alive=60)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
@@ -138,10 +143,13 @@ def test_a_head_that_is_too_large_is_refused(connect: Connect, head: bytes) -> N
     assert problem(rest(connection)) == (431, "head_too_large")
 
 
-def test_a_head_without_an_end_is_refused_once_it_is_too_large(connect: Connect) -> None:
+def test_a_head_without_an_end_is_refused_once_it_is_too_large(connect: Connect, refusals: list[str]) -> None:
     connection = connect()
     connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 70_000)
-    assert problem(rest(connection)) == (431, "head_too_large")
+    answer = rest(connection)
+    assert problem(answer) == (431, "head_too_large")
+    assert b"Content-Security-Policy: default-src 'none'" in answer
+    assert refusals == ["head_too_large"]
 
 
 def test_a_large_body_before_it_is_not_counted_as_a_head(connect: Connect) -> None:
