@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF")
 BACKGROUND = (255, 255, 255)  # transparent pixels show white, as on paper and in most viewers
 REDUCED_DECODE_FACTOR = 16  # a JPEG is decoded small only if that is still 16x what the network needs; 4x shows
-MAX_SCANS = 64  # of a progressive JPEG; encoders write about 10, and each goes over all pixels again
+MAX_SCANS = 32  # of a progressive JPEG; encoders write about 10, and each goes over all pixels again
 MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")  # of a JPEG: those that begin a segment, and the one that ends all
 START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 COMPOSITE_PIXELS = 1_000_000  # as many are composited at a time, so that the copies it takes stay small
@@ -271,12 +271,11 @@ def _eight_bits(values: np.ndarray[tuple[int, ...], np.dtype[np.uint16]]) -> np.
 
 def _composite(image: Image.Image) -> Image.Image:
     """Return ``image`` on the background, in RGB."""
-    flat = Image.new("RGB", image.size)
+    flat = Image.new("RGB", image.size, BACKGROUND)
     rows = max(1, COMPOSITE_PIXELS // image.width)
     for top in range(0, image.height, rows):
         layer = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
-        canvas = Image.new("RGBA", layer.size, BACKGROUND)
-        flat.paste(Image.alpha_composite(canvas, layer).convert("RGB"), (0, top))
+        flat.paste(layer, (0, top), mask=layer)
     return flat
 
 
