@@ -1,6 +1,7 @@
 """Metrics: what is counted under which name, over all processes of a service, the killed ones too."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -346,7 +347,11 @@ def workers_of(pid: int) -> list[int]:
 
 
 def open_files(pid: int) -> list[str]:
-    return [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
+    links = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since
+            links.append(os.readlink(path))
+    return links
 
 
 def until(is_so: Callable[[], bool]) -> None:
