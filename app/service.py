@@ -65,7 +65,10 @@ class Service:
         self.settings = settings
         self.metrics = metrics
         self.classifier = classifier
-        self.multiply_adds = count_multiply_adds(classifier.network, classifier.spec.size)  # while nothing else runs it
+        # While nothing else runs the network: a count hooks into it, and a trace changes how modules of all networks are
+        # called until it is done.
+        self.multiply_adds = count_multiply_adds(classifier.network, classifier.spec.size)
+        _ = classifier.graph  # kept there
         self.self_test = _load_self_test(classifier)
         self.state: Literal["warming up", "ready", "broken", "stopping"] = "warming up"
         threads, waiting = min(cpus.share(settings.workers), MAX_DECODERS), settings.queue_size
@@ -80,7 +83,7 @@ class Service:
         self._defect: TorchlightError | None = None
 
     async def start(self) -> None:
-        """Begin to answer; ready when its golden image is answered as it should be, and its layers are known."""
+        """Begin to answer; ready when its golden image is answered as it should be."""
         self.batcher.start()
         self._warm_up_task = asyncio.create_task(self._warm_up())
 
@@ -154,7 +157,6 @@ class Service:
             await asyncio.to_thread(self._processes.start, self._threads)
             answer = await self.batcher.submit(golden.image(size), deadline=None)
             golden.check(self.classifier.checkpoint, answer.result)
-            await self._viewers.run(None, lambda: self.classifier.graph)  # else the first view would wait for it
         except TorchlightError as error:
             self.state, self._defect = "broken", error
         except Exception as error:

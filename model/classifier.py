@@ -48,7 +48,10 @@ class Classifier:
 
     @cached_property
     def graph(self) -> NetworkGraph:
-        """The network layer by layer, for the views; traced when the first of them asks."""
+        """The network layer by layer, for the views; traced when it is first asked for.
+
+        Not while any network runs in another thread: torch.fx changes how all modules are called until it is done.
+        """
         return NetworkGraph(self.network, self.spec.size)
 
     def network_input(self, images: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ async def running(checkpoint: Path, folder: Path, **settings: int) -> AsyncItera
     app = create_app(Settings(checkpoint=checkpoint, device="cpu", store_dir=folder, deadline_s=120, **settings))
     transport = httpx2.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
+        await app.state.service.warmed_up()
         yield app, client
 
 

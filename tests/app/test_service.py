@@ -15,6 +15,7 @@ from torch import Tensor
 from app.main import create_app
 from app.service import PreparedImage
 from app.settings import Settings
+from model.graph import NetworkGraph
 
 pytestmark = pytest.mark.anyio
 
@@ -194,3 +195,16 @@ async def test_a_network_that_cannot_run_is_never_ready(
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert "out of memory" in caplog.text
     assert "out of memory" not in answer.text
+
+
+async def test_nothing_is_traced_once_requests_can_come(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = create_app(Settings(checkpoint=tiny_checkpoint))
+
+    def fail(*_: object) -> None:
+        raise AssertionError("traced beside requests: torch.fx changes how all modules are called meanwhile")
+
+    monkeypatch.setattr(NetworkGraph, "__init__", fail)
+    transport = httpx2.ASGITransport(app)
+    async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
+        await app.state.service.warmed_up()
+        assert (await client.get("/v1/layers")).status_code == 200
