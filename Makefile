@@ -48,8 +48,8 @@ sbom: $(DEV)  ## list all that the service is made of, as CycloneDX: SBOM=sbom.c
 	$(VENV)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file "$(SBOM)" requirements.txt
 
 bench: $(DEV)  ## list the benchmarks and run each
-	@ls benchmarks/*.py
-	@for file in benchmarks/[!_]*.py; do name=$$(basename $$file .py); \
+	@grep -l __main__ benchmarks/*.py
+	@for file in $$(grep -l __main__ benchmarks/*.py); do name=$$(basename $$file .py); \
 		echo "== $$name"; $(VENV)/bin/python -m benchmarks.$$name $(ARGS) || exit 1; done
 
 lock: $(VENV)/bin/uv  ## compile requirements*.txt from pyproject.toml (ARGS=--upgrade for newer versions)

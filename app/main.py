@@ -70,13 +70,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await service.start()
     sweeping = asyncio.create_task(app.state.inspector.keep_sweeping())
     publishing = asyncio.create_task(service.keep_publishing())
-    yield
-    sweeping.cancel()
-    publishing.cancel()
-    await service.stop()
-    if app.state.exporter is not None:
-        await asyncio.to_thread(app.state.exporter.close)
-    service.metrics.close()
+    try:
+        yield
+    finally:
+        sweeping.cancel()
+        publishing.cancel()
+        await service.stop()
+        if app.state.exporter is not None:
+            await asyncio.to_thread(app.state.exporter.close)
+        service.metrics.close()
 
 
 def _exporter(settings: Settings, digest: str) -> Exporter | None:

@@ -65,8 +65,7 @@ class Service:
         self.settings = settings
         self.metrics = metrics
         self.classifier = classifier
-        # While nothing else runs the network: a count hooks into it, and a trace changes how modules of all networks are
-        # called until it is done.
+        # While nothing runs the network: a count hooks into it, a trace changes for a while how all modules are called.
         self.multiply_adds = count_multiply_adds(classifier.network, classifier.spec.size)
         _ = classifier.graph  # kept there
         self.self_test = _load_self_test(classifier)

@@ -7,13 +7,8 @@ image has to get the answer that it got in the beginning.
 """
 
 import argparse
-import contextlib
-import os
-import re
 import resource
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -21,14 +16,16 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import httpx2
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import hostile_http, hostile_images
-from benchmarks.hostile_http import CLOSED, HANG, Address, Exchange
+from benchmarks.hostile_http import CLOSED, HANG, Exchange
 from benchmarks.hostile_images import Sample
+from benchmarks.load.service import Service, running
 
 ROOT = Path(__file__).parents[1]
 PHOTO = ROOT / "docs" / "pictures" / "ship.jpg"
@@ -38,6 +35,7 @@ UPLOAD_TIMEOUT_S = 3
 SAMPLE_S = 0.05
 MAX_CONNECTIONS = 900  # the service's default
 NAMES = {CLOSED: "closed", HANG: "hang"}
+Given = TypeVar("Given", Sample, Exchange)
 KNOWN = {"layer": "conv1", "channel": "0", "y": "0", "x": "0", "method": "hires_cam", "index": "0", "digest": "0"}
 
 
@@ -62,38 +60,30 @@ class Row:
             self.worst_s, self.worst = seconds, name
 
 
-class Service:
-    """A running ``torchlight serve``: where it is, what it holds, and what its log says."""
+class Watch:
+    """The peak of what a service's processes hold, looked at all along."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str, log: Path) -> None:
-        self.process, self.url, self._log = process, url, log
-        host, _, port = url.removeprefix("http://").partition(":")
-        self.address: Address = (host, int(port))
+    def __init__(self, service: Service) -> None:
+        self._service = service
         self.peak_mb = 0.0
-        self._is_watched = True
-        self._watcher = threading.Thread(target=self._watch)
-        self._watcher.start()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
 
-    def stop_watching(self) -> None:
-        self._is_watched = False
-        self._watcher.join()
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
 
     def memory_mb(self) -> float:
         """Return what the service and all its processes hold."""
-        return sum(_rss_mb(pid) for pid in _tree(self.process.pid))
+        return sum(one.rss_mb for one in self._service.readings())
 
-    def answerers(self) -> set[int]:
-        """Return the processes that are not decoders."""
-        return {pid for pid in _tree(self.process.pid) if b"app.decoding" not in _read(pid, "cmdline")}
-
-    def count(self, text: str) -> int:
-        """Return in how many lines of the log there is ``text``."""
-        return sum(text in line for line in self._log.read_text().splitlines())
-
-    def _watch(self) -> None:
-        while self._is_watched:
+    def _look(self) -> None:
+        while not self._is_over.wait(SAMPLE_S):
             self.peak_mb = max(self.peak_mb, self.memory_mb())
-            time.sleep(SAMPLE_S)
 
 
 def main() -> None:
@@ -104,9 +94,9 @@ def main() -> None:
     options = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for the clients that all connect at once
-    with serving() as service:
+    with running(1, upload_timeout_s=UPLOAD_TIMEOUT_S) as service:
         rows = list(send_all(service, options.flips))
-        left, replaced = service.count("status=499"), service.count("a decoder ended")
+        left, replaced = service.logged('"status": 499'), service.logged("a decoder ended")
     drawn = table(rows)
     notes = [
         f"{sum(row.answers.total() for row in rows):,} inputs; decoders that a file ended, replaced: {replaced}; "
@@ -123,23 +113,32 @@ def main() -> None:
 def send_all(service: Service, flips: int) -> Iterator[Row]:
     """Yield a row for each kind, after making sure that the service answers as before."""
     photo = PHOTO.read_bytes()
-    with httpx2.Client(base_url=service.url, timeout=hostile_http.PATIENCE_S) as client:
+    address = (service.host, service.port)
+
+    def post(given: Sample) -> int:
+        answer = client.post("/v1/predict", content=given.content, headers={"Content-Type": "image/png"})
+        return answer.status_code
+
+    def perform(given: Exchange) -> int:
+        return hostile_http.perform(address, given)
+
+    with _client(service) as client, Watch(service) as watch:
         predictions = _predictions(client, photo)
-        answerers = service.answerers()
+        answerers = service.workers()
         known = KNOWN | {"image_id": client.post("/v1/images", files={"file": photo}).json()["id"]}
         openapi = client.get("/openapi.json").json()
         for kind, act in {
             **{
-                kind: _sender(client, samples, 1 if "bombs" in kind else CLIENTS)
+                kind: _sender(post, samples, 1 if "bombs" in kind else CLIENTS)  # a bomb's own time is to be known
                 for kind, samples in hostile_images.kinds(flips).items()
             },
-            "body sizes and lengths": _performer(service, hostile_http.lengths(photo)),
-            "boundaries and parts": _performer(service, hostile_http.forms(photo)),
-            "file names": _performer(service, hostile_http.filenames(photo)),
-            "methods, and what is no HTTP": _performer(service, hostile_http.methods()),
-            "heads": _performer(service, hostile_http.heads()),
-            "numbers and Unicode in each parameter": _performer(service, hostile_http.parameters(openapi, known)),
-            "clients that leave": _performer(service, hostile_http.departures(photo, 100)),
+            "body sizes and lengths": _sender(perform, hostile_http.lengths(photo)),
+            "boundaries and parts": _sender(perform, hostile_http.forms(photo)),
+            "file names": _sender(perform, hostile_http.filenames(photo)),
+            "methods, and what is no HTTP": _sender(perform, hostile_http.methods()),
+            "heads": _sender(perform, hostile_http.heads()),
+            "numbers and Unicode in each parameter": _sender(perform, hostile_http.parameters(openapi, known)),
+            "clients that leave": _sender(perform, hostile_http.departures(photo, 100)),
             **{
                 f"{hostile_http.SLOW_CLIENTS} at once: {name}": _crowd(service, exchanges)
                 for name, exchanges in hostile_http.slow(hostile_http.SLOW_CLIENTS, seconds=12).items()
@@ -147,44 +146,28 @@ def send_all(service: Service, flips: int) -> Iterator[Row]:
             "clients that do not read": _crowd(service, hostile_http.deaf(10)),
             f"{MAX_CONNECTIONS + 100} connections": _crowd(service, hostile_http.flood(MAX_CONNECTIONS + 100)),
         }.items():
-            before = service.peak_mb = service.memory_mb()
+            before = watch.peak_mb = watch.memory_mb()
             row = Row(kind)
             act(row)
-            peak = service.peak_mb
+            peak = watch.peak_mb
             assert _predictions(client, photo) == predictions, f"after {kind} a good image gets another answer"
-            row.crashes, answerers = len(answerers - service.answerers()), service.answerers()
-            row.memory_mb = (before, peak, service.memory_mb())
+            row.crashes, answerers = len(answerers - service.workers()), service.workers()
+            row.memory_mb = (before, peak, watch.memory_mb())
             print(f"{kind}: {row.answers.total()} in {row.worst_s:.2f} s at most", file=sys.stderr)
             yield row
 
 
-def _sender(client: httpx2.Client, samples: Iterable[Sample], clients: int) -> Callable[[Row], None]:
-    """Return what sends images, a few at a time; bombs alone, since the time of each one is to be known."""
+def _sender(act: Callable[[Given], int], inputs: Iterable[Given], clients: int = CLIENTS) -> Callable[[Row], None]:
+    """Return what sends inputs, a few at a time; ``act`` sends one and returns the status of its answer."""
 
     def send(row: Row) -> None:
-        def one(given: Sample) -> tuple[Sample, int, float]:
+        def one(given: Given) -> tuple[Given, int, float]:
             started = time.perf_counter()
-            answer = client.post("/v1/predict", content=given.content, headers={"Content-Type": "image/png"})
-            return given, answer.status_code, time.perf_counter() - started
-
-        with ThreadPoolExecutor(clients) as pool:
-            for given, status, seconds in pool.map(one, samples):
-                row.note(given.name, status, given.answers, seconds)
-
-    return send
-
-
-def _performer(service: Service, exchanges: Iterable[Exchange]) -> Callable[[Row], None]:
-    """Return what sends requests, a few at a time."""
-
-    def send(row: Row) -> None:
-        def one(given: Exchange) -> tuple[Exchange, int, float]:
-            started = time.perf_counter()
-            status = hostile_http.perform(service.address, given)
+            status = act(given)
             return given, status, time.perf_counter() - started
 
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            for given, status, seconds in pool.map(one, exchanges):
+        with ThreadPoolExecutor(clients) as pool:
+            for given, status, seconds in pool.map(one, inputs):
                 row.note(given.name, status, given.answers, seconds)
 
     return send
@@ -196,11 +179,11 @@ def _crowd(service: Service, exchanges: list[Exchange]) -> Callable[[Row], None]
     def send(row: Row) -> None:
         photo = PHOTO.read_bytes()
         with (
-            httpx2.Client(base_url=service.url, timeout=hostile_http.PATIENCE_S) as client,
+            _client(service) as client,
             ThreadPoolExecutor() as pool,
         ):
             _predictions(client, photo)  # connected before the crowd comes
-            crowd = pool.submit(hostile_http.perform_together, service.address, exchanges)
+            crowd = pool.submit(hostile_http.perform_together, (service.host, service.port), exchanges)
             while not crowd.done():
                 started = time.perf_counter()
                 _predictions(client, photo)
@@ -210,6 +193,10 @@ def _crowd(service: Service, exchanges: list[Exchange]) -> Callable[[Row], None]
                 row.note(given.name, status, given.answers, 0)
 
     return send
+
+
+def _client(service: Service) -> httpx2.Client:
+    return httpx2.Client(base_url=f"http://{service.host}:{service.port}", timeout=hostile_http.PATIENCE_S)
 
 
 def _predictions(client: httpx2.Client, photo: bytes) -> object:
@@ -251,64 +238,6 @@ def write_markdown(path: Path, drawn: Table, notes: list[str]) -> None:
     rows = "\n".join(f"| {' | '.join(line)} |" for line in cells)
     text = path.read_text().partition("\n| kind")[0] if path.exists() else "# Hostile input\n"
     path.write_text(f"{text.rstrip()}\n\n{rows}\n\n" + "\n\n".join(notes) + "\n")
-
-
-@contextlib.contextmanager
-def serving(**settings: object) -> Iterator[Service]:
-    """Run ``torchlight serve`` on a free port, and yield it once it is ready."""
-    with tempfile.TemporaryDirectory() as folder:
-        given = {"device": "cpu", "store_dir": folder, "upload_timeout_s": UPLOAD_TIMEOUT_S} | settings
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("TORCHLIGHT_")}
-        environment |= {f"TORCHLIGHT_{name.upper()}": str(value) for name, value in given.items()}
-        command, log = [sys.executable, "torchlight.py", "serve", "--port", "0"], Path(folder) / "log"
-        with (
-            log.open("w") as output,
-            subprocess.Popen(
-                command, cwd=ROOT, env=environment, text=True, stdout=output, stderr=subprocess.PIPE
-            ) as process,
-        ):
-            assert process.stderr is not None
-            try:
-                greeting = process.stderr.readline()
-                found = re.search(r"http://[^/\s]+", greeting)
-                assert found, greeting + process.stderr.read()
-                while httpx2.get(f"{found[0]}/readyz", timeout=hostile_http.PATIENCE_S).status_code != 200:
-                    assert process.poll() is None
-                service = Service(process, found[0], log)
-                try:
-                    yield service
-                finally:
-                    service.stop_watching()
-            finally:
-                process.terminate()
-
-
-def _tree(pid: int) -> set[int]:
-    """Return a process and all that descend from it."""
-    parents = {int(folder.name): _parent(int(folder.name)) for folder in Path("/proc").glob("[0-9]*")}
-    found, fresh = set(), {pid}
-    while fresh:
-        found |= fresh
-        fresh = {child for child, parent in parents.items() if parent in fresh}
-    return found
-
-
-def _parent(pid: int) -> int:
-    fields = _read(pid, "stat").rpartition(b")")[2].split()  # before it is the name, which may hold anything
-    return int(fields[1]) if fields else 0
-
-
-def _rss_mb(pid: int) -> float:
-    found = re.search(rb"VmRSS:\s+(\d+) kB", _read(pid, "status"))
-    return int(found[1]) / 1000 if found else 0.0
-
-
-def _read(pid: int, name: str) -> bytes:
-    """Return a file about a process, empty if the process has ended."""
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""
 
 
 if __name__ == "__main__":

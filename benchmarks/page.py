@@ -10,23 +10,21 @@ pictures that a screen shows in one.
 import base64
 import io
 import sys
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.browser import chromium
 from benchmarks.inspection import server
 
 ROUNDS = 5
 PHOTO_BYTES = 3_000_000
 LIMITS_MS = {"drop to answer": 1000.0, "torch, a move": 16.0}
 LAYERS = ("conv1", "conv6", "relu1", "pool1")
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 DROP = """({bytes, name}) => new Promise(resolve => {
     const file = new File([Uint8Array.from(atob(bytes), one => one.charCodeAt(0))], name);
     const data = new DataTransfer();
@@ -59,9 +57,8 @@ MOVE = """map => {
 def main() -> None:
     """Measure and print."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
-    installed = next((path for path in BROWSERS if Path(path).exists()), None)  # else Playwright's own
-    with server() as url, sync_playwright() as playwright:
-        page = playwright.chromium.launch(executable_path=installed, args=SWITCHES).new_page()
+    with server() as url, chromium() as browser:
+        page = browser.new_page()
         page.goto(url)
         page.locator(".drop").wait_for()
         answers = [drop(page, seed) for seed in range(rounds + 1)][1:]  # the first one warms up

@@ -30,7 +30,7 @@ class Reading:
     """One process at one moment.
 
     Attributes:
-        role: parent, worker, decoder (a worker's child), or tracker (of what Python's processes share).
+        role: parent, worker, or decoder (a worker's child).
     """
 
     pid: int
@@ -51,15 +51,14 @@ class Service:
 
     @property
     def pid(self) -> int:
-        """The process that was started: the only worker, or the parent of all."""
+        """The process that was started: the parent of all."""
         return self.process.pid
 
     def family(self) -> dict[int, str]:
         """Return the role of each process of the service that lives, parents before their children."""
         roles = {self.pid: "parent"}
         for child in _children(self.pid):
-            is_worker = "resource_tracker" not in _command(child)
-            roles[child] = "worker" if is_worker else "tracker"
+            roles[child] = "worker"
             roles |= dict.fromkeys(_children(child), "decoder")
         return {pid: role for pid, role in roles.items() if is_alive(pid)}
 
@@ -209,12 +208,6 @@ def _children(pid: int) -> list[int]:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 children += map(int, (PROC / str(pid) / "task" / thread / "children").read_text().split())
     return children
-
-
-def _command(pid: int) -> str:
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    return ""
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> tuple[str, int]:

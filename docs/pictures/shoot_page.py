@@ -5,27 +5,21 @@ python docs/pictures/shoot_page.py
 Needs a font with Chinese characters on this machine, for the button that changes the language.
 """
 
-import shutil
 import sys
 from pathlib import Path
 
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))  # benchmarks are not installed
 
+from benchmarks.browser import chromium  # noqa: E402
 from benchmarks.inspection import server  # noqa: E402
-
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-PATIENCE_MS = 60_000
 
 
 def main() -> None:
     """Write ``page.png`` and ``page-torch.png``."""
-    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    expect.set_options(timeout=PATIENCE_MS)
-    with server() as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=installed, args=SWITCHES)
+    with server() as url, chromium() as browser:
         page = browser.new_page(viewport={"width": 1440, "height": 1000}, color_scheme="light")
         page.goto(url)
         page.locator("#file").set_input_files(HERE / "ship.jpg")

@@ -1,13 +1,12 @@
 """A service with keys in a real browser: the page by the browser's own dialog, /docs by its Authorize box."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from tests.app.test_docs_page import BROWSERS, PATIENCE_MS, QUIET
+from benchmarks.browser import PATIENCE_MS, chromium
 
 KEY = "k3y" * 12
 
@@ -19,12 +18,8 @@ def guarded(start_server: Callable[..., Any]) -> Any:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    installed = next(filter(None, map(shutil.which, BROWSERS)), None)  # else Playwright's own
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=installed, args=QUIET)
-        expect.set_options(timeout=PATIENCE_MS)
-        yield browser
-        browser.close()
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture

@@ -1,32 +1,19 @@
 """The documentation page in a real browser that may speak to nobody but the server."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, Route, expect, sync_playwright
+from playwright.sync_api import Page, Route, expect
 
-# Without them the browser itself asks its maker's hosts for updates and the like.
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE_MS = 120_000
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+from benchmarks.browser import PATIENCE_MS, chromium
 
 
 @pytest.fixture(scope="module")
 def visit(server: Any) -> Iterator[tuple[Page, list[str]]]:
     """Open /docs; yield the page and the addresses elsewhere that it asked for."""
-    installed = next(filter(None, map(shutil.which, BROWSERS)), None)  # else Playwright's own
     host, elsewhere = urlsplit(server.url).netloc, []
 
     def watch(route: Route) -> None:
@@ -34,15 +21,12 @@ def visit(server: Any) -> Iterator[tuple[Page, list[str]]]:
         elsewhere.extend([] if is_ours else [route.request.url])
         (route.continue_ if is_ours else route.abort)()
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=installed, args=QUIET)
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1200, "height": 1600})
         page.set_default_timeout(PATIENCE_MS)
-        expect.set_options(timeout=PATIENCE_MS)
         page.route("**/*", watch)
         page.goto(f"{server.url}/docs")
         yield page, elsewhere
-        browser.close()
 
 
 def test_the_documentation_is_of_this_service(visit: tuple[Page, list[str]]) -> None:

@@ -6,7 +6,6 @@ Whatever asks elsewhere is stopped, and fails the test; so does an error on the 
 import io
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,28 +19,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, expect
 
+from benchmarks.browser import PATIENCE_MS, chromium
 from model import checkpoint
 from model.checkpoint import Header
 from model.images import ImageSpec
 from model.network import NetworkConfig, build
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 120
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Without the first ones the browser itself asks its maker's hosts for updates; the last ones give it a camera.
-SWITCHES = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-]
+PATIENCE_S = PATIENCE_MS // 1000
+CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 
 @dataclass(frozen=True)
@@ -105,12 +93,8 @@ class Visit:
 
 @pytest.fixture(scope="module")  # while it runs, no test elsewhere can start one
 def browser() -> Iterator[Browser]:
-    installed = next(filter(None, map(shutil.which, BROWSERS)), None)  # else Playwright's own
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=installed, args=SWITCHES)
-        expect.set_options(timeout=1000 * PATIENCE_S)
-        yield browser
-        browser.close()
+    with chromium(*CAMERA) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

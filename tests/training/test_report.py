@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
@@ -17,9 +16,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from playwright.sync_api import Page, Route, sync_playwright
+from playwright.sync_api import Page, Route
 from torch import Tensor
 
+from benchmarks.browser import PATIENCE_MS, chromium
 from model.checkpoint import Header
 from model.images import ImageSpec
 from model.network import NetworkConfig
@@ -31,17 +31,6 @@ from training.loop import EpochResult
 from training.markup import clean, data_uri, element, percent, to_html
 from training.report import Report, render, write
 
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE_MS = 120_000
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ANIMALS = ("cat", "dog", "owl")
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -542,11 +531,8 @@ class Visit:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    installed = next(filter(None, map(shutil.which, BROWSERS)), None)  # else Playwright's own
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=installed, args=QUIET)
+    with chromium() as running:
         yield running
-        running.close()
 
 
 def visit(browser: Any, folder: Path, whole: Report, width: int = 1200, scheme: str = "light") -> Visit:

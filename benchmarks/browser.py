@@ -1,0 +1,35 @@
+"""A real browser that speaks to nobody by itself, for benchmarks, tests and the pictures in the docs."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Browser, expect, sync_playwright
+
+PATIENCE_MS = 120_000
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+# The last ones keep the browser from asking its maker's hosts for updates and the like.
+SWITCHES = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@contextmanager
+def chromium(*switches: str) -> Iterator[Browser]:
+    """Run the system's browser, or else Playwright's own. Only one at a time in a process.
+
+    Args:
+        switches: further ones of its command line.
+    """
+    installed = next(filter(None, map(shutil.which, NAMES)), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=installed, args=[*SWITCHES, *switches])
+        expect.set_options(timeout=PATIENCE_MS)
+        yield browser
+        browser.close()
