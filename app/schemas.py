@@ -123,6 +123,17 @@ class SelfTestBody(Body):
     checks: list[Check]
 
 
+class EngineBody(BaseModel):
+    """What computes the answers; the views always run on PyTorch."""
+
+    name: str = Field(examples=["openvino 2026.4.1"])
+    difference: float = Field(
+        description="The largest to PyTorch's probabilities, compared on noise when the service started.",
+        examples=[1.2e-06],
+    )
+    reason: str | None = Field(description="Why it is not a faster one; null if it is the fastest known.")
+
+
 class ModelResponse(ModelSummary):
     """Everything the checkpoint says of itself."""
 
@@ -135,6 +146,7 @@ class ModelResponse(ModelSummary):
     )
     training: dict[str, Any] = Field(description="How it was trained.", examples=[{"epochs": 30}])
     device: str = Field(examples=["cpu"])
+    engine: EngineBody
     has_filmstrip: bool = Field(description="Whether it carries its first layer's filters while it learnt.")
     has_index: bool = Field(description="Whether there are neighbours of images and examples of units.")
     self_test: SelfTestBody | None = Field(description="null if this checkpoint was not checked.")

@@ -18,7 +18,7 @@ from app.decoders import Decoders
 from app.metrics import PUBLISH_S, Metrics, Snapshot
 from app.settings import Settings
 from app.workers import Workers
-from model import golden, selftest
+from model import engine, golden, selftest
 from model.classifier import Classifier
 from model.errors import TorchlightError
 from model.network import count_multiply_adds
@@ -68,6 +68,9 @@ class Service:
         # While nothing runs the network: a count hooks into it, a trace changes for a while how all modules are called.
         self.multiply_adds = count_multiply_adds(classifier.network, classifier.spec.size)
         _ = classifier.graph  # kept there
+        self.engine = engine.choose(classifier, settings.engine)
+        if self.engine.reason is not None and classifier.device.type == "cpu":
+            logger.warning("answers are computed by %s: %s", self.engine.name, self.engine.reason)
         self.self_test = _load_self_test(classifier)
         self.state: Literal["warming up", "ready", "broken", "stopping"] = "warming up"
         threads, waiting = min(cpus.share(settings.workers), MAX_DECODERS), settings.queue_size
@@ -199,7 +202,7 @@ class Service:
         )
 
     def _run_batch(self, tensors: list[Tensor]) -> list[Tensor]:
-        probabilities = list(self.classifier.probabilities(torch.stack(tensors)))
+        probabilities = list(self.engine.run(torch.stack(tensors)))
         self.metrics.compute(len(tensors))
         return probabilities
 

@@ -49,6 +49,10 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", description="Where the network runs: `auto` takes the first GPU there is, else the CPU."
     )
+    engine: Literal["auto", "openvino", "pytorch"] = Field(
+        default="auto",
+        description="What computes the answers: `auto` takes OpenVINO on a CPU where it gives PyTorch's answers.",
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on; `0.0.0.0` for every interface.")
     port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
     workers: int = Field(

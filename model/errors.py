@@ -28,7 +28,8 @@
     │   └── ViewNotApplicable       the layer has no such view (filters of a ReLU)
     ├── ExportError                 a network that cannot be written as a file for other programs
     ├── DataError                   a data set that cannot be trained on
-    └── DeviceUnavailable           no such device, or this machine has none
+    ├── DeviceUnavailable           no such device, or this machine has none
+    └── EngineUnavailable           a network cannot be computed, or not with the same answers, by what was asked for
 
 None of them knows a status code: ``app/errors.py`` holds that table, ``torchlight.py`` the exit code.
 A message names the thing, its value, the limit and the way out, and fits on one line.
@@ -152,3 +153,7 @@ class DataError(TorchlightError):
 
 class DeviceUnavailable(TorchlightError):
     """There is no such device, or this machine has none."""
+
+
+class EngineUnavailable(TorchlightError):
+    """What was asked to compute the answers does not know the network, or would answer something else."""

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from fastapi import APIRouter
 
 from app.dependencies import RunningInspector, RunningService
-from app.schemas import ModelResponse, ModelSummary, Preprocessing, SelfTestBody, Versions
+from app.schemas import EngineBody, ModelResponse, ModelSummary, Preprocessing, SelfTestBody, Versions
 from app.service import Service
 from model.network import count_parameters
 from model.selftest import SelfTest
@@ -29,6 +29,7 @@ async def model(service: RunningService, inspector: RunningInspector) -> ModelRe
         metrics=dict(header.metrics),
         training={name: value for name, value in header.training.items() if name != "command"},  # it holds paths
         device=str(classifier.device),
+        engine=EngineBody(name=service.engine.name, difference=service.engine.difference, reason=service.engine.reason),
         has_filmstrip=classifier.checkpoint.filmstrip is not None,
         has_index=inspector.has_index,
         self_test=service.self_test and _self_test(service.self_test),

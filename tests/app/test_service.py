@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -15,6 +16,7 @@ from torch import Tensor
 from app.main import create_app
 from app.service import PreparedImage
 from app.settings import Settings
+from model.classifier import Classifier
 from model.graph import NetworkGraph
 
 pytestmark = pytest.mark.anyio
@@ -57,7 +59,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
         while service.state != "ready":
             await asyncio.sleep(0)
-        held = service.classifier.probabilities = HeldNetwork(service.classifier.probabilities)
+        held = HeldNetwork(service.engine.run)
+        service.engine = replace(service.engine, run=held)
         yield app, client, held
         held.gate.set()
 
@@ -181,11 +184,11 @@ async def test_stopping_answers_what_was_accepted(tiny_checkpoint: Path, photo: 
 async def test_a_network_that_cannot_run_is_never_ready(
     tiny_checkpoint: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def out_of_memory(images: Tensor) -> Tensor:
+    def out_of_memory(_classifier: Classifier, images: Tensor) -> Tensor:
         raise RuntimeError("out of memory")
 
-    app = create_app(Settings(checkpoint=tiny_checkpoint))
-    monkeypatch.setattr(app.state.service.classifier, "probabilities", out_of_memory)
+    monkeypatch.setattr(Classifier, "probabilities", out_of_memory)
+    app = create_app(Settings(checkpoint=tiny_checkpoint, engine="pytorch"))
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
         while app.state.service.state == "warming up":
