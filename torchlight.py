@@ -3,8 +3,8 @@
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -15,11 +15,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from model.errors import ImageError, TorchlightError
+from model.errors import TorchlightError
 from training.config import Loss, Optimizer, Precision, Schedule, TrainingConfig
 
 if TYPE_CHECKING:  # each command imports what it needs: torch takes seconds, and a service's parent has no use for it
-    from model.classifier import Prediction
+    from torch import Tensor
+
+    from model.classifier import Classifier, Prediction
     from training.data import DataSet
     from training.loop import EpochResult, StepResult
 
@@ -275,26 +277,55 @@ def evaluate(
 @cli.command()
 def predict(
     checkpoint_path: CheckpointPath,
-    files: Annotated[list[Path], typer.Argument(help="Image files.")],
-    top_k: Annotated[int, typer.Option(min=1, help="Labels to show for each file.")] = 3,
+    paths: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
+    top_k: Annotated[int, typer.Option(min=1, help="Labels for each image.")] = 3,
+    out: Annotated[
+        Path | None, typer.Option(help="A .jsonl file for the answers; if it exists, what is in it is not asked again.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
-    """Classify image files."""
-    from model import checkpoint, images
+    """Classify image files, in the terminal or into a file. Exit code 1 if one of them cannot be read."""
+    from model import bulk, checkpoint, engine
     from model.classifier import Classifier, choose_device
 
     classifier = Classifier(checkpoint.load(checkpoint_path), choose_device(device))
+    run = engine.choose(classifier, "auto").run
+    found = bulk.find(paths)
+    if out is not None:
+        raise typer.Exit(1 if _predict_into(out, classifier, run, found, top_k) else 0)
     failures = 0
-    for path in files:
-        console.print(f"[bold]{escape(str(path))}[/]", highlight=False, soft_wrap=True)
-        try:
-            tensor, _ = images.prepare(path.read_bytes(), classifier.spec.size)
-        except (ImageError, OSError) as error:
+    for outcome in bulk.classify(classifier, run, found, top_k):
+        console.print(f"[bold]{escape(str(outcome.path))}[/]", highlight=False, soft_wrap=True)
+        if outcome.error is None:
+            _print_predictions(outcome.predictions)
+        else:
             failures += 1
-            console.print(f"  [red]{escape(str(error))}[/]", highlight=False, soft_wrap=True)
-            continue
-        _print_predictions(classifier.top_k(classifier.probabilities(tensor[None])[0], top_k))
+            console.print(f"  [red]{escape(outcome.error)}[/]", highlight=False, soft_wrap=True)
     raise typer.Exit(1 if failures else 0)
+
+
+def _predict_into(
+    out: Path, classifier: "Classifier", run: "Callable[[Tensor], Tensor]", paths: list[Path], top_k: int
+) -> int:
+    """Write the answers that are not in ``out`` yet, and return how many of the images cannot be read."""
+    from model import bulk
+
+    failures: list[bulk.Outcome] = []
+    with closing(bulk.Answers(out, classifier.digest)) as answers, _progress() as progress:
+        left = [path for path in paths if not answers.has(path)]
+        task = progress.add_task("classifying", total=len(paths), completed=len(paths) - len(left), figures="")
+        for outcome in answers.add(bulk.classify(classifier, run, left, top_k)):
+            progress.advance(task)
+            failures += [outcome] if outcome.error is not None else []
+    told = f"{len(left)} of {len(paths)} images classified now"
+    console.print(
+        f"{told}, {len(failures)} of them not readable; answers: {escape(str(out))}", highlight=False, soft_wrap=True
+    )
+    for outcome in failures[:10]:
+        console.print(
+            f"  [red]{escape(str(outcome.path))}: {escape(str(outcome.error))}[/]", highlight=False, soft_wrap=True
+        )
+    return len(failures)
 
 
 @cli.command()
@@ -480,7 +511,7 @@ def _progress() -> Progress:
     )  # fmt: skip
 
 
-def _print_predictions(predictions: "list[Prediction]") -> None:
+def _print_predictions(predictions: "Sequence[Prediction]") -> None:
     width = max(len(one.label) for one in predictions)
     for one in predictions:
         console.print(

@@ -7,12 +7,15 @@ Each process writes a file of its own in a folder they share; whoever is asked r
 - Gauges are in a second file, which starts empty; those of the dead do not count.
 
 prometheus_client has a mode for this too. It is chosen by an environment variable when the library is imported, keeps a
-file for each process that ever was, and maps its files into memory, where a full disk kills the process.
+file for each process that ever was, and maps its files into memory before they have room on the disk, so that a full
+one kills the process. Here a number gets its room by an ordinary write, and is then changed through a mapping: an
+answer changes some twenty, and each write would also let another thread take the interpreter.
 """
 
 import itertools
 import json
 import logging
+import mmap
 import os
 import struct
 import threading
@@ -100,11 +103,13 @@ class _Numbers:
         self.values: dict[Key, float] = {}
         self._places: dict[Key, int] = {}
         self._end = 0
+        self._map: mmap.mmap | None = None
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600) if path else None
         for key, value, place, self._end in _records(path.read_bytes() if path else b""):
             self.values[key], self._places[key] = value, place
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, self._end)  # drops a record that was being written when its process died
+            self._map = self._mapped(self._descriptor)
 
     def set(self, key: Key, value: float) -> None:
         self.values[key] = value
@@ -117,13 +122,17 @@ class _Numbers:
             self.close()
 
     def close(self) -> None:
+        if self._map is not None:
+            self._map.close()
+            self._map = None
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def _write(self, descriptor: int, key: Key, value: float) -> None:
         if key in self._places:
-            os.pwrite(descriptor, struct.pack("<d", value), self._places[key])
+            assert self._map is not None
+            struct.pack_into("<d", self._map, self._places[key], value)
             return
         name = json.dumps(key).encode()
         name += b" " * (-len(name) % 8)
@@ -132,6 +141,11 @@ class _Numbers:
             raise OSError("the disk is full")
         self._places[key] = self._end
         self._end += len(record)
+        self._map = self._mapped(descriptor)
+
+    def _mapped(self, descriptor: int) -> mmap.mmap | None:
+        """Return all that is written by now; a mapping of more would end the process when the disk is full."""
+        return mmap.mmap(descriptor, self._end) if self._end else None
 
 
 def _records(content: bytes) -> Iterator[tuple[Key, float, int, int]]:

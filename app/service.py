@@ -210,8 +210,8 @@ class Service:
         return answer if isinstance(answer, BaseException) else self._count(Classified(image, answer))
 
     def _count(self, classified: Classified) -> Classified:
-        probability, index = classified.answer.result.max(dim=0)
-        self.metrics.classify(self.classifier.class_names[int(index)], float(probability), classified.stages_s)
+        (best,) = self.classifier.top_k(classified.answer.result, 1)
+        self.metrics.classify(best.label, best.probability, classified.stages_s)
         return classified
 
 

@@ -87,9 +87,9 @@ class Classifier:
             probabilities: (K,) one row of :meth:`probabilities`.
             k: from 1 to K; larger values give all.
         """
-        values, indices = probabilities.sort(descending=True, stable=True)
-        best = zip(indices[:k].tolist(), values[:k].tolist(), strict=True)
-        return [Prediction(self.class_names[index], index, value) for index, value in best]
+        values = probabilities.tolist()
+        best = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:k]  # equal ones stay in order
+        return [Prediction(self.class_names[index], index, values[index]) for index in best]
 
 
 def choose_device(name: str) -> torch.device:

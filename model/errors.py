@@ -27,6 +27,7 @@
     │   ├── UnknownTarget           not a class of this network
     │   └── ViewNotApplicable       the layer has no such view (filters of a ReLU)
     ├── ExportError                 a network that cannot be written as a file for other programs
+    ├── AnswersError                a file of answers that cannot be gone on with
     ├── DataError                   a data set that cannot be trained on
     ├── DeviceUnavailable           no such device, or this machine has none
     └── EngineUnavailable           a network cannot be computed, or not with the same answers, by what was asked for
@@ -157,3 +158,7 @@ class DeviceUnavailable(TorchlightError):
 
 class EngineUnavailable(TorchlightError):
     """What was asked to compute the answers does not know the network, or would answer something else."""
+
+
+class AnswersError(TorchlightError):
+    """A file of answers that cannot be gone on with."""

@@ -291,6 +291,34 @@ def test_predict_answers_with_the_folders_names(
     assert len(labels) == 6
 
 
+def test_predict_writes_the_answers_of_a_folder_and_goes_on_with_them(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = tmp_path / "new", tmp_path / "answers.jsonl"
+    folder.mkdir()
+    for name, colour in COLOURS.items():
+        draw(folder / f"{name}.png", colour, 999)
+    command = ["predict", trained.checkpoint, str(folder), "--out", str(out), "--top-k", "1"]
+    code, told, error = call(capsys, monkeypatch, *command)
+    assert (code, error) == (0, "")
+    assert "3 of 3 images classified now, 0 of them not readable" in told
+    answers = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [Path(answer["file"]).stem for answer in answers] == sorted(COLOURS)
+    assert [answer["predictions"][0]["label"] for answer in answers] == sorted(COLOURS)
+    before = out.read_text()
+    (folder / "broken.png").write_bytes(b"no picture")
+    code, told, _ = call(capsys, monkeypatch, *command)
+    assert code == 1
+    assert "1 of 4 images classified now, 1 of them not readable" in told
+    assert f"{folder / 'broken.png'}: " in told
+    assert out.read_text().startswith(before)
+    assert len(out.read_text().splitlines()) == 4
+    out.write_text("notes\n")
+    code, _, error = call(capsys, monkeypatch, *command)
+    assert (code, error.count("\n")) == (1, 1)
+    assert "line 1 is no answer to an image" in error
+
+
 @pytest.mark.parametrize("name", ["cat[1].png", "cat [copy].png", "cat[bold].png", "käse 猫.png"], ids=repr)
 def test_predict_prints_the_names_of_files_as_they_are(
     name: str, trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
