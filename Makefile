@@ -18,10 +18,11 @@ apt_install = { test "$$(id -u)" = 0 && { apt-get update -qq; DEBIAN_FRONTEND=no
 RUNTIME = $(VENV)/.runtime
 DEV = $(VENV)/.dev
 BROWSER = $(VENV)/.browser
+PEERS = $(VENV)/.peers
 AXE = tests/page/node_modules/axe-core/axe.min.js
 
 .DEFAULT_GOAL = help
-.PHONY: source-given help serve test train evaluate check sbom bench lock image image-check clean
+.PHONY: source-given help serve test train evaluate check sbom bench peers lock image image-check clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -47,7 +48,9 @@ check: $(DEV)  ## lint, formatting, types, and known vulnerabilities where their
 sbom: $(DEV)  ## list all that the service is made of, as CycloneDX: SBOM=sbom.cdx.json
 	$(VENV)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file "$(SBOM)" requirements.txt
 
-bench: $(DEV)  ## list the benchmarks and run each
+peers: $(PEERS)  ## install the services that benchmarks.serving compares with, and wrk
+
+bench: $(DEV) $(PEERS)  ## list the benchmarks and run each
 	@grep -l __main__ benchmarks/*.py
 	@for file in $$(grep -l __main__ benchmarks/*.py); do name=$$(basename $$file .py); \
 		echo "== $$name"; $(VENV)/bin/python -m benchmarks.$$name $(ARGS) || exit 1; done
@@ -96,6 +99,15 @@ $(DEV): requirements-dev.txt $(RUNTIME)
 $(BROWSER): $(DEV)
 	command -v chromium || command -v chromium-browser || command -v google-chrome || \
 		$(call apt_install,chromium) || $(VENV)/bin/playwright install chromium
+	@touch $@
+
+# In an environment of their own, which borrows torch: what they pin is not our business.
+$(PEERS): $(DEV) benchmarks/peers/requirements.txt
+	command -v wrk || $(call apt_install,wrk)
+	$(VENV)/bin/python -m venv $(VENV)/peers
+	$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"$$($(VENV)/peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/service.pth"
+	$(VENV)/peers/bin/pip --disable-pip-version-check --no-input install --quiet -r benchmarks/peers/requirements.txt
 	@touch $@
 
 # The accessibility checker that the page's tests run. Without npm only they fail, and say so.

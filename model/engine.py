@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from model.classifier import Classifier
 from model.errors import EngineUnavailable
-from model.export import largest_difference
+from model.export import Run, largest_difference
 from model.graph import INPUT, Layer
 
 TOLERANCE = 1e-4  # in a probability; float32 kernels that work differ by a hundredth of it
@@ -36,7 +36,7 @@ class Engine:
     """
 
     name: str
-    run: Callable[[Tensor], Tensor]
+    run: Run
     difference: float
     reason: str | None = None
 
@@ -105,7 +105,7 @@ def translate(classifier: Classifier) -> Any:
     return openvino.Model([probabilities], [images], classifier.checkpoint.path.stem)
 
 
-def _compile(network: Any, threads: int) -> Callable[[Tensor], Tensor]:
+def _compile(network: Any, threads: int) -> Run:
     import openvino
 
     settings = {

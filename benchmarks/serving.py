@@ -1,0 +1,296 @@
+"""Our service beside the ones that a user would otherwise write, on this machine, in one run; all as ratios.
+
+make peers
+python -m benchmarks.serving [--rounds 3] [--seconds 5] [--only ours tuned] [--checkpoint FILE] [--markdown FILE]
+
+Needs wrk (`apt-get install wrk`), which shares the cores with what it measures: its part of the CPU time is told. Each
+contestant runs alone, answers every file once for comparison, is warmed up, and is measured at each number of
+connections; then the next one, and all of that again in each round. The ceiling is what the machine could do without
+HTTP: decode and classify in one process, at the best batch size.
+"""
+
+import argparse
+import io
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+
+from benchmarks.load.report import Report, Sheet, finish
+from benchmarks.load.service import ROOT
+from model import checkpoint, engine, images
+from model.classifier import Classifier
+from model.defaults import PRETRAINED
+from model.export import Run
+
+PEERS = ROOT / ".venv" / "peers" / "bin"
+SCRIPT = ROOT / "benchmarks" / "load" / "post.lua"
+CONNECTIONS = (1, 8, 32, 128)
+BATCH_SIZES = (1, 4, 16, 32)
+FILES = 16
+PATIENCE_S = 120
+WARM_UP_S = 2
+TOLERANCE = 0.02  # in a probability: a peer's resize of a photo rounds otherwise than ours
+QUIET = {"BENTOML_DO_NOT_TRACK": "True", "RAY_USAGE_STATS_ENABLED": "0", "LITSERVE_DISABLE_TELEMETRY": "1"}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A service: its command, with PORT in place of a port."""
+
+    name: str
+    settings: str
+    command: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run of wrk. ``client_share`` is its part of all CPU time there was."""
+
+    requests_per_s: float
+    p50_ms: float
+    p99_ms: float
+    errors: int
+    client_share: float
+
+
+OURS = (
+    Contestant("ours", "2 workers", (sys.executable, "torchlight.py", "serve", "--port", "PORT", "--workers", "2")),
+    Contestant("ours, 1 worker", "2 threads", (sys.executable, "torchlight.py", "serve", "--port", "PORT")),
+)
+_UVICORN = (str(PEERS / "python"), "-m", "uvicorn", "--port", "PORT", "--no-access-log")
+_LITSERVE = (str(PEERS / "python"), "-m", "benchmarks.peers.lit", "--port", "PORT", "--workers", "2", "--batch")
+_BENTOML = (str(PEERS / "bentoml"), "serve", "--host", "127.0.0.1", "--port", "PORT", "benchmarks.peers.bento:Peer")
+PEER_SERVICES = (
+    Contestant("FastAPI, tutorial", "1 process", (*_UVICORN, "benchmarks.peers.tutorial:app")),
+    Contestant("FastAPI, tuned", "2 processes, 1 thread", (*_UVICORN, "--workers", "2", "benchmarks.peers.tuned:app")),
+    Contestant("LitServe", "2 workers, 1 thread, batches of 16", (*_LITSERVE, "16")),
+    Contestant("LitServe, no batches", "2 workers, 1 thread", (*_LITSERVE, "1")),
+    Contestant("BentoML", "2 workers, 1 thread", _BENTOML),
+    Contestant(
+        "Ray Serve",
+        "2 replicas, 1 thread, batches of 16",
+        (str(PEERS / "python"), "-m", "benchmarks.peers.rayserve", "PORT"),
+    ),
+)
+
+
+def main() -> int:
+    """Measure, print, and return the exit code."""
+    arguments = _read_arguments()
+    if shutil.which("wrk") is None:
+        sys.exit("benchmarks.serving: wrk is not installed; apt-get install wrk")
+    if not PEERS.exists():
+        sys.exit(f"benchmarks.serving: {PEERS} does not exist; make peers")
+    contestants = [one for one in (*OURS, *PEER_SERVICES) if not arguments.only or one.name in arguments.only]
+    console = Console(width=140)
+    classifier = Classifier(checkpoint.load(arguments.checkpoint), torch.device("cpu"))
+    run = engine.choose(classifier, "auto").run
+    sheets = []
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, files in (("32x32 JPEG", _draw(Path(folder), "small")), ("photo", _draw(Path(folder), "photo"))):
+            expected = [run(images.prepare(file.read_bytes(), classifier.spec.size)[0][None])[0] for file in files]
+            answers = {file: float(one.max()) for file, one in zip(files, expected, strict=True)}
+            ceilings: list[float] = []
+            found: dict[tuple[str, int], list[Result]] = defaultdict(list)
+            for number in range(arguments.rounds):
+                ceilings.append(max(_ceiling(classifier, run, files, size) for size in BATCH_SIZES))
+                for contestant in contestants:
+                    console.print(f"{kind}, round {number + 1}: {contestant.name}", highlight=False)
+                    with _running(contestant, arguments.checkpoint, answers) as port:
+                        _load(port, files, max(CONNECTIONS), WARM_UP_S)
+                        for connections in CONNECTIONS:
+                            result = _load(port, files, connections, arguments.seconds)
+                            found[contestant.name, connections].append(result)
+            sheets.append(_sheet(kind, files, contestants, found, median(ceilings)))
+    summary = (
+        f"Medians of {arguments.rounds} rounds of {arguments.seconds} s, {os.cpu_count()} cores, checkpoint "
+        f"{arguments.checkpoint.stem}; {classifier.spec.size} pixels. All compute in float32."
+    )
+    return finish(Report("Serving", summary, sheets, ()), console, "python -m benchmarks.serving", arguments.markdown)
+
+
+def _read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", metavar="NAME")
+    parser.add_argument("--checkpoint", type=Path, default=PRETRAINED)
+    parser.add_argument("--markdown", type=Path)
+    return parser.parse_args()
+
+
+def _draw(folder: Path, kind: str) -> list[Path]:
+    """Draw the files: 32x32 of 1 kB, or photos of 900x600 pixels and about 100 kB, as a camera's noise makes them."""
+    generator = np.random.default_rng(0)
+    width, height, noise = (32, 32, 0) if kind == "small" else (900, 600, 6)
+    paths = []
+    for number in range(FILES):
+        coarse = generator.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+        smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.float32)
+        pixels = (smooth + noise * generator.standard_normal(smooth.shape)).clip(0, 255).astype(np.uint8)
+        content = io.BytesIO()
+        Image.fromarray(pixels).save(content, "JPEG", quality=80)
+        paths.append(folder / f"{kind}-{number}.jpg")
+        paths[-1].write_bytes(content.getvalue())
+    return paths
+
+
+def _ceiling(classifier: Classifier, run: Run, files: Sequence[Path], batch_size: int) -> float:
+    """Return images/s of decoding and classifying in this process, the files in memory."""
+    contents = [file.read_bytes() for file in files] * (64 // FILES)
+    began, rounds = time.perf_counter(), 0
+    while time.perf_counter() - began < 2:
+        for start in range(0, len(contents), batch_size):
+            batch = [images.prepare(one, classifier.spec.size)[0] for one in contents[start : start + batch_size]]
+            run(torch.stack(batch))
+        rounds += 1
+    return rounds * len(contents) / (time.perf_counter() - began)
+
+
+@contextmanager
+def _running(contestant: Contestant, path: Path, answers: Mapping[Path, float]) -> Iterator[int]:
+    """Start a service and compare its answers; yield its port, and end all that it started."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [str(port) if part == "PORT" else part for part in contestant.command]
+    environment = os.environ | QUIET | {"TORCHLIGHT_CHECKPOINT": str(path), "PYTHONPATH": str(ROOT)}
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            _until_answering(process, port, next(iter(answers)))
+            for file, expected in answers.items():
+                got = max(one["probability"] for one in _post(port, file)["predictions"])
+                if abs(got - expected) > TOLERANCE:
+                    raise SystemExit(f"{contestant.name} says {got:.4f} for {file.name}, not {expected:.4f}")
+            yield port
+        except BaseException:
+            log.seek(0)
+            sys.stderr.write(log.read().decode(errors="replace")[-2000:])
+            raise
+        finally:
+            _end(process)
+
+
+def _until_answering(process: subprocess.Popen[bytes], port: int, file: Path) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            _post(port, file)
+            return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+
+
+def _post(port: int, file: Path) -> dict[str, list[dict[str, float]]]:
+    head = b'--t\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v1/predict",
+        data=head + file.read_bytes() + b"\r\n--t--\r\n",
+        headers={"Content-Type": "multipart/form-data; boundary=t"},
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+        read: dict[str, list[dict[str, float]]] = json.load(answer)
+        return read
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process and all of its session."""
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    own = [entry for entry in Path("/proc").iterdir() if entry.name.isdecimal() and _session(entry) == process.pid]
+    for entry in own:
+        try:
+            os.kill(int(entry.name), signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def _session(entry: Path) -> int:
+    try:
+        return int((entry / "stat").read_text().rpartition(")")[2].split()[3])
+    except OSError:
+        return 0
+
+
+def _load(port: int, files: Sequence[Path], connections: int, seconds: int) -> Result:
+    url = f"http://127.0.0.1:{port}/v1/predict"
+    before = _children_cpu_s()
+    process = subprocess.run(
+        ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", SCRIPT, url, "--", *files],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=seconds + 60,
+    )
+    spent = _children_cpu_s() - before
+    (line,) = (line for line in process.stdout.splitlines() if line.startswith("RESULT "))
+    requests, duration, p50, p99, refused, failed = map(int, line.split()[1:])
+    cores = len(os.sched_getaffinity(0))
+    share = spent / (duration / 1e6 * cores)
+    return Result(requests / (duration / 1e6), p50 / 1000, p99 / 1000, refused + failed, share)
+
+
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _sheet(
+    kind: str,
+    files: Sequence[Path],
+    contestants: Sequence[Contestant],
+    found: Mapping[tuple[str, int], Sequence[Result]],
+    ceiling: float,
+) -> Sheet:
+    kilobytes = median(file.stat().st_size for file in files) / 1000
+    rows = []
+    for contestant in contestants:
+        for connections in CONNECTIONS:
+            results = found[contestant.name, connections]
+            rate = median(one.requests_per_s for one in results)
+            rows.append(
+                (
+                    contestant.name,
+                    contestant.settings,
+                    str(connections),
+                    f"{rate / ceiling:.2f}",
+                    f"{rate:.0f}",
+                    f"{median(one.p50_ms for one in results):.1f}",
+                    f"{median(one.p99_ms for one in results):.1f}",
+                    str(sum(one.errors for one in results)),
+                    f"{median(one.client_share for one in results):.0%}",
+                )
+            )
+    head = ("service", "settings", "connections", "of the ceiling", "requests/s", "p50 ms", "p99 ms", "errors", "wrk")
+    return Sheet(f"{kind}, {kilobytes:.0f} kB; the ceiling is {ceiling:.0f} images/s", head, rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
