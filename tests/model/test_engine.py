@@ -1,5 +1,9 @@
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +15,7 @@ from model.errors import EngineUnavailable
 from model.network import head
 
 MakeClassifier = Callable[..., Classifier]
+ROOT = Path(__file__).parents[2]
 
 
 def classifier_of(architecture: str, size: int, make_classifier: MakeClassifier) -> Classifier:
@@ -150,3 +155,25 @@ def test_another_device_is_left_to_pytorch(make_classifier: MakeClassifier) -> N
     classifier.device = torch.device("cuda")
     with pytest.raises(EngineUnavailable, match="OpenVINO is for the CPU; the device is cuda"):
         engine.openvino(classifier)
+
+
+WATCHED = """
+import sys, pathlib, torch
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen"):
+        raise SystemExit(f"{event} {arguments}")
+sys.addaudithook(refuse)
+from model import checkpoint, engine
+from model.classifier import Classifier
+chosen = engine.openvino(Classifier(checkpoint.load(pathlib.Path(sys.argv[1])), torch.device("cpu")))
+print(chosen.run(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape)
+"""
+
+
+def test_openvino_reports_to_nobody(checkpoint_path: Path, tmp_path: Path) -> None:
+    """It comes with a package that counts its users; neither a connection nor the file for their consent is made."""
+    command = [sys.executable, "-c", WATCHED, str(checkpoint_path)]
+    environment = os.environ | {"HOME": str(tmp_path)}
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert (process.returncode, process.stdout) == (0, "torch.Size([1, 3])\n"), process.stderr
+    assert list(tmp_path.iterdir()) == []
