@@ -171,7 +171,7 @@ print(chosen.run(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape)
 
 
 def test_openvino_reports_to_nobody(checkpoint_path: Path, tmp_path: Path) -> None:
-    """It comes with a package that counts its users; neither a connection nor the file for their consent is made."""
+    """It comes with a package that reports its use; no connection is made, and no id for the user."""
     command = [sys.executable, "-c", WATCHED, str(checkpoint_path)]
     environment = os.environ | {"HOME": str(tmp_path)}
     process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
