@@ -19,8 +19,6 @@ from model.errors import TorchlightError
 from training.config import Loss, Optimizer, Precision, Schedule, TrainingConfig
 
 if TYPE_CHECKING:  # each command imports what it needs: torch takes seconds, and a service's parent has no use for it
-    from torch import Tensor
-
     from model.classifier import Classifier, Prediction
     from training.data import DataSet
     from training.loop import EpochResult, StepResult
@@ -285,16 +283,15 @@ def predict(
     device: Device = "auto",
 ) -> None:
     """Classify image files, in the terminal or into a file. Exit code 1 if one of them cannot be read."""
-    from model import bulk, checkpoint, engine
+    from model import bulk, checkpoint
     from model.classifier import Classifier, choose_device
 
     classifier = Classifier(checkpoint.load(checkpoint_path), choose_device(device))
-    run = engine.choose(classifier, "auto").run
     found = bulk.find(paths)
     if out is not None:
-        raise typer.Exit(1 if _predict_into(out, classifier, run, found, top_k) else 0)
+        raise typer.Exit(1 if _predict_into(out, classifier, found, top_k) else 0)
     failures = 0
-    for outcome in bulk.classify(classifier, run, found, top_k):
+    for outcome in bulk.classify(classifier, classifier.probabilities, found, top_k):
         console.print(f"[bold]{escape(str(outcome.path))}[/]", highlight=False, soft_wrap=True)
         if outcome.error is None:
             _print_predictions(outcome.predictions)
@@ -304,12 +301,11 @@ def predict(
     raise typer.Exit(1 if failures else 0)
 
 
-def _predict_into(
-    out: Path, classifier: "Classifier", run: "Callable[[Tensor], Tensor]", paths: list[Path], top_k: int
-) -> int:
+def _predict_into(out: Path, classifier: "Classifier", paths: list[Path], top_k: int) -> int:
     """Write the answers that are not in ``out`` yet, and return how many of the images cannot be read."""
-    from model import bulk
+    from model import bulk, engine
 
+    run = engine.choose(classifier, "auto").run  # for a few files it would take longer to start than they do
     failures: list[bulk.Outcome] = []
     with closing(bulk.Answers(out, classifier.digest)) as answers, _progress() as progress:
         left = [path for path in paths if not answers.has(path)]

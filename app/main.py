@@ -32,6 +32,7 @@ def create_app(settings: Settings, metrics_dir: Path | None = None) -> FastAPI:
     Raises:
         CheckpointError: the checkpoint cannot be served.
         DeviceUnavailable: the device is not there.
+        EngineUnavailable: the engine that was asked for cannot compute this network.
         InvalidKeys: the file of API keys cannot be used.
         StartError: the folder for uploads cannot be used.
     """

@@ -123,7 +123,7 @@ class SelfTestBody(Body):
     checks: list[Check]
 
 
-class EngineBody(BaseModel):
+class EngineBody(Body):
     """What computes the answers; the views always run on PyTorch."""
 
     name: str = Field(examples=["openvino 2026.4.1"])

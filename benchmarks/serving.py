@@ -1,7 +1,7 @@
 """Our service beside the ones that a user would otherwise write, on this machine, in one run; all as ratios.
 
 make peers
-python -m benchmarks.serving [--rounds 3] [--seconds 5] [--only ours tuned] [--checkpoint FILE] [--markdown FILE]
+python -m benchmarks.serving [--rounds 3] [--seconds 5] [--only ours LitServe] [--checkpoint FILE] [--markdown FILE]
 
 Needs wrk (`apt-get install wrk`), which shares the cores with what it measures: its part of the CPU time is told. Each
 contestant runs alone, answers every file once for comparison, is warmed up, and is measured at each number of
@@ -10,8 +10,6 @@ HTTP: decode and classify in one process, at the best batch size.
 """
 
 import argparse
-import io
-import json
 import os
 import resource
 import shutil
@@ -21,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,11 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import numpy as np
+import httpx2
 import torch
-from PIL import Image
 from rich.console import Console
 
+from benchmarks.load import drawings
 from benchmarks.load.report import Report, Sheet, finish
 from benchmarks.load.service import ROOT
 from model import checkpoint, engine, images
@@ -100,27 +97,14 @@ def main() -> int:
         sys.exit("benchmarks.serving: wrk is not installed; apt-get install wrk")
     if not PEERS.exists():
         sys.exit(f"benchmarks.serving: {PEERS} does not exist; make peers")
-    contestants = [one for one in (*OURS, *PEER_SERVICES) if not arguments.only or one.name in arguments.only]
+    contestants = [one for one in (*OURS, *PEER_SERVICES) if one.name in arguments.only]
     console = Console(width=140)
     classifier = Classifier(checkpoint.load(arguments.checkpoint), torch.device("cpu"))
     run = engine.choose(classifier, "auto").run
     sheets = []
     with tempfile.TemporaryDirectory() as folder:
         for kind, files in (("32x32 JPEG", _draw(Path(folder), "small")), ("photo", _draw(Path(folder), "photo"))):
-            expected = [run(images.prepare(file.read_bytes(), classifier.spec.size)[0][None])[0] for file in files]
-            answers = {file: float(one.max()) for file, one in zip(files, expected, strict=True)}
-            ceilings: list[float] = []
-            found: dict[tuple[str, int], list[Result]] = defaultdict(list)
-            for number in range(arguments.rounds):
-                ceilings.append(max(_ceiling(classifier, run, files, size) for size in BATCH_SIZES))
-                for contestant in contestants:
-                    console.print(f"{kind}, round {number + 1}: {contestant.name}", highlight=False)
-                    with _running(contestant, arguments.checkpoint, answers) as port:
-                        _load(port, files, max(CONNECTIONS), WARM_UP_S)
-                        for connections in CONNECTIONS:
-                            result = _load(port, files, connections, arguments.seconds)
-                            found[contestant.name, connections].append(result)
-            sheets.append(_sheet(kind, files, contestants, found, median(ceilings)))
+            sheets.append(_measure(kind, files, contestants, classifier, run, arguments))
     summary = (
         f"Medians of {arguments.rounds} rounds of {arguments.seconds} s, {os.cpu_count()} cores, checkpoint "
         f"{arguments.checkpoint.stem}; {classifier.spec.size} pixels. All compute in float32."
@@ -128,11 +112,36 @@ def main() -> int:
     return finish(Report("Serving", summary, sheets, ()), console, "python -m benchmarks.serving", arguments.markdown)
 
 
+def _measure(
+    kind: str,
+    files: Sequence[Path],
+    contestants: Sequence[Contestant],
+    classifier: Classifier,
+    run: Run,
+    arguments: argparse.Namespace,
+) -> Sheet:
+    expected = [run(images.prepare(file.read_bytes(), classifier.spec.size)[0][None])[0] for file in files]
+    answers = {file: float(one.max()) for file, one in zip(files, expected, strict=True)}
+    ceilings: list[float] = []
+    found: dict[tuple[str, int], list[Result]] = defaultdict(list)
+    for number in range(arguments.rounds):
+        ceilings.append(max(_ceiling(classifier, run, files, size) for size in BATCH_SIZES))
+        for contestant in contestants:
+            print(f"{kind}, round {number + 1}: {contestant.name}", flush=True)
+            with _running(contestant, arguments.checkpoint, answers) as port:
+                _load(port, files, max(CONNECTIONS), WARM_UP_S)
+                for connections in CONNECTIONS:
+                    result = _load(port, files, connections, arguments.seconds)
+                    found[contestant.name, connections].append(result)
+    return _sheet(kind, files, contestants, found, median(ceilings))
+
+
 def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5)
-    parser.add_argument("--only", nargs="*", metavar="NAME")
+    names = [one.name for one in (*OURS, *PEER_SERVICES)]
+    parser.add_argument("--only", nargs="*", choices=names, default=names, metavar="NAME")
     parser.add_argument("--checkpoint", type=Path, default=PRETRAINED)
     parser.add_argument("--markdown", type=Path)
     return parser.parse_args()
@@ -140,17 +149,10 @@ def _read_arguments() -> argparse.Namespace:
 
 def _draw(folder: Path, kind: str) -> list[Path]:
     """Draw the files: 32x32 of 1 kB, or photos of 900x600 pixels and about 100 kB, as a camera's noise makes them."""
-    generator = np.random.default_rng(0)
-    width, height, noise = (32, 32, 0) if kind == "small" else (900, 600, 6)
-    paths = []
-    for number in range(FILES):
-        coarse = generator.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
-        smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.float32)
-        pixels = (smooth + noise * generator.standard_normal(smooth.shape)).clip(0, 255).astype(np.uint8)
-        content = io.BytesIO()
-        Image.fromarray(pixels).save(content, "JPEG", quality=80)
-        paths.append(folder / f"{kind}-{number}.jpg")
-        paths[-1].write_bytes(content.getvalue())
+    size, grain = ((32, 32), 0) if kind == "small" else ((900, 600), 14)
+    paths = [folder / f"{kind}-{seed}.jpg" for seed in range(FILES)]
+    for seed, path in enumerate(paths):
+        path.write_bytes(drawings.jpeg(seed, size, grain))
     return paths
 
 
@@ -198,22 +200,17 @@ def _until_answering(process: subprocess.Popen[bytes], port: int, file: Path) ->
         try:
             _post(port, file)
             return
-        except OSError:
+        except httpx2.HTTPError:
             if process.poll() is not None or time.monotonic() > end:
                 raise
             time.sleep(0.5)
 
 
 def _post(port: int, file: Path) -> dict[str, list[dict[str, float]]]:
-    head = b'--t\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/v1/predict",
-        data=head + file.read_bytes() + b"\r\n--t--\r\n",
-        headers={"Content-Type": "multipart/form-data; boundary=t"},
-    )
-    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
-        read: dict[str, list[dict[str, float]]] = json.load(answer)
-        return read
+    files = {"file": ("a.jpg", file.read_bytes(), "image/jpeg")}
+    answer = httpx2.post(f"http://127.0.0.1:{port}/v1/predict", files=files, timeout=PATIENCE_S).raise_for_status()
+    read: dict[str, list[dict[str, float]]] = answer.json()
+    return read
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

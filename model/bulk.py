@@ -22,6 +22,7 @@ from torch import Tensor
 from model import images
 from model.classifier import Classifier, Prediction
 from model.errors import AnswersError, ImageError
+from model.export import Run
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 BATCH_SIZE = 16  # more is no faster on a CPU, see docs/log.md
@@ -49,9 +50,7 @@ def find(paths: Iterable[Path]) -> list[Path]:
     return list(found)
 
 
-def classify(
-    classifier: Classifier, run: Callable[[Tensor], Tensor], paths: Sequence[Path], top_k: int | None = None
-) -> Iterator[Outcome]:
+def classify(classifier: Classifier, run: Run, paths: Sequence[Path], top_k: int | None = None) -> Iterator[Outcome]:
     """Yield the outcome for each path, in order, while the next ones are decoded.
 
     Args:

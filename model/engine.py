@@ -18,11 +18,9 @@ from torch import Tensor, nn
 
 from model.classifier import Classifier
 from model.errors import EngineUnavailable
-from model.export import Run, largest_difference
+from model.export import BATCH_SIZES, TOLERANCE, Run, largest_difference
 from model.graph import INPUT, Layer
 
-TOLERANCE = 1e-4  # in a probability; float32 kernels that work differ by a hundredth of it
-COMPARED = (1, 2, 7)  # batch sizes
 REPORTER = "openvino_telemetry"  # comes with OpenVINO, which tells its makers through it of each import
 
 
@@ -80,7 +78,7 @@ def openvino(classifier: Classifier) -> Engine:
         raise EngineUnavailable("OpenVINO is not installed; add it with `pip install openvino`")
     sys.modules[REPORTER] = None  # type: ignore[assignment]  # not importable: OpenVINO then goes on without it
     run = _compile(translate(classifier), torch.get_num_threads())
-    difference = largest_difference(classifier, run, COMPARED)
+    difference = largest_difference(classifier, run, BATCH_SIZES)
     if not difference <= TOLERANCE:
         raise EngineUnavailable(
             f"OpenVINO's probabilities differ from PyTorch's by up to {difference:.2g}; the limit is {TOLERANCE:g}"

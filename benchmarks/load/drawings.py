@@ -31,7 +31,12 @@ def tiny_image() -> bytes:
 
 def photos(count: int = 8) -> dict[str, bytes]:
     """Return JPEG files of some 100 kB, by name."""
-    return {f"photo {seed}": _encode(_draw(1000 + seed, PHOTO_SIZE, GRAIN), "JPEG") for seed in range(count)}
+    return {f"photo {seed}": jpeg(1000 + seed, PHOTO_SIZE, GRAIN) for seed in range(count)}
+
+
+def jpeg(seed: int, size: tuple[int, int], grain: int) -> bytes:
+    """Return a JPEG file, the larger the more grain there is on it."""
+    return _encode(_draw(seed, size, grain), "JPEG")
 
 
 def variants(jpeg: bytes) -> Iterator[bytes]:
