@@ -6,10 +6,11 @@ python -m benchmarks.serving [--rounds 3] [--seconds 5] [--only ours LitServe] [
 Needs wrk (`apt-get install wrk`), which shares the cores with what it measures: its part of the CPU time is told. Each
 contestant runs alone, answers every file once for comparison, is warmed up, and is measured at each number of
 connections; then the next one, and all of that again in each round. The ceiling is what the machine could do without
-HTTP: decode and classify in one process, at the best batch size.
+HTTP: decode and classify in one process, at the best batch size, decoding on one thread or on one for each core.
 """
 
 import argparse
+import itertools
 import os
 import resource
 import shutil
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from statistics import median
 import httpx2
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from benchmarks.load import drawings
 from benchmarks.load.report import Report, Sheet, finish
@@ -125,7 +128,8 @@ def _measure(
     ceilings: list[float] = []
     found: dict[tuple[str, int], list[Result]] = defaultdict(list)
     for number in range(arguments.rounds):
-        ceilings.append(max(_ceiling(classifier, run, files, size) for size in BATCH_SIZES))
+        ways = itertools.product(BATCH_SIZES, {1, os.cpu_count() or 1})
+        ceilings.append(max(_ceiling(classifier, run, files, size, threads) for size, threads in ways))
         for contestant in contestants:
             print(f"{kind}, round {number + 1}: {contestant.name}", flush=True)
             with _running(contestant, arguments.checkpoint, answers) as port:
@@ -156,15 +160,20 @@ def _draw(folder: Path, kind: str) -> list[Path]:
     return paths
 
 
-def _ceiling(classifier: Classifier, run: Run, files: Sequence[Path], batch_size: int) -> float:
+def _ceiling(classifier: Classifier, run: Run, files: Sequence[Path], batch_size: int, threads: int) -> float:
     """Return images/s of decoding and classifying in this process, the files in memory."""
     contents = [file.read_bytes() for file in files] * (64 // FILES)
+
+    def prepare(content: bytes) -> Tensor:
+        return images.prepare(content, classifier.spec.size)[0]
+
     began, rounds = time.perf_counter(), 0
-    while time.perf_counter() - began < 2:
-        for start in range(0, len(contents), batch_size):
-            batch = [images.prepare(one, classifier.spec.size)[0] for one in contents[start : start + batch_size]]
-            run(torch.stack(batch))
-        rounds += 1
+    with ThreadPoolExecutor(threads) as pool:
+        while time.perf_counter() - began < 2:
+            for start in range(0, len(contents), batch_size):
+                batch = contents[start : start + batch_size]
+                run(torch.stack(list(map(prepare, batch) if threads == 1 else pool.map(prepare, batch))))
+            rounds += 1
     return rounds * len(contents) / (time.perf_counter() - began)
 
 
