@@ -25,14 +25,20 @@ class ByteCache:
         Args:
             measure: how many bytes a value takes; one that takes more than the bound is not kept.
         """
-        with self._lock:
-            if key in self._entries:
-                self._entries.move_to_end(key)
-                value: Value = self._entries[key][0]
-                return value
+        kept: Value | None = self.get(key)
+        if kept is not None:
+            return kept
         value = make()
         self.put(key, value, measure(value))
         return value
+
+    def get(self, key: Hashable) -> Any | None:
+        """Return the value of a key, or None if it is not here."""
+        with self._lock:
+            if key not in self._entries:
+                return None
+            self._entries.move_to_end(key)
+            return self._entries[key][0]
 
     def put(self, key: Hashable, value: object, size: int) -> None:
         """Keep a value if it fits the bound; those not used for longest make room for it."""

@@ -1,44 +1,37 @@
 """Decodes uploads in processes of its own, so that a file that breaks a decoder costs its own answer and no other.
 
-A process that crashes, takes too long or takes too much memory is replaced. Calls block: they are for threads. Knows
-nothing of HTTP.
+A process that crashes, takes too long or takes too much memory is replaced. The event loop talks to them itself: a
+thread to wait for each took as long as decoding a small picture. Knows nothing of HTTP.
 """
 
-import contextlib
-import fcntl
+import asyncio
 import json
 import signal
+import socket
 import subprocess
 import sys
-from collections import deque
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from app import decoding
-from app.batcher import Overloaded
+from app.batcher import Overloaded, within
 from app.logs import logger
 from model.errors import ImageError, ImageTooLarge, UnknownImageFormat, UnreadableImage
 
 ROOT = Path(__file__).parents[1]  # where a process finds app and model
-PIPE_BYTES = 1_000_000  # an upload that fits is handed over at once, without waiting for the other side
-MAX_REPLY_BYTES = 10_000
+MAX_REPLY_BYTES = 10_000  # beside the pixels
+RETRY_S = 1.0  # after a process could not be started
 ERRORS = {kind.__name__: kind for kind in (ImageError, ImageTooLarge, UnknownImageFormat, UnreadableImage)}
 
 
 class DecoderFailed(ImageError):
     """The decoder crashed on this file, or did not come to an end with it."""
-
-
-class _Ended(Exception):
-    """The process has ended before it answered."""
-
-    def __str__(self) -> str:
-        return "a decoder ended before it answered"
 
 
 @dataclass(frozen=True)
@@ -52,86 +45,163 @@ class Prepared:
 
 
 class Decoders:
-    """As many processes as calls at a time. Safe to call from several threads."""
+    """A few processes, with a bounded line before them. Bound to the event loop in which :meth:`start` is called.
+
+    A call whose caller leaves before it began is dropped with all it holds. One that has begun keeps its process until
+    it ends, whoever left.
+    """
 
     def __init__(
-        self, *, time_limit_s: float, max_pixels: int, max_bytes: int, module: str = decoding.__name__
+        self,
+        *,
+        number: int,
+        queue_size: int,
+        time_limit_s: float,
+        max_pixels: int,
+        max_bytes: int,
+        module: str = decoding.__name__,
     ) -> None:
         self._command = [sys.executable, "-m", module, str(time_limit_s), str(max_pixels), str(max_bytes)]
-        self._idle: deque[_Process] = deque()
+        self._number = number
+        self._limit = number + queue_size
+        self._accepted = 0  # those that wait, and those that a process is busy with
+        self._idle: asyncio.Queue[_Process] = asyncio.Queue()
+        self._living: set[_Process] = set()
+        self._failure: OSError | None = None  # why no process could be started
+        self._chores: set[asyncio.Task[None]] = set()
+        self._is_closing = False
 
-    def start(self, number: int) -> None:
-        """Start so many processes, and wait until they can decode."""
-        processes = [_Process(self._command) for _ in range(number)]
-        for process in processes:
-            process.wait_until_ready()
-        self._idle.extend(processes)
+    async def start(self) -> None:
+        """Start the processes, and wait until they can decode.
 
-    def prepare(self, content: bytes, size: int) -> Prepared:
+        Raises:
+            OSError: the system starts none.
+        """
+        await asyncio.gather(*(self._start() for _ in range(self._number)))
+
+    async def prepare(self, content: bytes, size: int, deadline: float | None) -> Prepared:
         """Return what :func:`model.images.prepare` makes of a file.
+
+        Args:
+            size: side S of the network's input.
+            deadline: in the event loop's time; None waits for ever.
 
         Raises:
             ImageError: as it does; DecoderFailed if the process did not survive the file.
-            Overloaded: the system ended the process, as it does when memory is short.
+            Overloaded: too many wait; or the system ended the process, as it does when memory is short.
+            DeadlineExceeded: it has not ended when the event loop's time reaches ``deadline``.
         """
-        process = self._take()
-        try:
-            prepared = process.prepare(content, size)
-        except ImageError:
-            self._idle.append(process)
-            raise
-        except (_Ended, LookupError, ValueError):  # the others: it answers what makes no sense
-            raise self._explain(process.end()) from None
-        self._idle.append(process)
-        return prepared
+        self.check_room(1)
+        self._accepted += 1
+        async with within(deadline):
+            try:
+                process = await self._take()
+            except BaseException:
+                self._accepted -= 1
+                raise
+            reply = process.ask(content, size)
+            reply.add_done_callback(lambda done: self._release(process, done))
+            return await asyncio.shield(reply)
+
+    def check_room(self, number: int) -> None:
+        """Make sure that there is room for so many files.
+
+        Raises:
+            Overloaded: too many wait.
+        """
+        if self._failure and not self._living:
+            raise Overloaded(f"no decoder can be started ({self._failure.strerror}); ask again later")
+        if self._accepted + number > self._limit:
+            raise Overloaded(f"the queue is full: {self._accepted} images wait for a decoder; ask again later")
 
     @property
     def pids(self) -> list[int]:
-        """The processes that decode nothing at the moment."""
-        return [process.pid for process in self._idle]
+        """What the system calls the processes."""
+        return [process.pid for process in self._living]
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the processes."""
-        while self._idle:
-            self._idle.pop().end()
+        self._is_closing = True
+        for process in self._living:
+            process.close()
+        while self._chores:
+            await asyncio.wait(self._chores)
 
-    def _take(self) -> "_Process":
-        """Return a process that runs, a new one if none is idle.
+    async def _start(self) -> None:
+        process = _Process(self._command)
+        await process.start()
+        self._living.add(process)
+        self._idle.put_nowait(process)
+        self._spawn(self._replace_when_ended(process))
+        if self._is_closing:
+            process.close()
 
-        Raises:
-            Overloaded: the system starts no more.
-        """
-        with contextlib.suppress(IndexError):
-            while not (process := self._idle.popleft()).is_running:
-                process.end()
-            return process
-        try:
-            return _Process(self._command)
-        except OSError as error:
-            raise Overloaded(f"no decoder can be started ({error.strerror}); ask again later") from error
+    async def _replace_when_ended(self, process: "_Process") -> None:
+        await process.has_ended.wait()
+        self._living.discard(process)
+        while not self._is_closing:
+            try:
+                await self._start()
+            except OSError as error:
+                self._failure = error
+                await asyncio.sleep(RETRY_S)
+            else:
+                self._failure = None
+                return
 
-    def _explain(self, status: int) -> Exception:
-        logger.warning("a decoder ended while it decoded", extra={"facts": {"exit_status": status}})
-        if status == -signal.SIGKILL:
-            return Overloaded("the system ended the decoder, maybe for want of memory; send the image again")
-        if status in (-signal.SIGPROF, -signal.SIGALRM):
-            return DecoderFailed("image takes far longer to decode than images of its size; save it again")
-        return DecoderFailed("the decoder crashed on this image; save it again, or in another format")
+    def _spawn(self, chore: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(chore)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+    async def _take(self) -> "_Process":
+        while not (process := await self._idle.get()).is_running:
+            pass  # its replacement will be there in a moment
+        return process
+
+    def _release(self, process: "_Process", reply: "asyncio.Future[Prepared]") -> None:
+        self._accepted -= 1
+        reply.exception()  # its caller may have left
+        if process.is_running:
+            self._idle.put_nowait(process)
 
 
-class _Process:
-    """One process of :mod:`app.decoding`, and its pipes."""
+class _Process(asyncio.Protocol):
+    """One process of :mod:`app.decoding`, and our end of the socket that is its standard input and output.
+
+    Attributes:
+        has_ended: and is no longer known to the system.
+    """
 
     def __init__(self, command: list[str]) -> None:
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, bufsize=0)
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._requests: BinaryIO = self._process.stdin  # type: ignore[assignment]  # unbuffered, so not what is declared
-        self._replies: BinaryIO = self._process.stdout  # type: ignore[assignment]
-        self._is_ready = False
-        with contextlib.suppress(OSError):  # an unprivileged user may have used up what he may have
-            fcntl.fcntl(self._requests.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self.has_ended = asyncio.Event()
+        self._command = command
+        self._reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._received = bytearray()
+        self._side = 0
+        self._ending: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the process, and wait for its first word.
+
+        Raises:
+            OSError: the system starts none, or it ended at once.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = await asyncio.to_thread(
+                    lambda: subprocess.Popen(self._command, cwd=ROOT, stdin=theirs.fileno(), stdout=theirs.fileno())
+                )
+            except OSError:
+                ours.close()
+                raise
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_unix_connection(lambda: self, sock=ours)
+        try:
+            await self._reply
+        except (ImageError, Overloaded) as error:
+            raise OSError(0, "it ended at once; standard error says why") from error
 
     @property
     def pid(self) -> int:
@@ -140,57 +210,70 @@ class _Process:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process has not ended."""
-        return self._process.poll() is None
+        """Whether it can be asked."""
+        return self._ending is None and self._process.poll() is None
 
-    def wait_until_ready(self) -> None:
-        """Wait for its first word.
+    def ask(self, content: bytes, size: int) -> "asyncio.Future[Prepared]":
+        """Send a file, and return what will be its reply, or the error that :meth:`Decoders.prepare` raises."""
+        self._reply, self._side = asyncio.get_running_loop().create_future(), size
+        self._transport.write(decoding.REQUEST.pack(len(content), size))
+        self._transport.write(content)
+        return self._reply
 
-        Raises:
-            _Ended: it has none; standard error says why.
-        """
-        if not self._is_ready:
-            self._read_facts()
-            self._is_ready = True
+    def close(self) -> None:
+        """Let the process end, which it does when its input does."""
+        self._transport.close()
 
-    def prepare(self, content: bytes, size: int) -> Prepared:
-        """See :meth:`Decoders.prepare`.
+    def data_received(self, data: bytes) -> None:
+        """Take a piece of the reply."""
+        self._received += data
+        if len(self._received) < decoding.REPLY.size:
+            return
+        text_bytes, pixel_bytes = decoding.REPLY.unpack_from(self._received)
+        end = decoding.REPLY.size + text_bytes + pixel_bytes
+        if text_bytes > MAX_REPLY_BYTES or pixel_bytes not in (0, 3 * self._side**2):
+            self._transport.abort()  # it makes no sense
+        elif len(self._received) >= end and not self._reply.done():
+            text, pixels = self._received[decoding.REPLY.size : end - pixel_bytes], self._received[end - pixel_bytes :]
+            self._received = bytearray()
+            try:
+                self._answer(json.loads(text), pixels)
+            except (LookupError, ValueError):
+                self._transport.abort()
 
-        Raises:
-            ImageError, _Ended
-        """
-        self.wait_until_ready()
-        try:
-            decoding.write_all(self._requests, decoding.REQUEST.pack(len(content), size))
-            decoding.write_all(self._requests, content)
-        except BrokenPipeError as error:
-            raise _Ended from error
-        facts = self._read_facts()
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Find out how the process ended."""
+        self._ending = asyncio.create_task(self._end())
+
+    def _answer(self, facts: dict[str, Any], pixels: bytearray) -> None:
         if "error" in facts:
-            raise ERRORS[facts["error"]](facts["detail"])
-        pixels = np.frombuffer(self._read(3 * size * size), np.uint8).reshape(3, size, size)
-        return Prepared(torch.from_numpy(pixels), facts["format"], int(facts["width"]), int(facts["height"]))
+            self._reply.set_exception(ERRORS[facts["error"]](facts["detail"]))
+        elif not pixels:
+            self._reply.set_result(None)  # its first word
+        else:
+            tensor = torch.from_numpy(np.frombuffer(pixels, np.uint8).reshape(3, self._side, self._side))
+            prepared = Prepared(tensor, facts["format"], int(facts["width"]), int(facts["height"]))
+            self._reply.set_result(prepared)
 
-    def end(self) -> int:
-        """End the process, if it has not, and return its exit status; it is negative if a signal ended it."""
-        self._requests.close()
+    async def _end(self) -> None:
+        status = await asyncio.to_thread(self._wait)
+        if not self._reply.done():
+            self._reply.set_exception(_explain(status))
+        self.has_ended.set()
+
+    def _wait(self) -> int:
         try:
-            status = self._process.wait(timeout=1)
+            return self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            status = self._process.wait()
-        self._replies.close()
-        return status
+            return self._process.wait()
 
-    def _read_facts(self) -> dict[str, str]:
-        (length,) = decoding.LENGTH.unpack(self._read(decoding.LENGTH.size))
-        if length > MAX_REPLY_BYTES:
-            raise _Ended
-        facts: dict[str, str] = json.loads(self._read(length))
-        return facts
 
-    def _read(self, length: int) -> bytearray:
-        content = decoding.read_exactly(self._replies, length)
-        if len(content) < length:
-            raise _Ended
-        return content
+def _explain(status: int) -> Exception:
+    """Return what a process's exit status means for the file that it had; it is negative if a signal ended it."""
+    logger.warning("a decoder ended while it decoded", extra={"facts": {"exit_status": status}})
+    if status == -signal.SIGKILL:
+        return Overloaded("the system ended the decoder, maybe for want of memory; send the image again")
+    if status in (-signal.SIGPROF, -signal.SIGALRM):
+        return DecoderFailed("image takes far longer to decode than images of its size; save it again")
+    return DecoderFailed("the decoder crashed on this image; save it again, or in another format")

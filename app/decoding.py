@@ -4,7 +4,8 @@ Run by :mod:`app.decoders` as ``python -m app.decoding TIME_LIMIT_S MAX_PIXELS M
 frames, in network byte order:
 
 - request: 8 bytes length of the file, 4 bytes side S of the network's input, the file
-- reply: 4 bytes length of a JSON object, the object; if it has no ``error``, then S x S x 3 bytes, (3, S, S) uint8 RGB
+- reply: 4 bytes length of a JSON object, 4 bytes number of pixel values, the object, and if it has no ``error``,
+  S x S x 3 pixel values, (3, S, S) uint8 RGB
 - the first reply, ``{}`` and no pixels, says that the process is ready
 
 Whatever a file does to the decoder ends with the process: the kernel kills it after the time limit, or when it has
@@ -25,7 +26,7 @@ from model import images
 from model.errors import ImageError
 
 REQUEST = struct.Struct("!QI")
-LENGTH = struct.Struct("!I")
+REPLY = struct.Struct("!II")
 CPU_S = 0.5  # for the head of a file and what does not depend on its size; hundreds of times what photos take
 CPU_S_PER_PIXEL = 1e-7  # several times what the slowest format takes
 BYTES_PER_PIXEL = 24  # progressive CMYK, the most: 8 for coefficients, 4 as CMYK, 4 turned upright, 4 as RGB
@@ -105,7 +106,7 @@ def _decode(content: bytearray, size: int, max_pixels: int) -> tuple[dict[str, o
 
 def _write(replies: BinaryIO, facts: dict[str, object], pixels: bytes = b"") -> None:
     text = json.dumps(facts).encode()
-    write_all(replies, LENGTH.pack(len(text)) + text + pixels)
+    write_all(replies, REPLY.pack(len(text), len(pixels)) + text + pixels)
 
 
 if __name__ == "__main__":

@@ -16,17 +16,19 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -
         ClientDisconnect: the client left first. Else, what ``work`` raises.
     """
     task = asyncio.create_task(work)
-    departure = asyncio.create_task(_departure(request))
+    departure = asyncio.create_task(_departure(request, task))
     try:
-        await asyncio.wait((task, departure), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
         return await task
+    except asyncio.CancelledError:
+        if departure.done():
+            raise ClientDisconnect from None
+        raise
     finally:
         task.cancel()
         departure.cancel()
 
 
-async def _departure(request: Request) -> None:
+async def _departure(request: Request, task: asyncio.Task[Any]) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    task.cancel()

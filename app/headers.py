@@ -10,3 +10,5 @@ SECURITY = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+ENCODED = [(name.lower().encode(), value.encode()) for name, value in SECURITY.items()]  # as ASGI has them

@@ -7,7 +7,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
@@ -87,26 +86,30 @@ class Inspector:
                 logger.exception("uploads that are too old cannot be removed")
             await asyncio.sleep(self.service.settings.store_max_age_s / SWEEPS_PER_LIFETIME)
 
-    def add(self, content: bytes) -> PreparedImage:
+    async def add(self, content: bytes) -> PreparedImage:
         """Store an upload, if it is an image.
 
         Raises:
-            ImageError: it is not.
+            ImageError: it is not; and what else :meth:`app.service.Service.prepare` raises.
             StoreFull: the disk has no room.
         """
-        image = self._prepare(content)
-        self.store.put(content)
+        image = await self.service.prepare(content)
+        await asyncio.to_thread(self.store.put, content)
         self.cache.put(image.id, image, _image_bytes(image))
         return image
 
-    def image(self, image_id: str) -> PreparedImage:
+    async def image(self, image_id: str) -> PreparedImage:
         """Return a stored image as network input.
 
         Raises:
-            UnknownImage: it is not stored.
+            UnknownImage: it is not stored; and what :meth:`app.service.Service.prepare` raises.
         """
         self.store.find(image_id)  # else the cache would outlive the promise of when uploads are removed
-        return self.cache.find(image_id, lambda: self._prepare(self.store.get(image_id)), _image_bytes)
+        image: PreparedImage | None = self.cache.get(image_id)
+        if image is None:
+            image = await self.service.prepare(await asyncio.to_thread(self.store.get, image_id))
+            self.cache.put(image_id, image, _image_bytes(image))
+        return image
 
     def maps(self, image: PreparedImage, layer: str, stage: Stage = "output") -> Tensor:
         """Return what :func:`model.activations.activation_maps` does."""
@@ -123,9 +126,6 @@ class Inspector:
 
     def _compute(self, image: PreparedImage, what: str, make: Callable[[], Tensor]) -> Tensor:
         return self.cache.find((image.id, what), make, lambda tensor: tensor.nbytes + ENTRY_BYTES)
-
-    def _prepare(self, content: bytes) -> PreparedImage:
-        return self.service.prepare(content, time.perf_counter())
 
 
 def pick(values: Tensor, channel: int, layer: str) -> Tensor:

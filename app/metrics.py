@@ -7,6 +7,7 @@ rest of the service says what happened (:class:`Metrics`) and knows no name of a
 import bisect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
@@ -41,6 +42,11 @@ class Histogram:
     help: str
     bounds: tuple[float, ...]
     labels: tuple[str, ...] = ()
+
+    @cached_property
+    def buckets(self) -> tuple[str, ...]:
+        """The bounds as the exposition writes them, with the last, which nothing exceeds."""
+        return (*(f"{bound:g}" for bound in self.bounds), "+Inf")
 
 
 @dataclass(frozen=True)
@@ -213,7 +219,7 @@ class Metrics(Collector):
         self._ledger.add((counter.name, *labels), amount)
 
     def _observe(self, histogram: Histogram, value: float, *labels: str) -> None:
-        bucket = _bounds(histogram)[bisect.bisect_left(histogram.bounds, value)]
+        bucket = histogram.buckets[bisect.bisect_left(histogram.bounds, value)]
         self._ledger.add((histogram.name, *labels, bucket))
         self._ledger.add((histogram.name, *labels, SUM), value)
 
@@ -239,11 +245,6 @@ class Metrics(Collector):
             self._cpu_s = value
 
 
-def _bounds(histogram: Histogram) -> list[str]:
-    """Return the bounds as the exposition writes them, with the last, which nothing exceeds."""
-    return [f"{bound:g}" for bound in histogram.bounds] + ["+Inf"]
-
-
 def _by_metric(numbers: Mapping[Key, float]) -> dict[str, dict[Key, float]]:
     """Return the numbers by the metric's name, then by what follows it in the key."""
     metrics: dict[str, dict[Key, float]] = {}
@@ -262,9 +263,8 @@ def _counter_family(counter: Counter, values: Mapping[Key, float]) -> Metric:
 def _histogram_family(histogram: Histogram, values: Mapping[Key, float]) -> Metric:
     family = HistogramMetricFamily(histogram.name, histogram.help, labels=histogram.labels)
     for labels in dict.fromkeys(key[:-1] for key in values):
-        bounds = _bounds(histogram)
-        numbers = accumulate(values.get((*labels, bound), 0.0) for bound in bounds)
-        buckets = list(zip(bounds, numbers, strict=True))
+        numbers = accumulate(values.get((*labels, bound), 0.0) for bound in histogram.buckets)
+        buckets = list(zip(histogram.buckets, numbers, strict=True))
         family.add_metric(labels, buckets, values.get((*labels, SUM), 0.0))
     return family
 

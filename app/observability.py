@@ -9,12 +9,12 @@ import time
 import uuid
 from collections.abc import Sequence
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import INTERNAL_ERROR, respond
-from app.headers import SECURITY
+from app.headers import ENCODED
 from app.logs import logger
 from app.metrics import Metrics
 from app.service import Classified, Service
@@ -89,11 +89,14 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.has_started, self.status = True, message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-ID"] = self.request_id
-            headers["traceresponse"] = str(self._context)
-            for name, value in SECURITY.items():
-                headers.setdefault(name, value)
+            headers = message.get("headers", ())
+            own = {name for name, _ in headers}  # in lower case, as ASGI has them
+            message["headers"] = [
+                *headers,
+                (b"x-request-id", self.request_id.encode()),
+                (b"traceresponse", str(self._context).encode()),
+                *(pair for pair in ENCODED if pair[0] not in own),
+            ]
         await self._send(message)
 
     @property

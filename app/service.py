@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from app import cpus
-from app.batcher import Answer, Batcher
+from app.batcher import Answer, Batcher, within
 from app.decoders import Decoders
 from app.metrics import PUBLISH_S, Metrics, Snapshot
 from app.settings import Settings
@@ -25,6 +25,7 @@ from model.network import count_multiply_adds
 from model.selftest import SelfTest
 
 Result = TypeVar("Result")
+LONG_BYTES = 1_000_000  # whose hash takes as long as handing it to a thread and more
 MAX_DECODERS = 4  # each may hold a whole picture, and the copies that turning and converting it take
 logger = logging.getLogger("torchlight")
 
@@ -73,12 +74,14 @@ class Service:
             logger.warning("answers are computed by %s: %s", self.engine.name, self.engine.reason)
         self.self_test = _load_self_test(classifier)
         self.state: Literal["warming up", "ready", "broken", "stopping"] = "warming up"
-        threads, waiting = min(cpus.share(settings.workers), MAX_DECODERS), settings.queue_size
-        self._decoders = Workers("decode", threads=threads, queue_size=waiting)  # each waits for one process
-        self._processes = Decoders(
-            time_limit_s=settings.deadline_s, max_pixels=settings.max_pixels, max_bytes=settings.max_body_bytes
+        waiting = settings.queue_size
+        self._decoders = Decoders(
+            number=min(cpus.share(settings.workers), MAX_DECODERS),
+            queue_size=waiting,
+            time_limit_s=settings.deadline_s,
+            max_pixels=settings.max_pixels,
+            max_bytes=settings.max_body_bytes,
         )
-        self._threads = threads
         self._viewers = Workers("view", threads=1, queue_size=waiting)  # one at a time, on as many cores as answers use
         self.batcher = Batcher(self._run_batch, max_batch_size=settings.max_batch_size, queue_size=waiting)
         self._warm_up_task: asyncio.Task[None] | None = None
@@ -107,8 +110,7 @@ class Service:
         if self._warm_up_task is not None:
             await self._warm_up_task  # it may be starting processes
         await self.batcher.close()
-        self._decoders.close()
-        self._processes.close()
+        await self._decoders.close()
         self._viewers.close()
 
     def drain(self) -> None:
@@ -122,7 +124,7 @@ class Service:
             ImageError, Overloaded, DeadlineExceeded
         """
         deadline = self._deadline()
-        image = await self._decoders.run(deadline, partial(self.prepare, content, time.perf_counter()))
+        image = await self._prepare(content, deadline)
         return self._count(Classified(image, await self.batcher.submit(image.tensor, deadline)))
 
     async def classify_all(self, contents: Sequence[bytes]) -> list[Classified | BaseException]:
@@ -131,32 +133,43 @@ class Service:
         Raises:
             Overloaded: there is no room for all of them.
         """
-        deadline, started = self._deadline(), time.perf_counter()
-        loads = [partial(self.prepare, content, started) for content in contents]
-        prepared = await self._decoders.run_all(deadline, loads)
+        deadline = self._deadline()
+        self._decoders.check_room(len(contents))
+        prepared = await asyncio.gather(*(self._prepare(one, deadline) for one in contents), return_exceptions=True)
         good = [one for one in prepared if isinstance(one, PreparedImage)]
         answers = await self.batcher.submit_all([one.tensor for one in good], deadline)
         outcomes = iter([self._join(image, answer) for image, answer in zip(good, answers, strict=True)])
         return [next(outcomes) if isinstance(one, PreparedImage) else one for one in prepared]
 
-    async def decode(self, load: Callable[[], PreparedImage]) -> PreparedImage:
-        """Return what ``load`` returns, run in a thread for decoding."""
-        return await self._decoders.run(self._deadline(), load)
+    async def prepare(self, content: bytes) -> PreparedImage:
+        """Return one file as network input.
+
+        Raises:
+            ImageError, Overloaded, DeadlineExceeded
+        """
+        return await self._prepare(content, self._deadline())
 
     async def view(self, draw: Callable[[], Result]) -> Result:
         """Return what ``draw`` returns, run in a thread apart from those that answer."""
         return await self._viewers.run(self._deadline(), draw)
 
-    async def view_of(self, load: Callable[[], PreparedImage], draw: Callable[[PreparedImage], Result]) -> Result:
-        """Return what ``draw`` makes of the image that ``load`` returns; raises what :meth:`classify` does."""
+    async def view_of(
+        self, load: Callable[[], Awaitable[PreparedImage]], draw: Callable[[PreparedImage], Result]
+    ) -> Result:
+        """Return what ``draw``, in that thread, makes of the image that ``load`` returns.
+
+        Raises:
+            Overloaded, DeadlineExceeded: see :meth:`classify`; and what ``load`` and ``draw`` raise.
+        """
         deadline = self._deadline()
-        image = await self._decoders.run(deadline, load)
+        async with within(deadline):
+            image = await load()
         return await self._viewers.run(deadline, partial(draw, image))
 
     async def _warm_up(self) -> None:
         size = self.classifier.spec.size
         try:
-            await asyncio.to_thread(self._processes.start, self._threads)
+            await self._decoders.start()
             answer = await self.batcher.submit(golden.image(size), deadline=None)
             golden.check(self.classifier.checkpoint, answer.result)
         except TorchlightError as error:
@@ -170,14 +183,10 @@ class Service:
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self.settings.deadline_s
 
-    def prepare(self, content: bytes, started: float) -> PreparedImage:
-        """Return one file as network input; for threads, since it may take a while.
-
-        Raises:
-            ImageError
-        """
-        image = self._processes.prepare(content, self.classifier.spec.size)
-        digest = "sha256:" + hashlib.sha256(content).hexdigest()
+    async def _prepare(self, content: bytes, deadline: float) -> PreparedImage:
+        started = time.perf_counter()
+        image = await self._decoders.prepare(content, self.classifier.spec.size, deadline)
+        digest = "sha256:" + (await _sha256(content))
         seconds = time.perf_counter() - started
         return PreparedImage(image.tensor, digest, image.width, image.height, image.format, seconds)
 
@@ -222,3 +231,9 @@ def _load_self_test(classifier: Classifier) -> SelfTest | None:
     except (OSError, ValueError) as error:
         logger.warning("the result of the self-test is left out: %s", error)
         return None
+
+
+async def _sha256(content: bytes) -> str:
+    if len(content) < LONG_BYTES:
+        return hashlib.sha256(content).hexdigest()
+    return (await asyncio.to_thread(hashlib.sha256, content)).hexdigest()

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from app.forms import Part, UnreadableForm, read_form
 from app.settings import Settings
 from model.errors import TorchlightError
 
@@ -100,22 +99,26 @@ def _media_type(request: Request) -> str:
 
 async def _read_files(request: Request, settings: Settings, *, field: str) -> list[Upload]:
     """Return all files of the form, after making sure that there are some and that all are in ``field``."""
-    limits = f"at most {settings.max_files} files and {MAX_FIELDS} other fields"
     try:
-        async with request.form(max_files=settings.max_files, max_fields=MAX_FIELDS) as form:
-            files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
-            if {name for name, _ in files} != {field}:
-                raise WrongField(_explain_fields(field, form.multi_items()))
-            return [Upload(printable(file.filename or ""), await file.read()) for _, file in files]
-    except (HTTPException, ValueError) as error:  # ValueError: a charset or boundary that Python cannot decode with
-        reason = error.detail if isinstance(error, HTTPException) else "invalid header"
-        raise MalformedForm(f"form cannot be read: {reason.rstrip('.')} ({limits})") from error
+        parts = await read_form(
+            request.stream(),
+            request.headers["content-type"],
+            max_files=settings.max_files,
+            max_fields=MAX_FIELDS,
+        )
+    except UnreadableForm as error:
+        limits = f"at most {settings.max_files} files and {MAX_FIELDS} other fields"
+        raise MalformedForm(f"form cannot be read: {error} ({limits})") from error
+    files = [Upload(printable(part.filename), part.content) for part in parts if part.filename is not None]
+    if {part.name for part in parts if part.filename is not None} != {field}:
+        raise WrongField(_explain_fields(field, parts))
+    return files
 
 
-def _explain_fields(field: str, items: list[tuple[str, UploadFile | str]]) -> str:
-    if any(name == field and isinstance(value, str) for name, value in items):
+def _explain_fields(field: str, parts: list[Part]) -> str:
+    if any(part.name == field and part.filename is None for part in parts):
         return f"field `{field}` holds text, not a file; with curl, write -F {field}=@photo.jpg"
-    came = ", ".join(f"`{printable(name)}`" for name in dict.fromkeys(name for name, _ in items)) or "none"
+    came = ", ".join(f"`{printable(name)}`" for name in dict.fromkeys(part.name for part in parts)) or "none"
     return f"put the image into the form field `{field}`; fields that came: {came}"
 
 

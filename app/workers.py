@@ -1,7 +1,7 @@
 """A few threads for blocking functions, with a bounded line before them. Knows nothing of images or HTTP."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -34,7 +34,8 @@ class Workers:
             Overloaded: ``queue_size`` calls are waiting.
             DeadlineExceeded: it has not ended when the event loop's time reaches ``deadline``.
         """
-        self._check_room(1)
+        if self._accepted >= self._limit:
+            raise Overloaded(f"the queue is full: {self._accepted} calls wait or run; ask again later")
         self._accepted += 1
         async with within(deadline):
             try:
@@ -46,22 +47,9 @@ class Workers:
             call.add_done_callback(lambda _: loop.call_soon_threadsafe(self._release))
             return await asyncio.wrap_future(call)
 
-    async def run_all(self, deadline: float, functions: Sequence[Callable[[], Result]]) -> list[Result | BaseException]:
-        """Return for each function what it returns, or the error that :meth:`run` would raise.
-
-        Raises:
-            Overloaded: there is no room for all of them; then none is run.
-        """
-        self._check_room(len(functions))
-        return await asyncio.gather(*(self.run(deadline, one) for one in functions), return_exceptions=True)
-
     def close(self) -> None:
         """Wait for the calls that have begun."""
         self._pool.shutdown(cancel_futures=True)
-
-    def _check_room(self, number: int) -> None:
-        if self._accepted + number > self._limit:
-            raise Overloaded(f"the queue is full: {self._accepted} calls wait or run; ask again later")
 
     def _release(self) -> None:
         self._accepted -= 1

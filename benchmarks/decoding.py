@@ -6,6 +6,7 @@ Both take turns in one run. CPU time is that of both sides; it does not depend o
 median of the whole time does.
 """
 
+import asyncio
 import os
 import sys
 import time
@@ -34,19 +35,21 @@ def main() -> None:
     """Measure and print."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     drawn = Table("file", "kB", "thread CPU ms", "process CPU ms", "extra", "thread ms", "process ms", box=None)
-    decoders = Decoders(time_limit_s=60, max_pixels=MAX_PIXELS, max_bytes=20_000_000)
-    decoders.start(1)
+    loop = asyncio.Runner()
+    decoders = Decoders(number=1, queue_size=1, time_limit_s=60, max_pixels=MAX_PIXELS, max_bytes=20_000_000)
+    loop.run(decoders.start())
     (pid,) = decoders.pids
     for name, content in CASES.items():
         in_thread = Clock(lambda content=content: prepare(content, SIZE), pid)
-        in_process = Clock(lambda content=content: decoders.prepare(content, SIZE), pid)
+        in_process = Clock(lambda content=content: loop.run(decoders.prepare(content, SIZE, None)), pid)
         for _ in range(rounds):
             in_thread.run()
             in_process.run()
         plain, apart = in_thread.cpu_ms(), in_process.cpu_ms()
         figures = (plain, apart, apart - plain, median(in_thread.taken_ms), median(in_process.taken_ms))
         drawn.add_row(name, str(len(content) // 1000), *(f"{figure:.2f}" for figure in figures))
-    decoders.close()
+    loop.run(decoders.close())
+    loop.close()
     drawn.title = f"{rounds} rounds, {os.cpu_count()} cores"
     Console(width=140).print(drawn)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF")
 BACKGROUND = (255, 255, 255)  # transparent pixels show white, as on paper and in most viewers
-REDUCED_DECODE_FACTOR = 16  # a JPEG is decoded small only if that is still 16x what the network needs; 4x shows
+REDUCED_DECODE_FACTOR = 8  # a JPEG is decoded small only if that is still 8x what the network needs; 4x shows
 MAX_SCANS = 32  # of a progressive JPEG; encoders write about 10, and each goes over all pixels again
 MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")  # of a JPEG: those that begin a segment, and the one that ends all
 START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"

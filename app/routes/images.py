@@ -52,8 +52,7 @@ async def store_image(request: Request, response: Response, inspector: RunningIn
     Only what decodes is kept. The oldest uploads make room for new ones.
     """
     content = await read_image(request, inspector.service.settings)
-    load = partial(inspector.add, content)
-    image = await while_connected(request, inspector.service.decode(load))
+    image = await while_connected(request, inspector.add(content))
     response.headers["Location"] = f"{_root(request)}/{image.id}"
     return _stored(request, image)
 

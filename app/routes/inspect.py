@@ -1,7 +1,6 @@
 """Activation maps of an image that is not stored."""
 
 from functools import partial
-from time import perf_counter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -47,7 +46,7 @@ async def activations(
         return draw_maps(maps, parameters.channel, facts, parameters)
 
     content = await read_image(request, service.settings)
-    load = partial(service.prepare, content, perf_counter())
+    load = partial(service.prepare, content)
     return Response(await while_connected(request, service.view_of(load, draw)), media_type="image/png")
 
 

@@ -1,18 +1,22 @@
 """Decoding in processes: what a file does to its decoder, it does to no one else."""
 
+import asyncio
+import io
 import os
 import signal
+import subprocess
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from app import decoders
-from app.batcher import Overloaded
-from app.decoders import DecoderFailed, Decoders
+from app.batcher import DeadlineExceeded, Overloaded
+from app.decoders import DecoderFailed, Decoders, Prepared
 from app.main import create_app
 from app.settings import Settings
 from benchmarks.hostile_images import png
@@ -24,24 +28,46 @@ TIME_LIMIT_S = 3.0
 STARTS_WITHIN_S = 60.0  # a process that is replaced starts, on a busy machine
 
 
+class Running:
+    """Decoders on an event loop of their own, called one after the other."""
+
+    def __init__(self, number: int = 1, time_limit_s: float = 60, **options: Any) -> None:
+        self._runner = asyncio.Runner()
+        self.decoders = Decoders(
+            number=number, queue_size=100, time_limit_s=time_limit_s, max_pixels=10_000, max_bytes=20_000_000, **options
+        )
+        self._runner.run(self.decoders.start())
+
+    def prepare(self, content: bytes, size: int) -> Prepared:
+        return self._runner.run(self.decoders.prepare(content, size, None))
+
+    def prepare_all(self, contents: list[bytes]) -> list[Prepared]:
+        async def together() -> list[Prepared]:
+            return await asyncio.gather(*(self.decoders.prepare(one, 32, None) for one in contents))
+
+        return self._runner.run(together())
+
+    def close(self) -> None:
+        self._runner.run(self.decoders.close())
+        self._runner.close()
+
+
 @pytest.fixture(scope="module")
-def processes() -> Iterator[Decoders]:
-    running = Decoders(time_limit_s=60, max_pixels=10_000, max_bytes=20_000_000)
-    running.start(1)
+def processes() -> Iterator[Running]:
+    running = Running()
     yield running
     running.close()
 
 
 @pytest.fixture(scope="module")
-def faulty() -> Iterator[Decoders]:
+def faulty() -> Iterator[Running]:
     """Decoders that a file can break by saying so after its pixels."""
-    running = Decoders(time_limit_s=TIME_LIMIT_S, max_pixels=10_000, max_bytes=20_000_000, module=FAULTY)
-    running.start(1)
+    running = Running(time_limit_s=TIME_LIMIT_S, module=FAULTY)
     yield running
     running.close()
 
 
-def test_pixels_are_those_of_training(processes: Decoders, photo: bytes) -> None:
+def test_pixels_are_those_of_training(processes: Running, photo: bytes) -> None:
     pixels, decoded = images.prepare(photo, 32)
     prepared = processes.prepare(photo, 32)
     assert prepared.tensor.equal(pixels)
@@ -49,7 +75,7 @@ def test_pixels_are_those_of_training(processes: Decoders, photo: bytes) -> None
 
 
 @pytest.mark.parametrize("size", [1, 32, 224])
-def test_the_side_is_that_of_each_call(processes: Decoders, photo: bytes, size: int) -> None:
+def test_the_side_is_that_of_each_call(processes: Running, photo: bytes, size: int) -> None:
     assert processes.prepare(photo, size).tensor.shape == (3, size, size)
 
 
@@ -62,17 +88,16 @@ def test_the_side_is_that_of_each_call(processes: Decoders, photo: bytes, size: 
     ],
 )
 def test_refusals_are_those_of_the_decoder(
-    processes: Decoders, content: bytes, kind: type[Exception], words: str
+    processes: Running, content: bytes, kind: type[Exception], words: str
 ) -> None:
     with pytest.raises(kind, match=words):
         processes.prepare(content, 32)
 
 
-def test_many_threads_get_their_own_pictures(processes: Decoders, picture: object) -> None:
-    photos = [picture(seed) for seed in range(40)]  # type: ignore[operator]
-    with ThreadPoolExecutor(4) as pool:
-        prepared = list(pool.map(lambda one: processes.prepare(one, 32).tensor, photos))
-    assert all(one.equal(images.prepare(photo, 32)[0]) for one, photo in zip(prepared, photos, strict=True))
+def test_many_callers_get_their_own_pictures(processes: Running, picture: Callable[[int], bytes]) -> None:
+    photos = [picture(seed) for seed in range(40)]
+    prepared = processes.prepare_all(photos)
+    assert all(one.tensor.equal(images.prepare(photo, 32)[0]) for one, photo in zip(prepared, photos, strict=True))
 
 
 BREAKS = {
@@ -87,7 +112,7 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("what", BREAKS)
-def test_a_decoder_that_breaks_costs_one_answer(faulty: Decoders, photo: bytes, what: str) -> None:
+def test_a_decoder_that_breaks_costs_one_answer(faulty: Running, photo: bytes, what: str) -> None:
     kind, words = BREAKS[what]
     faulty.prepare(photo, 32)  # so that a process waits, and starting one is not measured
     started = time.monotonic()
@@ -97,26 +122,97 @@ def test_a_decoder_that_breaks_costs_one_answer(faulty: Decoders, photo: bytes, 
     assert faulty.prepare(photo, 32).tensor.equal(images.prepare(photo, 32)[0])
 
 
-def test_a_decoder_that_was_killed_while_idle_is_not_missed(processes: Decoders, photo: bytes) -> None:
-    for pid in processes.pids:
+def test_a_decoder_that_was_killed_while_idle_is_not_missed(processes: Running, photo: bytes) -> None:
+    for pid in processes.decoders.pids:
         os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert processes.prepare(photo, 32).tensor.shape == (3, 32, 32)
 
 
-def test_decoders_end_with_the_service(photo: bytes) -> None:
-    running = Decoders(time_limit_s=60, max_pixels=10_000, max_bytes=20_000_000)
-    running.start(2)
-    (one, other) = running.pids
+def test_decoders_end_with_the_service() -> None:
+    running = Running(number=2)
+    (one, other) = running.decoders.pids
     running.close()
     assert not Path(f"/proc/{one}").exists()
     assert not Path(f"/proc/{other}").exists()
 
 
+@pytest.fixture
+async def full() -> AsyncIterator[Decoders]:
+    """A decoder that is busy for as long as it may be, and the one file that may wait for it."""
+    decoders = Decoders(
+        number=1, queue_size=1, time_limit_s=TIME_LIMIT_S, max_pixels=10_000, max_bytes=20_000_000, module=FAULTY
+    )
+    await decoders.start()
+    yield decoders
+    await decoders.close()
+
+
+@pytest.mark.anyio
+async def test_a_file_more_than_may_wait_is_refused_at_once(full: Decoders, photo: bytes) -> None:
+    slow = asyncio.create_task(full.prepare(photo + b"BREAK sleep", 32, None))
+    waiting = asyncio.create_task(full.prepare(photo, 32, None))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="2 images wait for a decoder"):
+        await full.prepare(photo, 32, None)
+    with pytest.raises(Overloaded):
+        full.check_room(1)
+    with pytest.raises(DecoderFailed):
+        await slow
+    assert (await waiting).width == Image.open(io.BytesIO(photo)).width
+
+
+@pytest.mark.anyio
+async def test_a_file_past_its_deadline_counts_only_while_its_decoder_is_busy(full: Decoders, photo: bytes) -> None:
+    now = asyncio.get_running_loop().time()
+    slow = asyncio.create_task(full.prepare(photo + b"BREAK sleep", 32, now + 0.5))
+    await asyncio.sleep(0)
+    for _ in range(5):  # each gives its place back
+        with pytest.raises(DeadlineExceeded):
+            await full.prepare(photo, 32, now)
+    with pytest.raises(DeadlineExceeded):
+        await slow
+    waiting = asyncio.create_task(full.prepare(photo, 32, None))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await full.prepare(photo, 32, None)
+    assert (await waiting).format
+
+
+def has_room(decoders: Decoders) -> bool:
+    try:
+        decoders.check_room(1)
+    except Overloaded:
+        return False
+    return True
+
+
+@pytest.mark.anyio
+async def test_when_no_decoder_can_be_started_it_is_said(
+    full: Decoders, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(DecoderFailed):
+        await full.prepare(photo + b"BREAK abort", 32, None)
+    async with asyncio.timeout(STARTS_WITHIN_S):
+        while has_room(full):
+            await asyncio.sleep(0.01)
+    with pytest.raises(Overloaded, match="no decoder can be started"):
+        await full.prepare(photo, 32, None)
+    monkeypatch.undo()
+    async with asyncio.timeout(STARTS_WITHIN_S):
+        while not full.pids:
+            await asyncio.sleep(0.01)
+    assert (await full.prepare(photo, 32, None)).format
+
+
 def test_the_service_answers_on_after_a_crash(
     tiny_checkpoint: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(decoders.Decoders.__init__, "__kwdefaults__", {"module": FAULTY})
+    monkeypatch.setitem(decoders.Decoders.__init__.__kwdefaults__, "module", FAULTY)
     app = create_app(Settings(checkpoint=tiny_checkpoint, store_dir=tmp_path))
     with TestClient(app) as client:
         broken = client.post("/v1/predict", content=photo + b"BREAK abort", headers={"Content-Type": "image/png"})

@@ -89,16 +89,6 @@ async def test_a_call_past_its_deadline_counts_until_its_thread_is_free(workers:
     assert await second == "second"
 
 
-async def test_calls_together_are_refused_together_and_else_each_has_its_own_outcome(workers: Workers) -> None:
-    calls = []
-    with pytest.raises(Overloaded):
-        await workers.run_all(soon(), [lambda: calls.append("run")] * 3)
-    assert calls == []
-    failed, done = await workers.run_all(soon(), [lambda: 1 // 0, lambda: 7])
-    assert isinstance(failed, ZeroDivisionError)
-    assert done == 7
-
-
 async def test_an_error_in_the_thread_reaches_the_caller(workers: Workers) -> None:
     with pytest.raises(ZeroDivisionError):
         await workers.run(soon(), lambda: 1 // 0)
