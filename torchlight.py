@@ -398,6 +398,39 @@ def selftest(checkpoint_path: CheckpointPath) -> None:
 
 
 @cli.command()
+def quantise(checkpoint_path: CheckpointPath, source: Source, skip_unreadable: SkipUnreadable = False) -> None:
+    """Prepare a checkpoint to be served in 8 bits, and measure what that costs; the checkpoint stays as it is.
+
+    The images are those that it was trained on, or others with a train and a test folder. Serve it with
+    TORCHLIGHT_PRECISION=int8.
+    """
+    from model import checkpoint
+    from model import quantisation as files
+    from model.classifier import Classifier, choose_device
+    from training import quantising
+
+    classifier = Classifier(checkpoint.load(checkpoint_path), choose_device("cpu"))
+    with _progress() as progress:
+        task = progress.add_task("reading images", total=None, figures="")
+        made = quantising.quantise(
+            classifier,
+            source,
+            skip_unreadable=skip_unreadable,
+            on_image=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    path, accuracy = files.path_beside(checkpoint_path), made.accuracy
+    files.save(path, made)
+    lost = 100 * (accuracy.float32 - accuracy.int8)
+    console.print(
+        f"accuracy in float32 {accuracy.float32:.2%}, in int8 {accuracy.int8:.2%} ({lost:+.2f} points lost) of "
+        f"{accuracy.images} images; split: {escape(accuracy.split)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(f"wrote {path}; serve it with TORCHLIGHT_PRECISION=int8", highlight=False, soft_wrap=True)
+
+
+@cli.command()
 def export(
     checkpoint_path: CheckpointPath,
     out: Annotated[Path, typer.Option(help="A file ending in .onnx (for ONNX) or .pt2 (for torch.export).")],

@@ -20,7 +20,7 @@ from app.disconnect import while_connected
 from app.errors import documented
 from app.inspection_schemas import NoParameters
 from app.representation import MEDIA_TYPES, RENDERER_VERSION, Form, choose, encode
-from app.service import PreparedImage
+from app.service import PreparedImage, Service
 
 Forms = Mapping[Form, Callable[[], object]]
 ImageForms = Mapping[Form, Callable[[PreparedImage], object]]
@@ -71,7 +71,7 @@ class Exchange:
     def facts(self, layer: str | None = None, image: PreparedImage | None = None, **more: str) -> dict[str, str]:
         """Return what every picture says of its origin."""
         origin = {"model": self.classifier.digest, "image": image and image.id, "layer": layer}
-        return {name: value for name, value in origin.items() if value} | more
+        return {name: value for name, value in origin.items() if value} | more | self._explained()
 
     async def _answer(
         self,
@@ -82,7 +82,7 @@ class Exchange:
         accept = ",".join(self.request.headers.getlist("accept"))
         form = choose(tuple(forms), self.request.scope["suffix"], accept)
         tag = self._tag(form, parameters)
-        headers = {"ETag": f'"{tag}"', "Cache-Control": "private, no-cache", "Vary": "Accept"}
+        headers = {"ETag": f'"{tag}"', "Cache-Control": "private, no-cache", "Vary": "Accept", **self._explained()}
         if self._client_has(tag):
             return Response(status_code=304, headers=headers)
         try:
@@ -91,8 +91,13 @@ class Exchange:
             self._is_awaited = False
         return Response(content, media_type=MEDIA_TYPES[form], headers=headers)
 
+    def _explained(self) -> dict[str, str]:
+        """Return what a view of a service in 8 bits has to say: the network that it shows gave no answer."""
+        return explained(self.inspector.service)
+
     def _tag(self, form: Form, parameters: dict[str, object]) -> str:
-        origin = [RENDERER_VERSION, self.classifier.digest, self.request.scope["route"].path, form]
+        path, said = self.request.scope["route"].path, self._explained()
+        origin = [RENDERER_VERSION, self.classifier.digest, path, form, *said.values()]
         canonical = json.dumps([origin, parameters], sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -100,6 +105,13 @@ class Exchange:
         """Whether If-None-Match names the tag. ``*`` names none: whether there is a view is known once it is made."""
         given = ",".join(self.request.headers.getlist("if-none-match"))
         return tag in re.findall(r'"([^"]*)"', given)
+
+
+def explained(service: Service) -> dict[str, str]:
+    """Return the header, and the note in a picture, of views that do not show the network that answers; else none."""
+    if service.engine.quantisation is None:
+        return {}
+    return {"X-Explains": "the float32 network; answers are int8, see /v1/model"}
 
 
 Viewing = Annotated[Exchange, Depends()]

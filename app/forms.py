@@ -69,7 +69,7 @@ class _Reader:
         self._header = [b"", b""]  # name and value of the one that is being read
         self._disposition = b""
         self._part = Part("", None)
-        self.callbacks: "MultipartCallbacks" = {
+        self.callbacks: MultipartCallbacks = {
             "on_header_field": lambda data, start, end: self._extend(0, data[start:end]),
             "on_header_value": lambda data, start, end: self._extend(1, data[start:end]),
             "on_header_end": self._end_header,

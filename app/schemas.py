@@ -1,6 +1,6 @@
 """The bodies of the answers, with the examples that /docs shows."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -123,6 +123,15 @@ class SelfTestBody(Body):
     checks: list[Check]
 
 
+class PrecisionAccuracy(Body):
+    """Shares of some images that each precision classifies right."""
+
+    split: str = Field(examples=["val (held out of its training data)"])
+    images: int = Field(examples=[5000])
+    float32: float = Field(examples=[0.906])
+    int8: float = Field(examples=[0.905])
+
+
 class EngineBody(Body):
     """What computes the answers; the views always run on PyTorch."""
 
@@ -132,6 +141,10 @@ class EngineBody(Body):
         examples=[1.2e-06],
     )
     reason: str | None = Field(description="Why it is not a faster one; null if it is the fastest known.")
+    precision: Literal["float32", "int8"] = Field(
+        description="Of the answers; in 8 bits they are not what the views explain, which stay float32."
+    )
+    accuracy: PrecisionAccuracy | None = Field(description="What 8 bits cost; null if the answers are float32.")
 
 
 class ModelResponse(ModelSummary):

@@ -18,7 +18,7 @@ from app.decoders import Decoders
 from app.metrics import PUBLISH_S, Metrics, Snapshot
 from app.settings import Settings
 from app.workers import Workers
-from model import engine, golden, selftest
+from model import engine, golden, quantisation, selftest
 from model.classifier import Classifier
 from model.errors import TorchlightError
 from model.network import count_multiply_adds
@@ -69,7 +69,8 @@ class Service:
         # While nothing runs the network: a count hooks into it, a trace changes for a while how all modules are called.
         self.multiply_adds = count_multiply_adds(classifier.network, classifier.spec.size)
         _ = classifier.graph  # kept there
-        self.engine = engine.choose(classifier, settings.engine)
+        eight_bits = quantisation.load(classifier) if settings.precision == "int8" else None
+        self.engine = engine.choose(classifier, settings.engine, eight_bits)
         if self.engine.reason is not None and classifier.device.type == "cpu":
             logger.warning("answers are computed by %s: %s", self.engine.name, self.engine.reason)
         self.self_test = _load_self_test(classifier)
@@ -170,8 +171,10 @@ class Service:
         size = self.classifier.spec.size
         try:
             await self._decoders.start()
-            answer = await self.batcher.submit(golden.image(size), deadline=None)
-            golden.check(self.classifier.checkpoint, answer.result)
+            answer = (await self.batcher.submit(golden.image(size), deadline=None)).result
+            if self.engine.quantisation is not None:  # which gives another one, by what is known
+                answer = self.classifier.probabilities(golden.image(size)[None])[0]
+            golden.check(self.classifier.checkpoint, answer)
         except TorchlightError as error:
             self.state, self._defect = "broken", error
         except Exception as error:

@@ -2,6 +2,7 @@
 
 The views always run on PyTorch. So a network is only given to OpenVINO if all its layers are known here and the
 answers are the same: both are compared when the service starts, and the difference is part of what it says of itself.
+On request the layers that multiply are computed in 8 bits; then the answers do differ, by what was measured beforehand.
 """
 
 import sys
@@ -20,7 +21,9 @@ from model.classifier import Classifier
 from model.errors import EngineUnavailable
 from model.export import BATCH_SIZES, TOLERANCE, Run, largest_difference
 from model.graph import INPUT, Layer
+from model.quantisation import LEVELS, Quantisation, on_grid
 
+SMALLEST = 1e-30  # range of weights that are all 0
 REPORTER = "openvino_telemetry"  # comes with OpenVINO, which tells its makers through it of each import
 
 
@@ -33,24 +36,29 @@ class Engine:
         run: (N, 3, S, S) uint8 RGB -> (N, K) float32 probabilities on the CPU; safe to call from several threads.
         difference: the largest between its probabilities and PyTorch's over seeded noise; 0 for PyTorch.
         reason: why it is not a faster one, for people; None if it is the fastest known.
+        quantisation: what the answers are computed by, if it is in 8 bits.
     """
 
     name: str
     run: Run
     difference: float
     reason: str | None = None
+    quantisation: Quantisation | None = None
 
 
-def choose(classifier: Classifier, wanted: str) -> Engine:
+def choose(classifier: Classifier, wanted: str, quantisation: Quantisation | None = None) -> Engine:
     """Return the fastest engine whose answers are the classifier's.
 
     Args:
         classifier: not changed.
         wanted: ``auto``, ``openvino`` or ``pytorch``.
+        quantisation: compute in 8 bits; only OpenVINO does.
 
     Raises:
-        EngineUnavailable: ``openvino`` is wanted, and cannot be had.
+        EngineUnavailable: what is wanted cannot be had.
     """
+    if quantisation is not None:
+        return openvino(classifier, quantisation)
     if wanted == "pytorch":
         return pytorch(classifier)
     try:
@@ -66,8 +74,11 @@ def pytorch(classifier: Classifier, reason: str | None = None) -> Engine:
     return Engine(f"pytorch {version('torch')}", classifier.probabilities, 0.0, reason)
 
 
-def openvino(classifier: Classifier) -> Engine:
+def openvino(classifier: Classifier, quantisation: Quantisation | None = None) -> Engine:
     """Return OpenVINO with the network's layers, on as many threads as PyTorch has now.
+
+    Args:
+        quantisation: compute in 8 bits; the answers may then differ.
 
     Raises:
         EngineUnavailable: another device, a layer that is not known here, or answers that differ.
@@ -77,17 +88,20 @@ def openvino(classifier: Classifier) -> Engine:
     if find_spec("openvino") is None:
         raise EngineUnavailable("OpenVINO is not installed; add it with `pip install openvino`")
     sys.modules[REPORTER] = None  # type: ignore[assignment]  # not importable: OpenVINO then goes on without it
-    run = _compile(translate(classifier), torch.get_num_threads())
+    run = _compile(translate(classifier, quantisation), torch.get_num_threads())
     difference = largest_difference(classifier, run, BATCH_SIZES)
-    if not difference <= TOLERANCE:
+    if quantisation is None and not difference <= TOLERANCE:
         raise EngineUnavailable(
             f"OpenVINO's probabilities differ from PyTorch's by up to {difference:.2g}; the limit is {TOLERANCE:g}"
         )
-    return Engine(f"openvino {version('openvino')}", run, difference)
+    return Engine(f"openvino {version('openvino')}", run, difference, quantisation=quantisation)
 
 
-def translate(classifier: Classifier) -> Any:
+def translate(classifier: Classifier, quantisation: Quantisation | None = None) -> Any:
     """Return the served function as an ``openvino.Model``: normalisation, the layers one by one, softmax.
+
+    With ``quantisation``, what it names is rounded to 8 bits: what the layers read, over the range of all of it, and
+    their weights, over that of each output channel. OpenVINO then multiplies integers.
 
     Raises:
         EngineUnavailable: there is a layer that is not known here.
@@ -101,7 +115,10 @@ def translate(classifier: Classifier) -> Any:
     pixels = ops.divide(ops.convert(images, np.float32), np.float32(255))
     outputs = {INPUT: ops.divide(ops.subtract(pixels, mean), std)}
     for name, layer in graph.layers.items():
-        outputs[name] = _translate_layer(layer, [outputs[one] for one in layer.inputs])
+        inputs = [outputs[one] for one in layer.inputs]
+        if quantisation is not None and name in quantisation.ranges:
+            inputs = [_rounded(inputs[0], *on_grid(*quantisation.ranges[name]))]
+        outputs[name] = _translate_layer(layer, inputs, is_rounded=quantisation is not None)
     probabilities = ops.softmax(outputs[graph.output], axis=1)
     return openvino.Model([probabilities], [images], classifier.checkpoint.path.stem)
 
@@ -127,25 +144,44 @@ def _compile(network: Any, threads: int) -> Run:
     return run
 
 
-def _translate_layer(layer: Layer, inputs: Sequence[Any]) -> Any:
+def _translate_layer(layer: Layer, inputs: Sequence[Any], *, is_rounded: bool) -> Any:
+    if layer.type in MULTIPLYING:
+        return MULTIPLYING[layer.type](layer, inputs[0], _rounded_weights if is_rounded else _array)
     if layer.type not in LAYERS:
         raise EngineUnavailable(f"layer {layer.name} is a {layer.type}, which OpenVINO is not given here")
     return LAYERS[layer.type](layer, inputs)
 
 
-def _convolution(layer: Layer, inputs: Sequence[Any]) -> Any:
+def _rounded(values: Any, low: Any, high: Any, levels: int = LEVELS) -> Any:
+    """Return the nearest of so many values from ``low`` to ``high``, each a number or one for each channel."""
+    from openvino import opset13 as ops
+
+    low, high = np.float32(low), np.float32(high)
+    return ops.fake_quantize(values, low, high, low, high, levels)
+
+
+def _rounded_weights(weight: Tensor) -> Any:
+    """Return weights rounded to as many values below as above 0, over the range of each output channel."""
+    from openvino import opset13 as ops
+
+    inputs = tuple(range(max(1, weight.ndim - 3), weight.ndim))  # of one output channel, also in a group
+    most = weight.detach().abs().amax(dim=inputs, keepdim=True).clamp(min=SMALLEST).numpy()
+    return _rounded(ops.constant(_array(weight)), -most, most, LEVELS - 1)
+
+
+def _convolution(layer: Layer, maps: Any, to_array: Callable[[Tensor], Any]) -> Any:
     from openvino import opset13 as ops
 
     module = _module(layer, nn.Conv2d)
     if isinstance(module.padding, str) or module.padding_mode != "zeros":
         raise EngineUnavailable(f"layer {layer.name} is padded with {module.padding_mode} ({module.padding})")
-    weight, padding = _array(module.weight), list(module.padding)
+    padding = list(module.padding)
     places = (list(module.stride), padding, padding, list(module.dilation))
     if module.groups == 1:
-        output = ops.convolution(inputs[0], weight, *places)
+        output = ops.convolution(maps, to_array(module.weight), *places)
     else:
-        grouped = weight.reshape(module.groups, -1, *weight.shape[1:])
-        output = ops.group_convolution(inputs[0], grouped, *places)
+        grouped = module.weight.unflatten(0, (module.groups, -1))
+        output = ops.group_convolution(maps, to_array(grouped), *places)
     return output if module.bias is None else ops.add(output, _per_channel(module.bias))
 
 
@@ -192,11 +228,11 @@ def _adaptive_average_pool(layer: Layer, inputs: Sequence[Any]) -> Any:
     return opset1.avg_pool(inputs[0], window, [0, 0], [0, 0], window, exclude_pad=True)
 
 
-def _linear(layer: Layer, inputs: Sequence[Any]) -> Any:
+def _linear(layer: Layer, values: Any, to_array: Callable[[Tensor], Any]) -> Any:
     from openvino import opset13 as ops
 
     module = _module(layer, nn.Linear)
-    output = ops.matmul(inputs[0], _array(module.weight), False, True)
+    output = ops.matmul(values, to_array(module.weight), False, True)
     return output if module.bias is None else ops.add(output, _array(module.bias)[None])
 
 
@@ -237,14 +273,16 @@ def _nothing(_layer: Layer, inputs: Sequence[Any]) -> Any:
     return inputs[0]
 
 
-LAYERS: Mapping[str, Callable[[Layer, Sequence[Any]], Any]] = {
+MULTIPLYING: Mapping[str, Callable[[Layer, Any, Callable[[Tensor], Any]], Any]] = {
     "Conv2d": _convolution,
+    "Linear": _linear,
+}
+LAYERS: Mapping[str, Callable[[Layer, Sequence[Any]], Any]] = {
     "BatchNorm2d": _batch_norm,
     "MaxPool2d": _max_pool,
     "AvgPool2d": _average_pool,
     "AdaptiveAvgPool2d": _adaptive_average_pool,
     "adaptive_avg_pool2d": _adaptive_average_pool,
-    "Linear": _linear,
     "Flatten": _flatten,
     "flatten": _flatten,
     "Dropout": _nothing,

@@ -30,6 +30,9 @@
     ├── AnswersError                a file of answers that cannot be gone on with
     ├── DataError                   a data set that cannot be trained on
     ├── DeviceUnavailable           no such device, or this machine has none
+    ├── QuantisationError           the file that says how a checkpoint is computed in 8 bits
+    │   ├── QuantisationNotFound
+    │   └── InvalidQuantisation     made for another checkpoint, or some other kind of file
     └── EngineUnavailable           a network cannot be computed, or not with the same answers, by what was asked for
 
 None of them knows a status code: ``app/errors.py`` holds that table, ``torchlight.py`` the exit code.
@@ -158,6 +161,18 @@ class DeviceUnavailable(TorchlightError):
 
 class EngineUnavailable(TorchlightError):
     """What was asked to compute the answers does not know the network, or would answer something else."""
+
+
+class QuantisationError(TorchlightError):
+    """The file beside a checkpoint that says how it is computed in 8 bits cannot be used."""
+
+
+class QuantisationNotFound(QuantisationError):
+    """There is none."""
+
+
+class InvalidQuantisation(QuantisationError):
+    """It was made for another checkpoint, or is some other kind of file."""
 
 
 class AnswersError(TorchlightError):

@@ -10,6 +10,7 @@ from torch import Tensor
 from app.dependencies import RunningService
 from app.disconnect import while_connected
 from app.errors import documented
+from app.exchange import explained
 from app.inspection_schemas import MapsParameters
 from app.service import PreparedImage
 from app.uploads import image_body, read_image
@@ -43,11 +44,13 @@ async def activations(
         layer = parameters.layer or first_convolution(service.classifier.graph)
         maps = activation_maps(service.classifier, image.tensor, layer, parameters.stage)
         facts = {"model": service.classifier.digest, "image": image.id, "layer": layer, "stage": parameters.stage}
+        facts |= explained(service)
         return draw_maps(maps, parameters.channel, facts, parameters)
 
     content = await read_image(request, service.settings)
     load = partial(service.prepare, content)
-    return Response(await while_connected(request, service.view_of(load, draw)), media_type="image/png")
+    drawn = await while_connected(request, service.view_of(load, draw))
+    return Response(drawn, media_type="image/png", headers=explained(service))
 
 
 def check_limit(parameters: MapsParameters) -> None:

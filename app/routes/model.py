@@ -6,8 +6,17 @@ from importlib.metadata import version
 from fastapi import APIRouter
 
 from app.dependencies import RunningInspector, RunningService
-from app.schemas import EngineBody, ModelResponse, ModelSummary, Preprocessing, SelfTestBody, Versions
+from app.schemas import (
+    EngineBody,
+    ModelResponse,
+    ModelSummary,
+    PrecisionAccuracy,
+    Preprocessing,
+    SelfTestBody,
+    Versions,
+)
 from app.service import Service
+from model.engine import Engine
 from model.network import count_parameters
 from model.selftest import SelfTest
 
@@ -29,11 +38,22 @@ async def model(service: RunningService, inspector: RunningInspector) -> ModelRe
         metrics=dict(header.metrics),
         training={name: value for name, value in header.training.items() if name != "command"},  # it holds paths
         device=str(classifier.device),
-        engine=EngineBody(name=service.engine.name, difference=service.engine.difference, reason=service.engine.reason),
+        engine=_engine(service.engine),
         has_filmstrip=classifier.checkpoint.filmstrip is not None,
         has_index=inspector.has_index,
         self_test=service.self_test and _self_test(service.self_test),
         versions=Versions(training=dict(header.versions), serving=_versions()),
+    )
+
+
+def _engine(engine: Engine) -> EngineBody:
+    eight_bits = engine.quantisation
+    return EngineBody(
+        name=engine.name,
+        difference=engine.difference,
+        reason=engine.reason,
+        precision="float32" if eight_bits is None else "int8",
+        accuracy=eight_bits and PrecisionAccuracy(**vars(eight_bits.accuracy)),
     )
 
 

@@ -13,8 +13,8 @@ from fastapi import FastAPI
 from starlette.types import Message
 from torch import Tensor
 
+from app.decoders import Decoders
 from app.main import create_app
-from app.service import PreparedImage
 from app.settings import Settings
 from model.classifier import Classifier
 from model.graph import NetworkGraph
@@ -117,43 +117,33 @@ async def test_image_of_a_client_who_left_is_not_computed(tiny_checkpoint: Path,
 
 
 async def test_files_of_a_batch_are_decoded_side_by_side(
-    tiny_checkpoint: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, tmp_path: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.cpus.available", lambda: 3)
-    async with running(Settings(checkpoint=tiny_checkpoint)) as (app, client, held):
+    monkeypatch.setitem(Decoders.__init__.__kwdefaults__, "module", "tests.app.faulty_decoding")
+    async with running(Settings(checkpoint=tiny_checkpoint, deadline_s=120)) as (_, client, held):
         held.gate.set()
-        prepare, together = app.state.service.prepare, threading.Barrier(3)
-
-        def meet(content: bytes, started: float) -> PreparedImage:
-            together.wait(120)
-            return prepare(content, started)
-
-        app.state.service.prepare = meet
-        answer = await client.post("/v1/predict/batch", files=[("files", photo)] * 3)
+        meeting = photo + f"BREAK meet {tmp_path}".encode()  # each waits for the two others
+        answer = await client.post("/v1/predict/batch", files=[("files", meeting)] * 3)
     assert [len(one["predictions"]) for one in answer.json()["results"]] == [3, 3, 3]
 
 
-async def test_files_of_a_batch_that_have_not_begun_at_its_deadline_are_not_decoded(
+async def test_files_of_a_batch_that_have_not_begun_at_its_deadline_are_dropped(
     tiny_checkpoint: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.cpus.available", lambda: 1)
+    monkeypatch.setitem(Decoders.__init__.__kwdefaults__, "module", "tests.app.faulty_decoding")
     async with running(Settings(checkpoint=tiny_checkpoint, deadline_s=1)) as (app, client, held):
         held.gate.set()
-        prepare, decoded, gate = app.state.service.prepare, [], threading.Event()
-
-        def wait(content: bytes, started: float) -> PreparedImage:
-            decoded.append(content)
-            assert gate.wait(120)
-            return prepare(content, started)
-
-        app.state.service.prepare = wait
-        late = await client.post("/v1/predict/batch", files=[("files", photo)] * 3)
-        gate.set()
+        slow = photo + b"BREAK sleep"
+        late = await client.post("/v1/predict/batch", files=[("files", slow), ("files", photo), ("files", photo)])
         app.state.service.settings = Settings(checkpoint=tiny_checkpoint, deadline_s=120)
         assert (await predict(client, photo)).status_code == 200
     assert late.status_code == 200
-    assert [one["problem"]["code"] for one in late.json()["results"]] == ["deadline_exceeded"] * 3
-    assert len(decoded) == 2
+    codes = [one["problem"]["code"] for one in late.json()["results"]]
+    assert codes[0] in ("deadline_exceeded", "decoder_failed")  # it has the same second
+    assert codes[1:] == ["deadline_exceeded"] * 2
+    assert held.images == 1
 
 
 async def test_layers_are_known_when_the_service_is_ready(tiny_checkpoint: Path) -> None:
