@@ -15,6 +15,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from app.admission import Admission
 from app.batcher import Overloaded
 from app.errors import HEAD_TOO_LARGE, HEAD_TOO_SLOW, MALFORMED_REQUEST, MEDIA_TYPE, RETRY_AFTER_S, TABLE
 from app.headers import SECURITY
@@ -25,15 +26,17 @@ HEAD_TIMEOUT_S = 10.0
 WRITE_TIMEOUT_S = 20.0  # for a client to take the next 48 kB of its answer
 MAX_HEAD_BYTES = 65_536  # browsers send 1 or 2 kB; with one proxy's tokens still under 16
 MAX_HEADERS = 100
+SECURITY_LINES = "".join(f"{name}: {value}\r\n" for name, value in SECURITY.items()).encode()
 
 
-def bounded(max_connections: int, on_refusal: Callable[[str], None]) -> type[asyncio.Protocol]:
+def bounded(max_connections: int, admission: Admission, on_refusal: Callable[[str], None]) -> type[asyncio.Protocol]:
     """Return the protocol for uvicorn's ``http`` option.
 
     Args:
+        admission: of requests with POST, which are those that upload.
         on_refusal: called with the code of each problem that is sent here, in place of the application.
     """
-    made: Any = partial(BoundedProtocol, max_connections=max_connections, on_refusal=on_refusal)
+    made: Any = partial(BoundedProtocol, max_connections=max_connections, admission=admission, on_refusal=on_refusal)
     protocol: type[asyncio.Protocol] = made  # uvicorn does no more than call it
     return protocol
 
@@ -49,10 +52,13 @@ class BoundedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         max_connections: int,
+        admission: Admission,
         on_refusal: Callable[[str], None],
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._max_connections = max_connections
+        self._admission = admission
+        self._is_admitted = self._is_turned_away = False  # the upload that is being answered; the one that is not read
         self._on_refusal = on_refusal
         self._head_bytes = 0  # of the head that has begun to arrive
         self._is_in_message = self._is_in_head = self._is_all_head = False
@@ -69,7 +75,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(*TABLE[Overloaded], f"{limit} clients are connected, the limit; ask again later")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clocks."""
+        """Stop the clocks, and make room."""
+        self._leave()
         self._stop(self._between)
         self._stop(self._writing)
         super().connection_lost(exc)
@@ -90,22 +97,37 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_in_message = self._is_in_head = True
 
     def on_headers_complete(self) -> None:
-        """Start the request, unless its head is too large."""
+        """Start the request, unless its head is too large, or it is an upload and there is no room for it."""
         self._is_in_head = False
         head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
             self._refusal = self._too_large()
             raise ValueError("the head is too large")  # the parser makes it an error of its own
         self._stop(self._between)
+        is_first = self.cycle is None or self.cycle.response_complete  # of requests that came without waiting
+        if is_first and self.parser.get_method() == b"POST":
+            self._is_admitted = self._admission.enter()
+            if not self._is_admitted:
+                self._turn_away()
+                return
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Keep what is of a request that is answered."""
+        if not self._is_turned_away:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Note that what comes next is no longer of this message."""
         self._is_in_message = self._is_all_head = False
-        super().on_message_complete()
+        if self._is_turned_away:
+            self._is_turned_away = False
+        else:
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Give the client a while for its next request."""
+        """Make room for another upload, and give the client a while for its next request."""
+        self._leave()
         super().on_response_complete()
         if self.cycle.response_complete:
             self._await_head()
@@ -129,6 +151,21 @@ class BoundedProtocol(HttpToolsProtocol):
         detail = f"the head of the request has over {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} headers; send a smaller one"
         return 431, HEAD_TOO_LARGE, detail
 
+    def _leave(self) -> None:
+        if self._is_admitted:
+            self._is_admitted = False
+            self._admission.leave()
+
+    def _turn_away(self) -> None:
+        """Refuse an upload on a connection that stays, whose body may still come and is not read."""
+        self._is_turned_away = True
+        status, code = TABLE[Overloaded]
+        detail = f"{self._admission.limit} uploads are being answered, the limit; ask again later"
+        stays = self.parser.should_keep_alive() and not self.expect_100_continue  # else nobody knows what comes next
+        self._answer(status, code, detail, closes=not stays)
+        if stays:
+            self._await_head()
+
     def _await_head(self) -> None:
         self._stop(self._between)
         self._between = self.loop.call_later(HEAD_TIMEOUT_S, self._on_late_head)
@@ -145,12 +182,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, code: str, detail: str) -> None:
         """Answer in place of the application, and close."""
+        request_id = self._answer(status, code, detail, closes=True)
+        logger.info("refused", extra={"facts": {"status": status, "code": code, "request_id": request_id}})
+
+    def _answer(self, status: int, code: str, detail: str, *, closes: bool) -> str:
+        """Send a problem in place of the application, and return the request's id."""
         status_line = STATUS_LINE[status]
         request_id = uuid.uuid4().hex
-        title = status_line.split(b" ", 2)[2].decode().strip()
         problem = Problem(
             type="about:blank",
-            title=title,
+            title=status_line.split(b" ", 2)[2].decode().strip(),
             status=status,
             detail=detail,
             instance="",
@@ -158,19 +199,17 @@ class BoundedProtocol(HttpToolsProtocol):
             request_id=request_id,
         )
         body = problem.model_dump_json().encode()
-        headers = SECURITY | {
-            "content-type": MEDIA_TYPE,
-            "content-length": str(len(body)),
-            "connection": "close",
-            "x-request-id": request_id,
-        }
+        headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), "x-request-id": request_id}
+        if closes:
+            headers["connection"] = "close"
         if status == 503:
             headers["retry-after"] = str(RETRY_AFTER_S)
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
-        self.transport.write(status_line + head.encode() + body)
-        self.transport.close()
+        self.transport.write(status_line + SECURITY_LINES + head.encode() + body)
+        if closes:
+            self.transport.close()
         self._on_refusal(code)
-        logger.info("refused", extra={"facts": {"status": status, "code": code, "request_id": request_id}})
+        return request_id
 
     @staticmethod
     def _stop(timer: asyncio.TimerHandle | None) -> None:

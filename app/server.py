@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
 from app import cpus
+from app.admission import Admission
 from app.logs import configure_logging
 from app.main import create_app
 from app.protocol import bounded
@@ -80,7 +81,11 @@ def serve(
         _LastAnswers(app),
         interface="asgi3",
         lifespan="off",  # ours is around the server: nothing is accepted before the network has answered
-        http=bounded(settings.max_connections, app.state.service.metrics.refuse),
+        http=bounded(
+            settings.max_connections,
+            Admission(settings.queue_size + settings.max_batch_size),  # those that wait, and those that are computed
+            app.state.service.metrics.refuse,
+        ),
         ws="none",
         log_config=None,  # our own: one line for each request, with its id
         access_log=False,
@@ -101,7 +106,7 @@ async def _serve(
     async with app.router.lifespan_context(app):
         await service.warmed_up()
         gc.collect()
-        gc.freeze()  # what is there now stays: to look through all of it took up to 0.2 s, in which nothing was answered
+        gc.freeze()  # it stays; to look through all of it now and then is a pause in which nothing is answered
         server = _Server(config, service, lambda: on_ready(service.classifier))
         loop = asyncio.get_running_loop()
 

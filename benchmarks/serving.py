@@ -44,7 +44,7 @@ from model.export import Run
 PEERS = ROOT / ".venv" / "peers" / "bin"
 SCRIPT = ROOT / "benchmarks" / "load" / "post.lua"
 CONNECTIONS = (1, 8, 32, 128)
-BATCH_SIZES = (1, 4, 16, 32)
+WAYS = tuple(itertools.product((1, 4, 16, 32), {1, os.cpu_count() or 1}))  # batch sizes, threads that decode
 FILES = 16
 PATIENCE_S = 120
 WARM_UP_S = 2
@@ -106,8 +106,9 @@ def main() -> int:
     run = engine.choose(classifier, "auto").run
     sheets = []
     with tempfile.TemporaryDirectory() as folder:
-        for kind, files in (("32x32 JPEG", _draw(Path(folder), "small")), ("photo", _draw(Path(folder), "photo"))):
-            sheets.append(_measure(kind, files, contestants, classifier, run, arguments))
+        for name, kind in (("32x32 JPEG", "small"), ("photo", "photo")):
+            files = draw_files(Path(folder), kind)
+            sheets.append(_measure(name, files, contestants, classifier, run, arguments))
     summary = (
         f"Medians of {arguments.rounds} rounds of {arguments.seconds} s, {os.cpu_count()} cores, checkpoint "
         f"{arguments.checkpoint.stem}; {classifier.spec.size} pixels. All compute in float32."
@@ -128,14 +129,13 @@ def _measure(
     ceilings: list[float] = []
     found: dict[tuple[str, int], list[Result]] = defaultdict(list)
     for number in range(arguments.rounds):
-        ways = itertools.product(BATCH_SIZES, {1, os.cpu_count() or 1})
-        ceilings.append(max(_ceiling(classifier, run, files, size, threads) for size, threads in ways))
+        ceilings.append(max(ceiling(classifier, run, files, *way) for way in WAYS))
         for contestant in contestants:
             print(f"{kind}, round {number + 1}: {contestant.name}", flush=True)
             with _running(contestant, arguments.checkpoint, answers) as port:
-                _load(port, files, max(CONNECTIONS), WARM_UP_S)
+                load(port, files, max(CONNECTIONS), WARM_UP_S)
                 for connections in CONNECTIONS:
-                    result = _load(port, files, connections, arguments.seconds)
+                    result = load(port, files, connections, arguments.seconds)
                     found[contestant.name, connections].append(result)
     return _sheet(kind, files, contestants, found, median(ceilings))
 
@@ -151,16 +151,18 @@ def _read_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _draw(folder: Path, kind: str) -> list[Path]:
+def draw_files(folder: Path, kind: str, number: int = FILES) -> list[Path]:
     """Draw the files: 32x32 of 1 kB, or photos of 900x600 pixels and about 100 kB, as a camera's noise makes them."""
     size, grain = ((32, 32), 0) if kind == "small" else ((900, 600), 14)
-    paths = [folder / f"{kind}-{seed}.jpg" for seed in range(FILES)]
+    paths = [folder / f"{kind}-{seed}.jpg" for seed in range(number)]
     for seed, path in enumerate(paths):
         path.write_bytes(drawings.jpeg(seed, size, grain))
     return paths
 
 
-def _ceiling(classifier: Classifier, run: Run, files: Sequence[Path], batch_size: int, threads: int) -> float:
+def ceiling(
+    classifier: Classifier, run: Run, files: Sequence[Path], batch_size: int, threads: int, seconds: float = 2
+) -> float:
     """Return images/s of decoding and classifying in this process, the files in memory."""
     contents = [file.read_bytes() for file in files] * (64 // FILES)
 
@@ -169,7 +171,7 @@ def _ceiling(classifier: Classifier, run: Run, files: Sequence[Path], batch_size
 
     began, rounds = time.perf_counter(), 0
     with ThreadPoolExecutor(threads) as pool:
-        while time.perf_counter() - began < 2:
+        while time.perf_counter() - began < seconds:
             for start in range(0, len(contents), batch_size):
                 batch = contents[start : start + batch_size]
                 run(torch.stack(list(map(prepare, batch) if threads == 1 else pool.map(prepare, batch))))
@@ -245,7 +247,8 @@ def _session(entry: Path) -> int:
         return 0
 
 
-def _load(port: int, files: Sequence[Path], connections: int, seconds: int) -> Result:
+def load(port: int, files: Sequence[Path], connections: int, seconds: int) -> Result:
+    """Let wrk send the files in turn, on so many connections."""
     url = f"http://127.0.0.1:{port}/v1/predict"
     before = _children_cpu_s()
     process = subprocess.run(

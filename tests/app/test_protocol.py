@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -15,15 +16,21 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app import protocol
+from app.admission import Admission
 
 PATIENCE_S = 60.0
 ANSWER = b"x" * 20_000_000  # more than the buffers between two sockets hold
 Connect = Callable[[], socket.socket]
 
 
+held = threading.Event()  # what is asked for /held is answered when it is set
+
+
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with a lot on /large, with the body's length if asked to read it, else with nothing."""
     request = Request(scope, receive)
+    if scope["path"] == "/held":
+        await asyncio.to_thread(held.wait, PATIENCE_S)
     contents = {"/large": ANSWER, "/read": str(len(await request.body())).encode() if scope["path"] == "/read" else b""}
     await Response(contents.get(scope["path"], b""))(scope, receive, send)
 
@@ -39,7 +46,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, refusals: list[str]) -> Iterator[Co
     """Run a server whose patience is short, and return what connects to it."""
     monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.3)
     monkeypatch.setattr(protocol, "WRITE_TIMEOUT_S", 0.3)
-    http = protocol.bounded(max_connections=3, on_refusal=refusals.append)
+    http = protocol.bounded(max_connections=3, admission=Admission(1), on_refusal=refusals.append)
     config = uvicorn.Config(application, http=http, lifespan="off", log_config=None, timeout_keep_alive=60)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
@@ -180,3 +187,77 @@ def test_more_clients_than_may_be_connected_are_refused_at_once(connect: Connect
     refused = rest(connect())
     assert problem(refused) == (503, "overloaded")
     assert b"retry-after: 1\r\n" in refused
+
+
+def upload(path: str, body: bytes, **headers: str) -> bytes:
+    extra = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\n{extra}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def head_of(connection: socket.socket) -> bytes:
+    """Return an answer up to its empty line, and its body by the length that it says."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += connection.recv(1)
+    length = int(re.search(rb"content-length: (\d+)", received, re.IGNORECASE)[1])  # type: ignore[index]
+    while length:
+        piece = connection.recv(length)
+        received, length = received + piece, length - len(piece)
+    return received
+
+
+def test_an_upload_too_many_is_refused_at_its_head_and_its_connection_goes_on(
+    connect: Connect, refusals: list[str]
+) -> None:
+    held.clear()
+    first, second = connect(), connect()
+    first.sendall(upload("/held", b"picture"))
+    second.sendall(upload("/read", b""))
+    while not (refused := head_of(second)).startswith(b"HTTP/1.1 503"):
+        second.sendall(upload("/read", b""))  # the first one was not read yet
+    assert b"\r\nretry-after: 1\r\n" in refused
+    assert b"connection: close" not in refused
+    assert json.loads(refused.partition(b"\r\n\r\n")[2])["code"] == "overloaded"
+    second.sendall(upload("/read", b"a body that comes and is not read"))
+    assert head_of(second).startswith(b"HTTP/1.1 503")
+    second.sendall(b"GET /read HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert head_of(second).startswith(b"HTTP/1.1 200")  # only uploads are counted
+    assert refusals == ["overloaded"] * 2
+    held.set()
+    assert head_of(first).startswith(b"HTTP/1.1 200")
+    second.sendall(upload("/read", b"there is room again"))
+    assert head_of(second).endswith(b"19")
+
+
+def test_a_refused_upload_that_asked_whether_to_send_its_body_is_told_that_the_connection_ends(
+    connect: Connect,
+) -> None:
+    held.clear()
+    first, second = connect(), connect()
+    first.sendall(upload("/held", b"picture"))
+    try:
+        while b"connection: close" not in (answer := head_of_waiting(second)):
+            second = connect()
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert second.recv(1) == b""
+    finally:
+        held.set()
+
+
+def head_of_waiting(connection: socket.socket) -> bytes:
+    connection.sendall(upload("/", b"", Expect="100-continue"))
+    return head_of(connection)
+
+
+def test_a_client_that_leaves_makes_room(connect: Connect) -> None:
+    held.clear()
+    first, second = connect(), connect()
+    first.sendall(upload("/held", b"picture"))
+    second.sendall(upload("/read", b"x"))
+    while not head_of(second).startswith(b"HTTP/1.1 503"):
+        second.sendall(upload("/read", b"x"))
+    first.close()
+    second.sendall(upload("/read", b"x"))
+    while head_of(second).startswith(b"HTTP/1.1 503"):
+        second.sendall(upload("/read", b"x"))
+    held.set()
