@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
+from app import cpus
 from model.errors import TorchlightError
 
 Item = TypeVar("Item")
@@ -63,7 +64,7 @@ class Batcher(Generic[Item, Result]):
         self._queue: dict[asyncio.Future[Answer[Result]], _Waiting[Item]] = {}
         self._wake = asyncio.Event()
         self._is_closing = False
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference", initializer=cpus.step_back)
         self._worker: asyncio.Task[None] | None = None
 
     @property

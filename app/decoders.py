@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,8 @@ class Decoders:
         self._number = number
         self._limit = number + queue_size
         self._accepted = 0  # those that wait, and those that a process is busy with
-        self._idle: asyncio.Queue[_Process] = asyncio.Queue()
+        self._idle: deque[_Process] = deque()
+        self._line: deque[asyncio.Future[_Process]] = deque()  # of those who wait for one; nobody passes another
         self._living: set[_Process] = set()
         self._failure: OSError | None = None  # why no process could be started
         self._chores: set[asyncio.Task[None]] = set()
@@ -131,7 +133,7 @@ class Decoders:
         process = _Process(self._command)
         await process.start()
         self._living.add(process)
-        self._idle.put_nowait(process)
+        self._hand_over(process)
         self._spawn(self._replace_when_ended(process))
         if self._is_closing:
             process.close()
@@ -155,15 +157,35 @@ class Decoders:
         task.add_done_callback(self._chores.discard)
 
     async def _take(self) -> "_Process":
-        while not (process := await self._idle.get()).is_running:
+        while not (process := self._idle.popleft() if self._idle else await self._turn()).is_running:
             pass  # its replacement will be there in a moment
         return process
+
+    async def _turn(self) -> "_Process":
+        """Return the process that becomes idle when all have one who came before."""
+        turn: asyncio.Future[_Process] = asyncio.get_running_loop().create_future()
+        self._line.append(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._hand_over(turn.result())
+            raise
+
+    def _hand_over(self, process: "_Process") -> None:
+        """Give an idle process to whoever waits longest."""
+        while self._line:
+            turn = self._line.popleft()
+            if not turn.done():
+                turn.set_result(process)
+                return
+        self._idle.append(process)
 
     def _release(self, process: "_Process", reply: "asyncio.Future[Prepared]") -> None:
         self._accepted -= 1
         reply.exception()  # its caller may have left
         if process.is_running:
-            self._idle.put_nowait(process)
+            self._hand_over(process)
 
 
 class _Process(asyncio.Protocol):

@@ -22,6 +22,7 @@ import struct
 import sys
 from typing import BinaryIO
 
+from app import cpus
 from model import images
 from model.errors import ImageError
 
@@ -39,6 +40,7 @@ def main() -> None:
     time_limit_s, max_pixels, max_bytes = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(stop, signal.SIG_IGN)
+    cpus.step_back()
     keep_freed_memory()
     bound_memory(BYTES_PER_PIXEL * max_pixels + COPIES * max_bytes + SPARE_BYTES)
     with open(os.devnull, "wb") as nothing:
