@@ -144,6 +144,11 @@ class Metrics(Collector):
         self._registry.register(self)
         self._ledger.add((ABANDONED.name,), 0)
 
+    @property
+    def number(self) -> int:
+        """Of this process, which no other living one of the service has."""
+        return self._ledger.number
+
     def begin_request(self) -> None:
         """Count a request that is in progress until :meth:`end_request`."""
         self._in_progress += 1

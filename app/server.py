@@ -9,7 +9,9 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import uvicorn
@@ -18,6 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app import cpus
 from app.admission import Admission
+from app.listening import Acceptor, Counts
 from app.logs import configure_logging
 from app.main import create_app
 from app.protocol import bounded
@@ -96,18 +99,23 @@ def serve(
         timeout_graceful_shutdown=settings.drain_s,
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_serve(app, config, listener, on_ready))
+        runner.run(_serve(app, config, listener, metrics_dir, on_ready))
 
 
 async def _serve(
-    app: FastAPI, config: uvicorn.Config, listener: socket.socket, on_ready: Callable[[Classifier], None]
+    app: FastAPI,
+    config: uvicorn.Config,
+    listener: socket.socket,
+    metrics_dir: Path,
+    on_ready: Callable[[Classifier], None],
 ) -> None:
     service: Service = app.state.service
     async with app.router.lifespan_context(app):
         await service.warmed_up()
         gc.collect()
         gc.freeze()  # it stays; to look through all of it now and then is a pause in which nothing is answered
-        server = _Server(config, service, lambda: on_ready(service.classifier))
+        counts = Counts(metrics_dir, service.metrics.number)
+        server = _Server(config, service, counts, lambda: on_ready(service.classifier))
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
@@ -117,6 +125,7 @@ async def _serve(
         loop.add_signal_handler(signal.SIGTERM, stop)
         loop.add_reader(STDIN, stop)  # it ends when the parent does, killed or not
         await server.serve(sockets=[listener])
+        counts.close()
 
 
 class _LastAnswers:
@@ -137,9 +146,12 @@ class _LastAnswers:
 class _Server(uvicorn.Server):
     """Uvicorn, but it lets go of no connection on which a client may be sending a request at this moment."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, on_listening: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: Service, counts: Counts, on_listening: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._service = service
+        self._counts = counts
         self._on_listening = on_listening
 
     def stop(self) -> None:
@@ -153,7 +165,21 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """Accept in our own way: see :mod:`app.listening`."""
+        assert sockets is not None
+        await super().startup([])
+        protocol: Any = self.config.http_protocol_class
+        make_protocol = partial(
+            protocol,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        for listener in sockets:
+            listener.listen(self.config.backlog)
+            listener.setblocking(False)
+            acceptor: Any = Acceptor(listener, make_protocol, self.server_state.connections, self._counts)
+            self.servers.append(acceptor)  # uvicorn does no more than close it
         self._on_listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
