@@ -1,12 +1,14 @@
 """Our service beside the ones that a user would otherwise write, on this machine, in one run; all as ratios.
 
 make peers
-python -m benchmarks.serving [--rounds 3] [--seconds 5] [--only ours LitServe] [--checkpoint FILE] [--markdown FILE]
+python -m benchmarks.serving [--rounds 3] [--seconds 5] [--only ours LitServe] [--checkpoint FILE]
+    [--markdown docs/serving.md] [--picture docs/pictures/serving.png]
 
 Needs wrk (`apt-get install wrk`), which shares the cores with what it measures: its part of the CPU time is told. Each
 contestant runs alone, answers every file once for comparison, is warmed up, and is measured at each number of
 connections; then the next one, and all of that again in each round. The ceiling is what the machine could do without
 HTTP: decode and classify in one process, at the best batch size, decoding on one thread or on one for each core.
+The best peer is the one that answers most over 32 connections.
 """
 
 import argparse
@@ -24,19 +26,20 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 import httpx2
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 from torch import Tensor
 
 from benchmarks.load import drawings
-from benchmarks.load.report import Report, Sheet, finish
+from benchmarks.load.report import Check, Report, Sheet, finish
 from benchmarks.load.service import ROOT
-from model import checkpoint, engine, images
+from model import checkpoint, engine, images, quantisation
 from model.classifier import Classifier
 from model.defaults import PRETRAINED
 from model.export import Run
@@ -44,6 +47,8 @@ from model.export import Run
 PEERS = ROOT / ".venv" / "peers" / "bin"
 SCRIPT = ROOT / "benchmarks" / "load" / "post.lua"
 CONNECTIONS = (1, 8, 32, 128)
+SHARES = {"32x32 JPEG": 0.6, "photo": 0.8}  # of the ceiling, at least: small files are mostly HTTP
+ALONE, BUSY = 1, 32  # connections that the limits are about
 WAYS = tuple(itertools.product((1, 4, 16, 32), {1, os.cpu_count() or 1}))  # batch sizes, threads that decode
 FILES = 16
 PATIENCE_S = 120
@@ -54,11 +59,14 @@ QUIET = {"BENTOML_DO_NOT_TRACK": "True", "RAY_USAGE_STATS_ENABLED": "0", "LITSER
 
 @dataclass(frozen=True)
 class Contestant:
-    """A service: its command, with PORT in place of a port."""
+    """A service: its command, with PORT in place of a port, what it needs in the environment, and how far its answers
+    may be from those in float32."""
 
     name: str
     settings: str
     command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    tolerance: float = TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -72,10 +80,29 @@ class Result:
     client_share: float
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Medians for one kind of files: images/s of the ceiling, and results by contestant and connections."""
+
+    kind: str
+    kilobytes: float
+    ceiling: float
+    results: Mapping[tuple[str, int], Result]
+
+    def best_peer(self) -> str | None:
+        """Return the peer that answers most over BUSY connections, if any was measured."""
+        rates = {
+            peer.name: one.requests_per_s for peer in PEER_SERVICES if (one := self.results.get((peer.name, BUSY)))
+        }
+        return max(rates, key=rates.__getitem__, default=None)
+
+
+_SERVE = (sys.executable, "torchlight.py", "serve", "--port", "PORT")
 OURS = (
-    Contestant("ours", "2 workers", (sys.executable, "torchlight.py", "serve", "--port", "PORT", "--workers", "2")),
-    Contestant("ours, 1 worker", "2 threads", (sys.executable, "torchlight.py", "serve", "--port", "PORT")),
+    Contestant("ours", "2 workers", (*_SERVE, "--workers", "2")),
+    Contestant("ours, 1 worker", "2 threads", _SERVE),
 )
+INT8 = Contestant("ours, int8", "2 workers", (*_SERVE, "--workers", "2"), {"TORCHLIGHT_PRECISION": "int8"}, 0.2)
 _UVICORN = (str(PEERS / "python"), "-m", "uvicorn", "--port", "PORT", "--no-access-log")
 _LITSERVE = (str(PEERS / "python"), "-m", "benchmarks.peers.lit", "--port", "PORT", "--workers", "2", "--batch")
 _BENTOML = (str(PEERS / "bentoml"), "serve", "--host", "127.0.0.1", "--port", "PORT", "benchmarks.peers.bento:Peer")
@@ -100,20 +127,26 @@ def main() -> int:
         sys.exit("benchmarks.serving: wrk is not installed; apt-get install wrk")
     if not PEERS.exists():
         sys.exit(f"benchmarks.serving: {PEERS} does not exist; make peers")
-    contestants = [one for one in (*OURS, *PEER_SERVICES) if one.name in arguments.only]
+    contestants = [one for one in (*OURS, INT8, *PEER_SERVICES) if one.name in arguments.only]
+    if not quantisation.path_beside(arguments.checkpoint).exists():
+        contestants = [one for one in contestants if one is not INT8]
     console = Console(width=140)
     classifier = Classifier(checkpoint.load(arguments.checkpoint), torch.device("cpu"))
     run = engine.choose(classifier, "auto").run
-    sheets = []
+    measured = []
     with tempfile.TemporaryDirectory() as folder:
         for name, kind in (("32x32 JPEG", "small"), ("photo", "photo")):
             files = draw_files(Path(folder), kind)
-            sheets.append(_measure(name, files, contestants, classifier, run, arguments))
+            measured.append(_measure(name, files, contestants, classifier, run, arguments))
     summary = (
         f"Medians of {arguments.rounds} rounds of {arguments.seconds} s, {os.cpu_count()} cores, checkpoint "
-        f"{arguments.checkpoint.stem}; {classifier.spec.size} pixels. All compute in float32."
+        f'{arguments.checkpoint.stem}; {classifier.spec.size} pixels. All but "int8" compute in float32.'
     )
-    return finish(Report("Serving", summary, sheets, ()), console, "python -m benchmarks.serving", arguments.markdown)
+    sheets = [_sheet(one, contestants) for one in measured]
+    report = Report("Serving", summary, sheets, [check for one in measured for check in _checks(one)])
+    if arguments.picture is not None:
+        _draw(measured, contestants).savefig(arguments.picture, dpi=110)
+    return finish(report, console, "python -m benchmarks.serving", arguments.markdown, arguments.picture)
 
 
 def _measure(
@@ -123,7 +156,7 @@ def _measure(
     classifier: Classifier,
     run: Run,
     arguments: argparse.Namespace,
-) -> Sheet:
+) -> Measured:
     expected = [run(images.prepare(file.read_bytes(), classifier.spec.size)[0][None])[0] for file in files]
     answers = {file: float(one.max()) for file, one in zip(files, expected, strict=True)}
     ceilings: list[float] = []
@@ -137,17 +170,20 @@ def _measure(
                 for connections in CONNECTIONS:
                     result = load(port, files, connections, arguments.seconds)
                     found[contestant.name, connections].append(result)
-    return _sheet(kind, files, contestants, found, median(ceilings))
+    kilobytes = median(file.stat().st_size for file in files) / 1000
+    results = {key: _median_of(results) for key, results in found.items()}
+    return Measured(kind, kilobytes, median(ceilings), results)
 
 
 def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5)
-    names = [one.name for one in (*OURS, *PEER_SERVICES)]
+    names = [one.name for one in (*OURS, INT8, *PEER_SERVICES)]
     parser.add_argument("--only", nargs="*", choices=names, default=names, metavar="NAME")
     parser.add_argument("--checkpoint", type=Path, default=PRETRAINED)
     parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--picture", type=Path)
     return parser.parse_args()
 
 
@@ -186,6 +222,7 @@ def _running(contestant: Contestant, path: Path, answers: Mapping[Path, float]) 
         port = free.getsockname()[1]
     command = [str(port) if part == "PORT" else part for part in contestant.command]
     environment = os.environ | QUIET | {"TORCHLIGHT_CHECKPOINT": str(path), "PYTHONPATH": str(ROOT)}
+    environment |= contestant.environment
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
@@ -194,7 +231,7 @@ def _running(contestant: Contestant, path: Path, answers: Mapping[Path, float]) 
             _until_answering(process, port, next(iter(answers)))
             for file, expected in answers.items():
                 got = max(one["probability"] for one in _post(port, file)["predictions"])
-                if abs(got - expected) > TOLERANCE:
+                if abs(got - expected) > contestant.tolerance:
                     raise SystemExit(f"{contestant.name} says {got:.4f} for {file.name}, not {expected:.4f}")
             yield port
         except BaseException:
@@ -271,34 +308,88 @@ def _children_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _sheet(
-    kind: str,
-    files: Sequence[Path],
-    contestants: Sequence[Contestant],
-    found: Mapping[tuple[str, int], Sequence[Result]],
-    ceiling: float,
-) -> Sheet:
-    kilobytes = median(file.stat().st_size for file in files) / 1000
+def _median_of(results: Sequence[Result]) -> Result:
+    return Result(
+        requests_per_s=median(one.requests_per_s for one in results),
+        p50_ms=median(one.p50_ms for one in results),
+        p99_ms=median(one.p99_ms for one in results),
+        errors=sum(one.errors for one in results),
+        client_share=median(one.client_share for one in results),
+    )
+
+
+def _sheet(measured: Measured, contestants: Sequence[Contestant]) -> Sheet:
     rows = []
     for contestant in contestants:
         for connections in CONNECTIONS:
-            results = found[contestant.name, connections]
-            rate = median(one.requests_per_s for one in results)
+            result = measured.results[contestant.name, connections]
             rows.append(
                 (
                     contestant.name,
                     contestant.settings,
                     str(connections),
-                    f"{rate / ceiling:.2f}",
-                    f"{rate:.0f}",
-                    f"{median(one.p50_ms for one in results):.1f}",
-                    f"{median(one.p99_ms for one in results):.1f}",
-                    str(sum(one.errors for one in results)),
-                    f"{median(one.client_share for one in results):.0%}",
+                    f"{result.requests_per_s / measured.ceiling:.2f}",
+                    f"{result.requests_per_s:.0f}",
+                    f"{result.p50_ms:.1f}",
+                    f"{result.p99_ms:.1f}",
+                    str(result.errors),
+                    f"{result.client_share:.0%}",
                 )
             )
     head = ("service", "settings", "connections", "of the ceiling", "requests/s", "p50 ms", "p99 ms", "errors", "wrk")
-    return Sheet(f"{kind}, {kilobytes:.0f} kB; the ceiling is {ceiling:.0f} images/s", head, rows)
+    title = f"{measured.kind}, {measured.kilobytes:.0f} kB; the ceiling is {measured.ceiling:.0f} images/s"
+    return Sheet(title, head, rows)
+
+
+def _checks(measured: Measured) -> list[Check]:
+    """Return what we want to be true, with the better of our float32 settings for what is asked."""
+    checks = []
+    ours = [one.name for one in OURS if (one.name, BUSY) in measured.results]
+    if not ours:
+        return []
+    busy = max((measured.results[name, BUSY] for name in ours), key=lambda result: result.requests_per_s)
+    share, least = busy.requests_per_s / measured.ceiling, SHARES[measured.kind]
+    checks.append(Check(f"{measured.kind}: of the ceiling", f"{share:.2f}", f"{least:.2f}", share >= least))
+    peer = measured.best_peer()
+    if peer is None:
+        return checks
+    theirs, lone = measured.results[peer, BUSY], measured.results[peer, ALONE]
+    alone = max(measured.results[name, ALONE].requests_per_s for name in ours)
+    ratios = [
+        (f"of {peer}, {BUSY} connections", busy.requests_per_s / theirs.requests_per_s, 1.25),
+        (f"of {peer}, 1 connection", alone / lone.requests_per_s, 1.0),
+    ]
+    if (INT8.name, BUSY) in measured.results:
+        ratios.append(
+            (f"int8, of {peer}", measured.results[INT8.name, BUSY].requests_per_s / theirs.requests_per_s, 2.0)
+        )
+    for what, ratio, limit in ratios:
+        checks.append(Check(f"{measured.kind}: {what}", f"{ratio:.2f}", f"{limit:.2f}", ratio >= limit))
+    half = theirs.p99_ms / 2
+    return [
+        *checks,
+        Check(
+            f"{measured.kind}: p99, half of {peer}'s", f"{busy.p99_ms:.0f} ms", f"{half:.0f} ms", busy.p99_ms <= half
+        ),
+    ]
+
+
+def _draw(measured: Sequence[Measured], contestants: Sequence[Contestant]) -> Figure:
+    """Return the requests a second over BUSY connections as bars, as shares of the ceiling."""
+    figure = Figure(figsize=(9, 0.9 + 0.32 * len(contestants) * len(measured)), layout="constrained")
+    for axis, one in zip(figure.subplots(len(measured), 1, squeeze=False)[:, 0], measured, strict=True):
+        results = [one.results[contestant.name, BUSY] for contestant in reversed(contestants)]
+        shares = [result.requests_per_s / one.ceiling for result in results]
+        colours = ["#d97706" if contestant.name.startswith("ours") else "0.7" for contestant in reversed(contestants)]
+        bars = axis.barh([contestant.name for contestant in reversed(contestants)], shares, color=colours)
+        labels = [f"{result.requests_per_s:.0f}/s, p99 {result.p99_ms:.0f} ms" for result in results]
+        axis.bar_label(bars, labels, padding=4, fontsize=9)
+        axis.axvline(1, color="black", linewidth=1)
+        axis.set_xlim(0, max(1.0, *shares) * 1.25)
+        title = f"{one.kind}, {one.kilobytes:.0f} kB, {BUSY} connections, as shares of {one.ceiling:.0f} images/s"
+        axis.set_title(f"{title} without HTTP", loc="left", fontsize=11)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 if __name__ == "__main__":
