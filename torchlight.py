@@ -112,7 +112,7 @@ def train(
     label_smoothing: LabelSmoothing = None,
     cutout: Annotated[
         int | None,
-        typer.Option(min=0, help="Side in pixels of the square hidden in each image; default: a quarter of its."),
+        typer.Option(min=0, help="Side in pixels of the square hidden in each image; default: a quarter of the image."),
     ] = None,
     balance: Balance = False,
     precision: PrecisionChoice = None,

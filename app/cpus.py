@@ -1,5 +1,6 @@
 """How many CPUs this process may really use: in a container the host's number is not it. Knows nothing of torch."""
 
+import contextlib
 import os
 import sys
 import threading
@@ -69,4 +70,6 @@ def step_back() -> None:
     On Linux alone a thread has a priority of its own.
     """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        thread = threading.get_native_id()
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, thread, max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))

@@ -248,6 +248,9 @@ class _Process(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take a piece of the reply."""
+        if self._reply.done():  # nothing was asked
+            self._transport.abort()
+            return
         self._received += data
         if len(self._received) < decoding.REPLY.size:
             return
@@ -255,12 +258,12 @@ class _Process(asyncio.Protocol):
         end = decoding.REPLY.size + text_bytes + pixel_bytes
         if text_bytes > MAX_REPLY_BYTES or pixel_bytes not in (0, 3 * self._side**2):
             self._transport.abort()  # it makes no sense
-        elif len(self._received) >= end and not self._reply.done():
+        elif len(self._received) >= end:
             text, pixels = self._received[decoding.REPLY.size : end - pixel_bytes], self._received[end - pixel_bytes :]
             self._received = bytearray()
             try:
                 self._answer(json.loads(text), pixels)
-            except (LookupError, ValueError):
+            except (LookupError, TypeError, ValueError):
                 self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -4,7 +4,6 @@ The parser is python-multipart's, as it is Starlette's; but Starlette's form put
 to the disk beyond 1 MB, and takes longer for a small picture than decoding it.
 """
 
-import codecs
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -48,7 +47,7 @@ async def read_form(chunks: AsyncIterator[bytes], content_type: str, *, max_file
     _, options = parse_options_header(content_type)
     if b"boundary" not in options:
         raise UnreadableForm("the content type names no boundary")
-    reader = _Reader(_charset(options), max_files, max_fields)
+    reader = _Reader(max_files, max_fields)
     try:
         parser = MultipartParser(options[b"boundary"], reader.callbacks)
         async for chunk in chunks:
@@ -62,9 +61,8 @@ async def read_form(chunks: AsyncIterator[bytes], content_type: str, *, max_file
 class _Reader:
     """Collects what the parser finds."""
 
-    def __init__(self, charset: str, max_files: int, max_fields: int) -> None:
+    def __init__(self, max_files: int, max_fields: int) -> None:
         self.parts: list[Part] = []
-        self._charset = charset
         self._left = {True: max_files, False: max_fields}  # by whether it is a file
         self._header = [b"", b""]  # name and value of the one that is being read
         self._disposition = b""
@@ -96,20 +94,13 @@ class _Reader:
         if self._left[is_file] == 0:
             raise UnreadableForm(f"it has too many {'files' if is_file else 'other fields'}")
         self._left[is_file] -= 1
-        filename = self._decode(options[b"filename"]) if is_file else None
-        self._part = Part(self._decode(options[b"name"]), filename)
-
-    def _decode(self, text: bytes) -> str:
-        try:
-            return text.decode(self._charset)
-        except UnicodeDecodeError:
-            return text.decode("latin-1")
-        except UnicodeError as error:  # some of Python's charsets decode nothing
-            raise UnreadableForm("the content type names a charset that is none") from error
+        filename = _decode(options[b"filename"]) if is_file else None
+        self._part = Part(_decode(options[b"name"]), filename)
 
 
-def _charset(options: dict[bytes, bytes]) -> str:
+def _decode(text: bytes) -> str:
+    """Return UTF-8 as browsers send it; any other bytes as Latin-1. No charset is asked for: Python knows hundreds."""
     try:
-        return codecs.lookup(options.get(b"charset", b"utf-8").decode("latin-1")).name
-    except (LookupError, ValueError) as error:
-        raise UnreadableForm("the content type names a charset that is none") from error
+        return text.decode("utf-8")
+    except UnicodeDecodeError:
+        return text.decode("latin-1")

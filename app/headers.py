@@ -1,5 +1,9 @@
 """What every answer tells browsers, unless the route has its own: no guessing of types, no frames, no other sites."""
 
+import re
+import uuid
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 NOTHING = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"  # of an answer that is data
 
 SECURITY = {
@@ -12,3 +16,8 @@ SECURITY = {
 }
 
 ENCODED = [(name.lower().encode(), value.encode()) for name, value in SECURITY.items()]  # as ASGI has them
+
+
+def request_id_of(given: str) -> str:
+    """Return the id that a caller gave the request, if it is well formed; else a new one."""
+    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

@@ -13,6 +13,8 @@ import struct
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from app.logs import logger
+
 MOMENT_S = 0.002  # for another process to accept; event loops that are busy take about as long
 RETRY_S = 0.1  # after the system had no room for a connection
 MAX_PROCESSES = 512
@@ -50,10 +52,9 @@ class Counts:
         own: int = COUNT.unpack_from(self._map, self._place)[0]
         return all(own <= count for (count,) in COUNT.iter_unpack(self._map) if count)
 
-    def close(self) -> None:
-        """Leave the place."""
+    def leave(self) -> None:
+        """Say that this process accepts no more."""
         COUNT.pack_into(self._map, self._place, 0)
-        self._map.close()
 
 
 class Acceptor:
@@ -88,6 +89,7 @@ class Acceptor:
         if not self._is_closed:
             self._is_closed = True
             self._loop.remove_reader(self._listener)
+            self._counts.leave()
 
     async def wait_closed(self) -> None:
         """Return when nothing is left to do."""
@@ -116,7 +118,8 @@ class Acceptor:
             connection, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):  # another process has it, or it has gone
             return
-        except OSError:  # no descriptor or no memory is left
+        except OSError as error:  # no descriptor or no memory is left
+            logger.warning("no connection can be accepted: %s", error)
             self._loop.remove_reader(self._listener)
             self._loop.call_later(RETRY_S, self._await)
             return

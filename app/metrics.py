@@ -74,7 +74,7 @@ REFUSALS = Counter(
 ABANDONED = Counter("torchlight_abandoned_requests", "Requests whose client left before the answer.")
 STAGE_SECONDS = Histogram(
     "torchlight_stage_duration_seconds",
-    "Of each classified image: decode (with its wait for a thread), queue, inference (of its whole batch).",
+    "Of each classified image: decode (with its wait for a decoder), queue, inference (of its whole batch).",
     FAST_S,
     ("stage",),
 )
@@ -174,6 +174,10 @@ class Metrics(Collector):
     def refuse(self, code: str) -> None:
         """Count a problem that was sent."""
         self._count(REFUSALS, code)
+
+    def turn_away(self) -> None:
+        """Count an upload that was refused before anything of it was read, beside :meth:`refuse`."""
+        self._count(REQUESTS, "/v1/*", "POST", "503")
 
     def expect(self, codes: Iterable[str]) -> None:
         """Show these codes with 0 from the start, so that the first problem is an increase."""

@@ -4,9 +4,7 @@ Pure ASGI: it sees every response, streamed or refused, and delays none. The log
 name, no query and no header.
 """
 
-import re
 import time
-import uuid
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers
@@ -14,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import INTERNAL_ERROR, respond
-from app.headers import ENCODED
+from app.headers import ENCODED, request_id_of
 from app.logs import logger
 from app.metrics import Metrics
 from app.service import Classified, Service
@@ -73,8 +71,7 @@ class _Exchange:
 
     def __init__(self, scope: Scope, send: Send, *, is_traced: bool) -> None:
         headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        self.request_id = given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else uuid.uuid4().hex
+        self.request_id = request_id_of(headers.get("x-request-id", ""))
         self.status = CLIENT_LEFT
         self.has_started = False
         self.exception: Exception | None = None

@@ -6,7 +6,6 @@ a body may take is :mod:`app.bodies`' to say, and how long an answer, the deadli
 """
 
 import asyncio
-import uuid
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from uvicorn.server import ServerState
 from app.admission import Admission
 from app.batcher import Overloaded
 from app.errors import HEAD_TOO_LARGE, HEAD_TOO_SLOW, MALFORMED_REQUEST, MEDIA_TYPE, RETRY_AFTER_S, TABLE
-from app.headers import SECURITY
+from app.headers import SECURITY, request_id_of
 from app.logs import logger
 from app.schemas import Problem
 
@@ -33,7 +32,8 @@ def bounded(max_connections: int, admission: Admission, on_refusal: Callable[[st
     """Return the protocol for uvicorn's ``http`` option.
 
     Args:
-        admission: of requests with POST, which are those that upload.
+        admission: of requests with POST, which are those that upload; one that comes before the last answer was sent is
+            not counted.
         on_refusal: called with the code of each problem that is sent here, in place of the application.
     """
     made: Any = partial(BoundedProtocol, max_connections=max_connections, admission=admission, on_refusal=on_refusal)
@@ -58,8 +58,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._max_connections = max_connections
         self._admission = admission
+        self._is_upload = False  # the last request: one of those that are counted
         self._is_admitted = self._is_turned_away = False  # the upload that is being answered; the one that is not read
         self._on_refusal = on_refusal
+        self.headers: list[tuple[bytes, bytes]] = []  # uvicorn has them with the first message
         self._head_bytes = 0  # of the head that has begun to arrive
         self._is_in_message = self._is_in_head = self._is_all_head = False
         self._refusal = (400, MALFORMED_REQUEST, "this is not HTTP/1.1: its method is unknown, or it is malformed")
@@ -104,12 +106,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refusal = self._too_large()
             raise ValueError("the head is too large")  # the parser makes it an error of its own
         self._stop(self._between)
-        is_first = self.cycle is None or self.cycle.response_complete  # of requests that came without waiting
-        if is_first and self.parser.get_method() == b"POST":
-            self._is_admitted = self._admission.enter()
-            if not self._is_admitted:
-                self._turn_away()
-                return
+        is_first = self.cycle is None or self.cycle.response_complete  # else it came before the last answer was sent
+        self._is_upload = is_first and self.parser.get_method() == b"POST"
+        if self._is_upload and self._admission.is_full:
+            self._turn_away()
+            return
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -122,8 +123,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_in_message = self._is_all_head = False
         if self._is_turned_away:
             self._is_turned_away = False
-        else:
-            super().on_message_complete()
+            return
+        if self._is_upload and not self.cycle.response_complete:
+            self._is_admitted = True
+            self._admission.enter()
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Make room for another upload, and give the client a while for its next request."""
@@ -161,8 +165,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_turned_away = True
         status, code = TABLE[Overloaded]
         detail = f"{self._admission.limit} uploads are being answered, the limit; ask again later"
-        stays = self.parser.should_keep_alive() and not self.expect_100_continue  # else nobody knows what comes next
+        is_clear = self.parser.should_keep_alive() and not self.expect_100_continue  # what comes next
+        stays = is_clear and not self._admission.is_stopping()
         self._answer(status, code, detail, closes=not stays)
+        self._admission.refuse()
         if stays:
             self._await_head()
 
@@ -188,7 +194,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _answer(self, status: int, code: str, detail: str, *, closes: bool) -> str:
         """Send a problem in place of the application, and return the request's id."""
         status_line = STATUS_LINE[status]
-        request_id = uuid.uuid4().hex
+        given = next((value.decode("latin-1") for name, value in self.headers if name == b"x-request-id"), "")
+        request_id = request_id_of(given)
         problem = Problem(
             type="about:blank",
             title=status_line.split(b" ", 2)[2].decode().strip(),

@@ -80,14 +80,19 @@ def serve(
     configure_logging(settings.log_format)
     torch.set_num_threads(settings.threads or cpus.share(settings.workers))
     app = create_app(settings, metrics_dir)
+    service: Service = app.state.service
     config = uvicorn.Config(
         _LastAnswers(app),
         interface="asgi3",
         lifespan="off",  # ours is around the server: nothing is accepted before the network has answered
         http=bounded(
             settings.max_connections,
-            Admission(settings.queue_size + settings.max_batch_size),  # those that wait, and those that are computed
-            app.state.service.metrics.refuse,
+            Admission(
+                settings.queue_size + settings.max_batch_size,  # those that wait, and those that are computed
+                on_refusal=service.metrics.turn_away,
+                is_stopping=lambda: service.state == "stopping",
+            ),
+            service.metrics.refuse,
         ),
         ws="none",
         log_config=None,  # our own: one line for each request, with its id
@@ -125,7 +130,6 @@ async def _serve(
         loop.add_signal_handler(signal.SIGTERM, stop)
         loop.add_reader(STDIN, stop)  # it ends when the parent does, killed or not
         await server.serve(sockets=[listener])
-        counts.close()
 
 
 class _LastAnswers:

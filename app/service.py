@@ -5,6 +5,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
@@ -70,7 +71,8 @@ class Service:
         self.multiply_adds = count_multiply_adds(classifier.network, classifier.spec.size)
         _ = classifier.graph  # kept there
         eight_bits = quantisation.load(classifier) if settings.precision == "int8" else None
-        self.engine = engine.choose(classifier, settings.engine, eight_bits)
+        with ThreadPoolExecutor(1, initializer=cpus.step_back) as pool:  # threads that it starts are as this one
+            self.engine = pool.submit(engine.choose, classifier, settings.engine, eight_bits).result()
         if self.engine.reason is not None and classifier.device.type == "cpu":
             logger.warning("answers are computed by %s: %s", self.engine.name, self.engine.reason)
         self.self_test = _load_self_test(classifier)

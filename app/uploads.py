@@ -109,7 +109,7 @@ async def _read_files(request: Request, settings: Settings, *, field: str) -> li
     except UnreadableForm as error:
         limits = f"at most {settings.max_files} files and {MAX_FIELDS} other fields"
         raise MalformedForm(f"form cannot be read: {error} ({limits})") from error
-    files = [Upload(printable(part.filename), part.content) for part in parts if part.filename is not None]
+    files = [Upload(part.filename, part.content) for part in parts if part.filename is not None]
     if {part.name for part in parts if part.filename is not None} != {field}:
         raise WrongField(_explain_fields(field, parts))
     return files
@@ -118,10 +118,5 @@ async def _read_files(request: Request, settings: Settings, *, field: str) -> li
 def _explain_fields(field: str, parts: list[Part]) -> str:
     if any(part.name == field and part.filename is None for part in parts):
         return f"field `{field}` holds text, not a file; with curl, write -F {field}=@photo.jpg"
-    came = ", ".join(f"`{printable(name)}`" for name in dict.fromkeys(part.name for part in parts)) or "none"
+    came = ", ".join(f"`{name}`" for name in dict.fromkeys(part.name for part in parts)) or "none"
     return f"put the image into the form field `{field}`; fields that came: {came}"
-
-
-def printable(text: str) -> str:
-    """Return ``text`` as valid Unicode: a form may name a charset that decodes to lone surrogates."""
-    return text.encode("utf-8", "replace").decode("utf-8")

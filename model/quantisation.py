@@ -52,11 +52,13 @@ class Quantisation:
         checkpoint: its digest.
         ranges: of what each layer that multiplies reads, by the layer's name: least and largest value, 0 inside.
         accuracy: measured on images that were not used for ``ranges``.
+        difference: the largest from float32's probabilities over seeded noise, where the accuracy was measured.
     """
 
     checkpoint: str
     ranges: Mapping[str, tuple[float, float]]
     accuracy: Accuracy
+    difference: float
 
 
 def multiplying_layers(classifier: Classifier) -> list[Layer]:
@@ -128,7 +130,7 @@ def load(classifier: Classifier) -> Quantisation:
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         ranges = {str(name): (float(low), float(high)) for name, (low, high) in said["ranges"].items()}
-        found = Quantisation(str(said["checkpoint"]), ranges, Accuracy(**said["accuracy"]))
+        found = Quantisation(str(said["checkpoint"]), ranges, Accuracy(**said["accuracy"]), float(said["difference"]))
         _validate(found)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InvalidQuantisation(f"{path} says nothing of 8 bits ({error}); {make_one}") from error
@@ -144,8 +146,8 @@ def _validate(found: Quantisation) -> None:
     for name, (low, high) in found.ranges.items():
         if not -math.inf < low <= 0 <= high < math.inf:
             raise ValueError(f"the range of {name} is {low} to {high}")
-    shares = (found.accuracy.float32, found.accuracy.int8)
+    shares = (found.accuracy.float32, found.accuracy.int8, found.difference)
     if not all(isinstance(share, float | int) and 0 <= share <= 1 for share in shares):
-        raise ValueError("an accuracy is not a share")
+        raise ValueError("an accuracy or the difference is not a share")
     if not isinstance(found.accuracy.split, str) or not isinstance(found.accuracy.images, int):
         raise ValueError("the images are not described")

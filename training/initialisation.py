@@ -15,8 +15,9 @@ def whiten_first_layer(network: nn.Module, images: Tensor, spec: ImageSpec) -> N
     The patterns are the eigenvectors of the covariance of patches and their mirror images: edges and colour contrasts
     of growing fineness, each its own mirror image, or its own negative. Each is divided by the standard deviation with
     which it occurs, so that all of them give maps of about the same size. A filter is one of each kind together, as
-    long as there are both: an edge that has a left and a right side. The first half of the filters are these and their
-    negatives, the other half the mirror images of those, as :mod:`training.mirror` has them.
+    long as there are both: an edge that has a left and a right side; those left over fill what room there is. The first
+    half of the filters are these and their negatives, the other half the mirror images of those, as
+    :mod:`training.mirror` has them.
 
     Args:
         network: its first convolution reads the image and has a multiple of four filters, at most twice as many as a

@@ -74,5 +74,5 @@ def _twin(tensor: Tensor) -> Tensor:
         return tensor.roll(len(tensor) // 2)
     if tensor.ndim == 4:
         tensor = tensor.flip(3).roll(len(tensor) // 2, 0)
-    reads_image = tensor.shape[1] == 3
+    reads_image = tensor.shape[1] == 3  # all other numbers of channels are even
     return tensor if reads_image else tensor.roll(tensor.shape[1] // 2, 1)

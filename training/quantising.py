@@ -44,14 +44,14 @@ def quantise(
     chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(SEED))[:CALIBRATION_IMAGES]
     ranges = quantisation.measure_ranges(classifier, train.images[chosen])
     unmeasured = Accuracy(str(found), len(found.examples), 0.0, 0.0)
-    rounded = engine.openvino(classifier, Quantisation(classifier.digest, ranges, unmeasured)).run
+    rounded = engine.openvino(classifier, Quantisation(classifier.digest, ranges, unmeasured, difference=1.0))
     measured = Accuracy(
         str(found),
         len(found.examples),
         float32=_accuracy(classifier.probabilities, found.examples),
-        int8=_accuracy(rounded, found.examples),
+        int8=_accuracy(rounded.run, found.examples),
     )
-    return Quantisation(classifier.digest, ranges, measured)
+    return Quantisation(classifier.digest, ranges, measured, rounded.difference)
 
 
 def _accuracy(run: Run, examples: LabelledImages) -> float:

@@ -108,5 +108,5 @@ def test_places_are_each_processs_own(tmp_path: Path) -> None:
     assert (one.is_fewest(), other.is_fewest()) == (True, True)
     other.set(4)
     assert (one.is_fewest(), other.is_fewest()) == (True, False)
-    one.close()
+    one.leave()
     assert other.is_fewest()

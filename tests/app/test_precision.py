@@ -28,7 +28,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     classifier = Classifier(checkpoint.load(path), torch.device("cpu"))
     size = classifier.spec.size
     noise = torch.randint(0, 256, (50, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    made = Quantisation(classifier.digest, quantisation.measure_ranges(classifier, noise), ACCURACY)
+    made = Quantisation(classifier.digest, quantisation.measure_ranges(classifier, noise), ACCURACY, 0.1)
     quantisation.save(quantisation.path_beside(path), made)
     return path
 

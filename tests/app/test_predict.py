@@ -12,6 +12,7 @@ import httpx2
 import pytest
 from PIL import Image
 
+from app.routes.predict import DirectRoute, router
 from model import checkpoint, images
 from model.classifier import Classifier, choose_device
 
@@ -167,3 +168,22 @@ def test_threads_do_not_grow_with_requests(server: Any, client: httpx2.Client, p
         return len(list(Path(f"/proc/{server.process.pid}/task").iterdir()))
 
     assert threads_after(100) == threads_after(300)
+
+
+def test_with_and_without_a_query_the_answer_is_the_same(client: httpx2.Client, photo: bytes) -> None:
+    plain, asked = (client.post(f"/v1/predict{query}", files={"file": photo}) for query in ("", "?top_k=100"))
+    assert plain.headers.keys() == asked.headers.keys()
+    bodies = [answer.json() for answer in (plain, asked)]
+    timings = [body.pop("timing_ms") for body in bodies]
+    assert bodies[0] == bodies[1]
+    assert timings[0].keys() == timings[1].keys()
+
+
+def test_without_a_query_nothing_is_left_to_validate() -> None:
+    for route in router.routes:
+        assert isinstance(route, DirectRoute)
+        dependant = route.dependant
+        assert [one.name for one in dependant.query_params] == ["top_k"]
+        assert dependant.request_param_name == "request"
+        assert len(dependant.dependencies) == 1  # the service, which it is called with
+        assert dependant.header_params + dependant.cookie_params + dependant.body_params == []

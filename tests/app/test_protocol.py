@@ -24,6 +24,17 @@ Connect = Callable[[], socket.socket]
 
 
 held = threading.Event()  # what is asked for /held is answered when it is set
+is_stopping = threading.Event()
+
+
+@pytest.fixture
+def holding(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hold what is asked for /held, until the test sets the event or ends; clients have time."""
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", PATIENCE_S)
+    held.clear()
+    yield
+    held.set()
+    is_stopping.clear()
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,7 +57,8 @@ def connect(monkeypatch: pytest.MonkeyPatch, refusals: list[str]) -> Iterator[Co
     """Run a server whose patience is short, and return what connects to it."""
     monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.3)
     monkeypatch.setattr(protocol, "WRITE_TIMEOUT_S", 0.3)
-    http = protocol.bounded(max_connections=3, admission=Admission(1), on_refusal=refusals.append)
+    admission = Admission(1, on_refusal=lambda: None, is_stopping=lambda: is_stopping.is_set())
+    http = protocol.bounded(max_connections=3, admission=admission, on_refusal=refusals.append)
     config = uvicorn.Config(application, http=http, lifespan="off", log_config=None, timeout_keep_alive=60)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
@@ -194,70 +206,95 @@ def upload(path: str, body: bytes, **headers: str) -> bytes:
     return f"POST {path} HTTP/1.1\r\nHost: x\r\n{extra}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-def head_of(connection: socket.socket) -> bytes:
-    """Return an answer up to its empty line, and its body by the length that it says."""
+def answer_of(connection: socket.socket) -> bytes:
+    """Return an answer: its head up to the empty line, and its body by the length that it says."""
     received = b""
     while b"\r\n\r\n" not in received:
-        received += connection.recv(1)
+        piece = connection.recv(1)
+        assert piece, received
+        received += piece
     length = int(re.search(rb"content-length: (\d+)", received, re.IGNORECASE)[1])  # type: ignore[index]
     while length:
         piece = connection.recv(length)
+        assert piece, received
         received, length = received + piece, length - len(piece)
     return received
 
 
-def test_an_upload_too_many_is_refused_at_its_head_and_its_connection_goes_on(
-    connect: Connect, refusals: list[str]
-) -> None:
-    held.clear()
-    first, second = connect(), connect()
+def ask_until_refused(connection: socket.socket, sent: bytes) -> bytes:
+    """Return the first refusal: the upload that is to be in the way may come a moment later."""
+    for _ in range(1000):
+        connection.sendall(sent)
+        answer = answer_of(connection)
+        if answer.startswith(b"HTTP/1.1 503"):
+            return answer
+    raise AssertionError(answer)
+
+
+@pytest.fixture
+def full(connect: Connect, holding: None) -> socket.socket:
+    """The connection of the one upload that may be inside."""
+    first = connect()
     first.sendall(upload("/held", b"picture"))
-    second.sendall(upload("/read", b""))
-    while not (refused := head_of(second)).startswith(b"HTTP/1.1 503"):
-        second.sendall(upload("/read", b""))  # the first one was not read yet
+    ask_until_refused(connect(), upload("/read", b"x"))
+    return first
+
+
+def test_an_upload_too_many_is_refused_at_its_head_and_its_connection_goes_on(
+    full: socket.socket, connect: Connect, refusals: list[str]
+) -> None:
+    refusals.clear()
+    other = connect()
+    other.sendall(upload("/read", b"a body that comes and is not read", **{"X-Request-ID": "mine"}))
+    refused = answer_of(other)
+    assert refused.startswith(b"HTTP/1.1 503")
     assert b"\r\nretry-after: 1\r\n" in refused
+    assert b"\r\nx-request-id: mine\r\n" in refused
     assert b"connection: close" not in refused
     assert json.loads(refused.partition(b"\r\n\r\n")[2])["code"] == "overloaded"
-    second.sendall(upload("/read", b"a body that comes and is not read"))
-    assert head_of(second).startswith(b"HTTP/1.1 503")
-    second.sendall(b"GET /read HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert head_of(second).startswith(b"HTTP/1.1 200")  # only uploads are counted
-    assert refusals == ["overloaded"] * 2
+    other.sendall(b"GET /read HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer_of(other).startswith(b"HTTP/1.1 200")  # only uploads are counted
+    assert refusals == ["overloaded"]
     held.set()
-    assert head_of(first).startswith(b"HTTP/1.1 200")
-    second.sendall(upload("/read", b"there is room again"))
-    assert head_of(second).endswith(b"19")
+    assert answer_of(full).startswith(b"HTTP/1.1 200")
+    other.sendall(upload("/read", b"there is room again"))
+    assert answer_of(other).endswith(b"19")
 
 
-def test_a_refused_upload_that_asked_whether_to_send_its_body_is_told_that_the_connection_ends(
-    connect: Connect,
+def test_who_asked_whether_to_send_the_body_is_told_that_the_connection_ends(
+    full: socket.socket, connect: Connect
 ) -> None:
-    held.clear()
-    first, second = connect(), connect()
-    first.sendall(upload("/held", b"picture"))
-    try:
-        while b"connection: close" not in (answer := head_of_waiting(second)):
-            second = connect()
-        assert answer.startswith(b"HTTP/1.1 503")
-        assert second.recv(1) == b""
-    finally:
-        held.set()
+    other = connect()
+    other.sendall(upload("/read", b"", Expect="100-continue"))
+    refused = rest(other)
+    assert b"\r\nconnection: close\r\n" in refused
+    assert b"1 uploads are being answered" in refused
 
 
-def head_of_waiting(connection: socket.socket) -> bytes:
-    connection.sendall(upload("/", b"", Expect="100-continue"))
-    return head_of(connection)
+def test_refused_uploads_of_a_service_that_stops_are_told_that_the_connection_ends(
+    full: socket.socket, connect: Connect
+) -> None:
+    is_stopping.set()
+    other = connect()
+    other.sendall(upload("/read", b"x"))
+    assert b"\r\nconnection: close\r\n" in rest(other)
 
 
-def test_a_client_that_leaves_makes_room(connect: Connect) -> None:
-    held.clear()
-    first, second = connect(), connect()
-    first.sendall(upload("/held", b"picture"))
-    second.sendall(upload("/read", b"x"))
-    while not head_of(second).startswith(b"HTTP/1.1 503"):
-        second.sendall(upload("/read", b"x"))
-    first.close()
-    second.sendall(upload("/read", b"x"))
-    while head_of(second).startswith(b"HTTP/1.1 503"):
-        second.sendall(upload("/read", b"x"))
-    held.set()
+def test_a_client_that_leaves_makes_room(full: socket.socket, connect: Connect) -> None:
+    full.close()
+    other = connect()
+    for _ in range(1000):
+        other.sendall(upload("/read", b"x"))
+        if answer_of(other).startswith(b"HTTP/1.1 200"):
+            return
+    raise AssertionError("there is no room")
+
+
+def test_an_upload_that_still_comes_shuts_out_nobody(connect: Connect, holding: None) -> None:
+    slow, other = connect(), connect()
+    slow.sendall(b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na")
+    for _ in range(3):
+        other.sendall(upload("/read", b"xyz"))
+        assert answer_of(other).endswith(b"3")
+    slow.sendall(b"b")
+    assert answer_of(slow).endswith(b"2")

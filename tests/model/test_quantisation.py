@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from model import engine, quantisation
+from model import checkpoint, engine, quantisation
 from model.classifier import Classifier
-from model.errors import InvalidQuantisation, QuantisationNotFound
+from model.defaults import PRETRAINED
+from model.errors import EngineUnavailable, InvalidQuantisation, QuantisationNotFound
 from model.quantisation import Accuracy, Quantisation
 
 MakeClassifier = Callable[..., Classifier]
@@ -26,7 +28,7 @@ def images_of(number: int, size: int, seed: int = 0) -> Tensor:
 
 def quantised(classifier: Classifier) -> Quantisation:
     ranges = quantisation.measure_ranges(classifier, images_of(150, classifier.spec.size))
-    return Quantisation(classifier.digest, ranges, MEASURED)
+    return Quantisation(classifier.digest, ranges, MEASURED, difference=0.5)
 
 
 def test_ranges_are_the_extremes_of_what_each_multiplying_layer_reads(make_classifier: MakeClassifier) -> None:
@@ -70,11 +72,34 @@ def test_answers_are_near_those_of_float32_and_not_the_same(
 def test_a_range_that_is_too_small_shows_in_the_answers(make_classifier: MakeClassifier) -> None:
     classifier = make_classifier("guide")
     made = quantised(classifier)
-    narrow = Quantisation(made.checkpoint, dict(made.ranges) | {"fc": (0.0, 0.01)}, MEASURED)
+    narrow = Quantisation(made.checkpoint, dict(made.ranges) | {"fc": (0.0, 0.01)}, MEASURED, 1.0)
     images = images_of(20, 32, seed=1)
     expected = classifier.probabilities(images)
     wide_error = (engine.openvino(classifier, made).run(images) - expected).abs().max()
     assert (engine.openvino(classifier, narrow).run(images) - expected).abs().max() > 5 * wide_error
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Classifier:
+    return Classifier(checkpoint.load(PRETRAINED), torch.device("cpu"))
+
+
+def test_answers_that_differ_more_than_when_they_were_measured_are_refused(shipped: Classifier) -> None:
+    made = quantisation.load(shipped)
+    wrong = replace(made, ranges=dict.fromkeys(made.ranges, (0.0, 1e-3)))
+    with pytest.raises(EngineUnavailable, match="differ from PyTorch's by up to"):
+        engine.openvino(shipped, wrong)
+
+
+def test_pytorch_computes_nothing_in_8_bits(make_classifier: MakeClassifier) -> None:
+    classifier = make_classifier("guide")
+    with pytest.raises(EngineUnavailable, match="TORCHLIGHT_ENGINE"):
+        engine.choose(classifier, "pytorch", quantised(classifier))
+
+
+def test_the_shipped_network_has_its_file(shipped: Classifier) -> None:
+    accuracy = quantisation.load(shipped).accuracy
+    assert accuracy.int8 >= accuracy.float32 - 0.003
 
 
 def test_the_file_is_read_as_it_was_written(make_classifier: MakeClassifier) -> None:
@@ -97,6 +122,7 @@ BROKEN: dict[str, Callable[[dict[str, object]], object]] = {
     "an infinite range": lambda said: said | {"ranges": said["ranges"] | {"fc": [0, 1e999]}},  # type: ignore[operator]
     "another checkpoint": lambda said: said | {"checkpoint": "sha256:0"},
     "an accuracy of 90": lambda said: said | {"accuracy": said["accuracy"] | {"int8": 90}},  # type: ignore[operator]
+    "a difference of 2": lambda said: said | {"difference": 2},
     "an accuracy of nothing": lambda said: said | {"accuracy": {}},
 }
 
