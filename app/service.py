@@ -108,7 +108,7 @@ class Service:
             raise self._defect
 
     async def stop(self) -> None:
-        """Answer what was accepted, then end the threads."""
+        """Answer what was accepted, then end threads and decoders."""
         self.drain()
         if self._warm_up_task is not None:
             await self._warm_up_task  # it may be starting processes

@@ -94,7 +94,10 @@ class Settings(BaseSettings):
     max_files: int = Field(default=64, ge=1, description="Most files in one batch request.")
     max_batch_size: int = Field(default=32, ge=1, description="Most images the network computes together.")
     queue_size: int = Field(
-        default=256, ge=1, description="Most images that wait for the network; more are refused with 503."
+        default=256,
+        ge=1,
+        description="Most images that wait for a decoder, or for the network; more are refused with 503, if possible "
+        "at the head of their request.",
     )
     deadline_s: float = Field(
         default=10.0, gt=0, le=3600, description="Seconds from the end of the upload to the answer; later it is 504."
