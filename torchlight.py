@@ -110,10 +110,6 @@ def train(
     momentum: Momentum = None,
     weight_decay: WeightDecay = None,
     label_smoothing: LabelSmoothing = None,
-    cutout: Annotated[
-        int | None,
-        typer.Option(min=0, help="Side in pixels of the square hidden in each image; default: a quarter of the image."),
-    ] = None,
     balance: Balance = False,
     precision: PrecisionChoice = None,
     val_fraction: Annotated[
@@ -142,7 +138,7 @@ def train(
         "epochs": epochs, "batch_size": batch_size, "loss": loss, "optimizer": optimizer,
         "learning_rate": learning_rate, "muon_learning_rate": muon_learning_rate, "schedule": schedule,
         "warmup": warmup, "momentum": momentum, "weight_decay": weight_decay, "label_smoothing": label_smoothing,
-        "cutout": cutout, "precision": precision,
+        "precision": precision,
     }  # fmt: skip
     settings = {name: value for name, value in given.items() if value is not None}
     out = out or Path("runs") / Path(source).resolve().stem

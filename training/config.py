@@ -27,7 +27,6 @@ class TrainingConfig:
         label_smoothing: share of the target that is spread over all classes.
         balance: weight each class by the inverse of its number of images.
         whitening: start the first layer from the patterns that patches of the training images are made of.
-        mirror_twins: half of each layer's filters are the other half's mirror images, see :mod:`training.mirror`.
         frozen_epochs: the first epochs in which only the last layer learns, for pretrained networks.
         shift: images are moved by up to this many pixels in each direction, borders mirrored.
         cutout: a square of this side, in pixels, is hidden in each image at a random place; 0 hides nothing.
@@ -49,7 +48,6 @@ class TrainingConfig:
     label_smoothing: float = 0.1
     balance: bool = False
     whitening: bool = False
-    mirror_twins: bool = False
     frozen_epochs: int = 0
     shift: int = 4  # of 32 pixels; 2 was learnt by heart: 96.5% on training images, 89.1% on others, see docs/log.md
     cutout: int = 0

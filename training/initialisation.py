@@ -12,15 +12,11 @@ FLOOR = 5e-2  # added to the variances: rarer patterns are noise, and would be a
 def whiten_first_layer(network: nn.Module, images: Tensor, spec: ImageSpec) -> None:
     """Set the first convolution's filters to the patterns that patches of the images are made of, and their negatives.
 
-    The patterns are the eigenvectors of the covariance of patches and their mirror images: edges and colour contrasts
-    of growing fineness, each its own mirror image, or its own negative. Each is divided by the standard deviation with
-    which it occurs, so that all of them give maps of about the same size. A filter is one of each kind together, as
-    long as there are both: an edge that has a left and a right side; those left over fill what room there is. The first
-    half of the filters are these and their negatives, the other half the mirror images of those, as
-    :mod:`training.mirror` has them.
+    The patterns are the eigenvectors of the patches' covariance: edges and colour contrasts of growing fineness. Each
+    is divided by the standard deviation with which it occurs, so that all of them give maps of about the same size.
 
     Args:
-        network: its first convolution reads the image and has a multiple of four filters, at most twice as many as a
+        network: its first convolution reads the image and has an even number of filters, at most twice as many as a
             patch has numbers.
         images: (N, 3, S, S) uint8 RGB of the training split.
 
@@ -31,19 +27,9 @@ def whiten_first_layer(network: nn.Module, images: Tensor, spec: ImageSpec) -> N
     chosen = torch.linspace(0, len(images) - 1, min(SAMPLE, len(images))).long()
     unfolded = normalise(images[chosen], spec).unfold(2, kernel_size, 3).unfold(3, kernel_size, 3)
     patches = unfolded.permute(0, 2, 3, 1, 4, 5).reshape(-1, 3 * kernel_size**2)  # (patches, numbers in a patch)
-    mirrored = patches.view(-1, 3, kernel_size, kernel_size).flip(3).reshape(patches.shape)
-    patches = torch.cat([patches, mirrored])
     covariance = (patches.T @ patches).double() / len(patches)
     variances, patterns = torch.linalg.eigh(covariance)  # smallest first
     scaled = (patterns / (variances + FLOOR).sqrt()).T.flip(0)[:half].float()
-    filters = _together(scaled.view(half, 3, kernel_size, kernel_size))[: half // 2]
+    filters = scaled.view(half, 3, kernel_size, kernel_size)
     with torch.no_grad():
-        convolution.weight.copy_(torch.cat([filters, -filters, filters.flip(3), -filters.flip(3)]))
-
-
-def _together(patterns: Tensor) -> Tensor:
-    """Return patterns (N, 3, k, k) of both kinds added up two by two, then those that are left."""
-    is_even = (patterns * patterns.flip(3)).sum((1, 2, 3)) > 0
-    even, odd = patterns[is_even], patterns[~is_even]
-    pairs = min(len(even), len(odd))
-    return torch.cat([(even[:pairs] + odd[:pairs]) / 2**0.5, even[pairs:], odd[pairs:]])
+        convolution.weight.copy_(torch.cat([filters, -filters]))

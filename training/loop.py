@@ -21,7 +21,6 @@ from training.augmentation import alternating_flip, cutout, shift
 from training.config import Precision, Schedule, TrainingConfig
 from training.data import LabelledImages
 from training.evaluation import infer
-from training.mirror import symmetrise, symmetrise_gradients
 from training.optimizer import build_optimizer
 from training.processes import Processes
 
@@ -171,8 +170,6 @@ class Training:
             loss, accuracy = self._update(shared, epoch)
             self._batches = torch.cat([self._batches, torch.tensor([[loss, accuracy]], dtype=torch.float64)])
             on_step(StepResult(self._step, self.steps_per_epoch, loss, accuracy))
-        if self._config.mirror_twins:
-            symmetrise(self.network)
         self.network.eval()
 
     def _update(self, shared: nn.Module, epoch: int) -> tuple[float, float]:
@@ -197,8 +194,6 @@ class Training:
             )
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # backward pass
-        if self._config.mirror_twins:
-            symmetrise_gradients(self.network)
         self._optimizer.step()  # weight update
         self._step += 1
         loss_value, accuracy = figures.tolist()

@@ -32,7 +32,7 @@ from model.network import (
     default_image_size,
     load_pretrained,
 )
-from training import data, mirror, report, state
+from training import data, report, state
 from training.calibration import Calibration, divide_logits, fit_temperature, measure_calibration
 from training.config import TrainingConfig, default_batch_size, default_epochs, default_optimizer
 from training.data import DataSet
@@ -171,8 +171,6 @@ def set_up(options: RunOptions, device: torch.device, observer: Observer, num_pr
         spec = ImageSpec(size, *data.statistics(train.images))
     if config.whitening:
         whiten_first_layer(network, train.images, spec)
-    if config.mirror_twins:
-        mirror.tie(network)
     weights = data.class_weights(train.labels, network_config.num_classes) if config.balance else None
     return Setup(dataset, config, network_config, network.to(device), spec, weights, start)
 
@@ -453,13 +451,11 @@ def _configure(
         raise DataError(f"{options.source} leaves no image for validation; add images or raise --val-fraction")
     if not number:
         raise DataError(f"{options.source} leaves 0 training images; lower --val-fraction and --test-fraction")
-    is_new_default = options.architecture == "torchlight" and options.start_from is None
     defaults: dict[str, Any] = {
         "epochs": default_epochs(number),
         "batch_size": default_batch_size(number, num_processes),
         "optimizer": default_optimizer(options.architecture, options.pretrained),
-        "whitening": is_new_default,
-        "mirror_twins": is_new_default,
+        "whitening": options.architecture == "torchlight" and not options.pretrained and options.start_from is None,
         "frozen_epochs": 1 if options.pretrained else 0,
         "shift": size // 8,
         "cutout": size // 4,
