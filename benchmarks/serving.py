@@ -15,6 +15,7 @@ import argparse
 import itertools
 import os
 import resource
+import shlex
 import shutil
 import signal
 import socket
@@ -146,7 +147,8 @@ def main() -> int:
     report = Report("Serving", summary, sheets, [check for one in measured for check in _checks(one)])
     if arguments.picture is not None:
         _draw(measured, contestants).savefig(arguments.picture, dpi=110)
-    return finish(report, console, "python -m benchmarks.serving", arguments.markdown, arguments.picture)
+    command = shlex.join(["python", "-m", "benchmarks.serving", *sys.argv[1:]])
+    return finish(report, console, command, arguments.markdown, arguments.picture)
 
 
 def _measure(
