@@ -146,7 +146,7 @@ def main() -> int:
     sheets = [_sheet(one, contestants) for one in measured]
     report = Report("Serving", summary, sheets, [check for one in measured for check in _checks(one)])
     if arguments.picture is not None:
-        _draw(measured, contestants).savefig(arguments.picture, dpi=110)
+        _chart(measured, contestants).savefig(arguments.picture, dpi=110)
     command = shlex.join(["python", "-m", "benchmarks.serving", *sys.argv[1:]])
     return finish(report, console, command, arguments.markdown, arguments.picture)
 
@@ -376,7 +376,7 @@ def _checks(measured: Measured) -> list[Check]:
     ]
 
 
-def _draw(measured: Sequence[Measured], contestants: Sequence[Contestant]) -> Figure:
+def _chart(measured: Sequence[Measured], contestants: Sequence[Contestant]) -> Figure:
     """Return the requests a second over BUSY connections as bars, as shares of the ceiling."""
     figure = Figure(figsize=(9, 0.9 + 0.32 * len(contestants) * len(measured)), layout="constrained")
     for axis, one in zip(figure.subplots(len(measured), 1, squeeze=False)[:, 0], measured, strict=True):

@@ -263,8 +263,7 @@ const WORDS = {
   fact_parameters: ["weights", "权重数"],
   fact_multiply_adds: ["multiplications for one picture", "一张图片所需的乘法"],
   fact_device: ["computes on", "在何处计算"],
-  fact_precision: ["answers by POST /v1/predict", "POST /v1/predict 的回答"],
-  fact_int8: ["int8, {int8} right; this page shows float32, {float32} right", "int8，准确率 {int8}；本页显示 float32，准确率 {float32}"],
+  fact_int8: ["right as served, in int8", "以 int8 服务的准确率"],
   fact_digest: ["digest", "摘要"],
 };
 

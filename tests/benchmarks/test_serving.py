@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import serving
-from benchmarks.serving import Contestant, Result
+from benchmarks.serving import Contestant, Measured, Result
 from model.defaults import PRETRAINED
 
 
@@ -16,7 +16,7 @@ from model.defaults import PRETRAINED
 def test_files_are_drawn_as_large_as_they_are_called(
     kind: str, size: tuple[int, int], kilobytes: tuple[float, float], tmp_path: Path
 ) -> None:
-    files = serving._draw(tmp_path, kind)
+    files = serving.draw_files(tmp_path, kind)
     assert len({file.read_bytes() for file in files}) == serving.FILES
     for file in files:
         assert Image.open(io.BytesIO(file.read_bytes())).size == size
@@ -24,17 +24,54 @@ def test_files_are_drawn_as_large_as_they_are_called(
 
 
 def test_a_contestant_with_other_answers_is_not_measured(tmp_path: Path) -> None:
-    (file, *_) = serving._draw(tmp_path, "small")
+    (file, *_) = serving.draw_files(tmp_path, "small")
     ours = Contestant("ours", "", (sys.executable, "torchlight.py", "serve", "--port", "PORT"))
     with pytest.raises(SystemExit, match=r"ours says 0\.\d+ for small-0\.jpg, not 2\.0000"):  # noqa: SIM117
         with serving._running(ours, PRETRAINED, {file: 2.0}):
             pytest.fail("it must not come so far")
 
 
-def test_the_table_holds_medians_and_ratios() -> None:
-    one = Contestant("ours", "2 workers", ())
-    results = [Result(rate, 2.0, 5.0, errors, 0.02) for rate, errors in ((100, 0), (300, 1), (200, 0))]
-    found = {("ours", connections): results for connections in serving.CONNECTIONS}
-    sheet = serving._sheet("photo", [PRETRAINED], [one], found, ceiling=400)
+def measured(*services: tuple[str, float, float]) -> Measured:
+    """Return what a benchmark of these would find: name, requests/s and p99 in ms over each number of connections."""
+    results = {
+        (name, connections): Result(rate, 2.0, p99_ms, 1, 0.02)
+        for name, rate, p99_ms in services
+        for connections in serving.CONNECTIONS
+    }
+    return Measured("photo", 100.0, 400.0, results)
+
+
+def test_a_median_is_that_of_each_figure_and_errors_are_added_up() -> None:
+    results = [Result(rate, 2.0, 5.0, errors, 0.02) for rate, errors in ((100, 0), (300, 1), (200, 2))]
+    assert serving._median_of(results) == Result(200, 2.0, 5.0, 3, 0.02)
+
+
+def test_the_table_holds_ratios_to_the_ceiling() -> None:
+    sheet = serving._sheet(measured(("ours", 200.0, 5.0)), [Contestant("ours", "2 workers", ())])
     assert sheet.rows[0] == ("ours", "2 workers", "1", "0.50", "200", "2.0", "5.0", "1", "2%")
     assert "the ceiling is 400 images/s" in sheet.title
+
+
+def test_limits_are_against_the_peer_that_answers_most() -> None:
+    found = measured(
+        ("ours", 330.0, 40.0), ("ours, int8", 500.0, 9.0), ("LitServe", 100.0, 10.0), ("BentoML", 260.0, 90.0)
+    )
+    kept = {check.what.removeprefix("photo: "): (check.measured, check.is_kept) for check in serving._checks(found)}
+    assert kept == {
+        "of the ceiling": ("0.82", True),
+        "of BentoML, 32 connections": ("1.27", True),
+        "of BentoML, 1 connection": ("1.27", True),
+        "int8, of BentoML": ("1.92", False),
+        "p99, half of BentoML's": ("40 ms", True),
+    }
+
+
+def test_without_peers_only_the_ceiling_is_a_limit() -> None:
+    (check,) = serving._checks(measured(("ours", 100.0, 40.0)))
+    assert (check.what, check.is_kept) == ("photo: of the ceiling", False)
+
+
+def test_the_chart_has_a_bar_for_each_service() -> None:
+    found = measured(("ours", 200.0, 5.0), ("LitServe", 100.0, 10.0))
+    figure = serving._chart([found, found], [Contestant("ours", "", ()), Contestant("LitServe", "", ())])
+    assert [[bar.get_width() for bar in axis.patches] for axis in figure.axes] == [[0.25, 0.5]] * 2

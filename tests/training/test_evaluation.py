@@ -85,7 +85,8 @@ def test_interval_holds_its_share_and_stays_between_0_and_1(case: tuple[int, int
     right, number = case
     low, high = wilson_interval(right, number)
     assert 0 <= low <= right / number <= high <= 1
-    assert high - low <= wilson_interval(0, 1)[1] + 1e-12
+    widest = wilson_interval(1, 2)
+    assert high - low <= widest[1] - widest[0] + 1e-12
 
 
 def test_intervals_belong_to_the_counts_of_their_figures() -> None:
