@@ -11,7 +11,6 @@ Source: Jacob et al.: Quantization and Training of Neural Networks for Efficient
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from model import documents
 from model.classifier import Classifier
 from model.errors import InvalidQuantisation, QuantisationNotFound
 from model.graph import Layer
@@ -100,18 +100,12 @@ def path_beside(checkpoint: Path) -> Path:
 
 
 def save(path: Path, made: Quantisation) -> None:
-    """Write the file; at every moment either the old or the new one is there, whole.
+    """Write the file.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(asdict(made), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    documents.save(path, asdict(made))
 
 
 def load(classifier: Classifier) -> Quantisation:

@@ -8,7 +8,6 @@ the laws hold for any. Knows nothing of terminals or HTTP.
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from model import documents
 from model.checks.rules import ELSEWHERE, RULES
 from model.checks.subject import Rule, Subject
 from model.classifier import Classifier
@@ -107,18 +107,12 @@ def path_beside(checkpoint: Path) -> Path:
 
 
 def save(path: Path, result: SelfTest) -> None:
-    """Write the file; at every moment either the old or the new one is there, whole.
+    """Write the file.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(asdict(result), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    documents.save(path, asdict(result))
 
 
 def load(path: Path, digest: str) -> SelfTest | None:

@@ -67,9 +67,10 @@ def test_openvino_gives_the_answers_of_pytorch(architecture: str, size: int, mak
     chosen = engine.choose(classifier, "auto")
     assert chosen.name.startswith("openvino"), chosen.reason
     assert chosen.reason is None
-    torch.testing.assert_close(chosen.run(images), expected, rtol=0, atol=5e-5)
+    tolerance = 5e-5 if architecture == "resnet18" else 1e-5  # 1.4e-5 was seen: random weights amplify rounding
+    torch.testing.assert_close(chosen.run(images), expected, rtol=0, atol=tolerance)
     alone = torch.cat([chosen.run(image[None]) for image in images])
-    torch.testing.assert_close(alone, expected, rtol=0, atol=5e-5)
+    torch.testing.assert_close(alone, expected, rtol=0, atol=tolerance)
 
 
 class Mobile(nn.Module):
@@ -101,7 +102,7 @@ def test_openvino_knows_what_efficient_networks_are_made_of(make_classifier: Mak
     expected = classifier.probabilities(tiles(9, 44))
     assert expected.std(dim=0).max() > 0.02
     chosen = engine.openvino(classifier)
-    torch.testing.assert_close(chosen.run(tiles(9, 44)), expected, rtol=0, atol=5e-5)
+    torch.testing.assert_close(chosen.run(tiles(9, 44)), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["shufflenet_v2_x0_5", "vit_b_32"])
