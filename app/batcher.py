@@ -12,11 +12,11 @@ The contract:
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
+from types import TracebackType
 from typing import Generic, TypeVar
 
 from app import cpus
@@ -64,7 +64,7 @@ class Batcher(Generic[Item, Result]):
         self._queue: dict[asyncio.Future[Answer[Result]], _Waiting[Item]] = {}
         self._wake = asyncio.Event()
         self._is_closing = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference", initializer=cpus.step_back)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference", initializer=cpus.compute_last)
         self._worker: asyncio.Task[None] | None = None
 
     @property
@@ -168,11 +168,19 @@ async def _answer_before(deadline: float | None, future: asyncio.Future[Answer[R
         return await future
 
 
-@asynccontextmanager
-async def within(deadline: float | None) -> AsyncIterator[None]:
+class within:  # noqa: N801  # it is used as a function, like asyncio.timeout_at
     """Cancel what is awaited inside when the event loop's time reaches ``deadline``, as DeadlineExceeded."""
-    try:
-        async with asyncio.timeout_at(deadline):
-            yield
-    except TimeoutError as error:
-        raise DeadlineExceeded("the answer was not ready in time; ask again later") from error
+
+    def __init__(self, deadline: float | None) -> None:
+        self._timeout = asyncio.timeout_at(deadline)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            raise DeadlineExceeded("the answer was not ready in time; ask again later") from late

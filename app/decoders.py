@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +25,7 @@ from app.logs import logger
 from model.errors import ImageError, ImageTooLarge, UnknownImageFormat, UnreadableImage
 
 ROOT = Path(__file__).parents[1]  # where a process finds app and model
-MAX_REPLY_BYTES = 10_000  # beside the pixels
+MAX_ERROR_BYTES = 10_000
 RETRY_S = 1.0  # after a process could not be started
 ERRORS = {kind.__name__: kind for kind in (ImageError, ImageTooLarge, UnknownImageFormat, UnreadableImage)}
 
@@ -184,7 +183,7 @@ class Decoders:
     def _release(self, process: "_Process", reply: "asyncio.Future[Prepared]") -> None:
         self._accepted -= 1
         reply.exception()  # its caller may have left
-        if process.is_running:
+        if process.is_connected:
             self._hand_over(process)
 
 
@@ -231,15 +230,19 @@ class _Process(asyncio.Protocol):
         return self._process.pid
 
     @property
+    def is_connected(self) -> bool:
+        """Whether it has not been seen to end."""
+        return self._ending is None
+
+    @property
     def is_running(self) -> bool:
-        """Whether it can be asked."""
-        return self._ending is None and self._process.poll() is None
+        """Whether it can be asked: it may have ended a moment ago, unseen."""
+        return self.is_connected and self._process.poll() is None
 
     def ask(self, content: bytes, size: int) -> "asyncio.Future[Prepared]":
         """Send a file, and return what will be its reply, or the error that :meth:`Decoders.prepare` raises."""
         self._reply, self._side = asyncio.get_running_loop().create_future(), size
-        self._transport.write(decoding.REQUEST.pack(len(content), size))
-        self._transport.write(content)
+        self._transport.writelines((decoding.REQUEST.pack(len(content), size), content))
         return self._reply
 
     def close(self) -> None:
@@ -252,17 +255,19 @@ class _Process(asyncio.Protocol):
             self._transport.abort()
             return
         self._received += data
-        if len(self._received) < decoding.REPLY.size:
+        head = decoding.REPLY.size
+        if len(self._received) < head:
             return
-        text_bytes, pixel_bytes = decoding.REPLY.unpack_from(self._received)
-        end = decoding.REPLY.size + text_bytes + pixel_bytes
-        if text_bytes > MAX_REPLY_BYTES or pixel_bytes not in (0, 3 * self._side**2):
+        error_bytes, width, height, name = decoding.REPLY.unpack_from(self._received)
+        end = head + (error_bytes or (3 * self._side**2 if width else 0))
+        if error_bytes > MAX_ERROR_BYTES:
             self._transport.abort()  # it makes no sense
         elif len(self._received) >= end:
-            text, pixels = self._received[decoding.REPLY.size : end - pixel_bytes], self._received[end - pixel_bytes :]
-            self._received = bytearray()
+            rest, self._received = self._received[head:end], bytearray()
             try:
-                self._answer(json.loads(text), pixels)
+                self._reply.set_result(self._read(rest, width, height, name.rstrip(b"\0").decode()))
+            except ImageError as error:
+                self._reply.set_exception(error)
             except (LookupError, TypeError, ValueError):
                 self._transport.abort()
 
@@ -270,15 +275,19 @@ class _Process(asyncio.Protocol):
         """Find out how the process ended."""
         self._ending = asyncio.create_task(self._end())
 
-    def _answer(self, facts: dict[str, Any], pixels: bytearray) -> None:
-        if "error" in facts:
-            self._reply.set_exception(ERRORS[facts["error"]](facts["detail"]))
-        elif not pixels:
-            self._reply.set_result(None)  # its first word
-        else:
-            tensor = torch.from_numpy(np.frombuffer(pixels, np.uint8).reshape(3, self._side, self._side))
-            prepared = Prepared(tensor, facts["format"], int(facts["width"]), int(facts["height"]))
-            self._reply.set_result(prepared)
+    def _read(self, rest: bytearray, width: int, height: int, name: str) -> Prepared | None:
+        """Return what a reply says, None if it is the first word.
+
+        Raises:
+            ImageError: as the process says; and LookupError, TypeError or ValueError if that makes no sense.
+        """
+        if width:
+            pixels = torch.frombuffer(rest, dtype=torch.uint8).view(3, self._side, self._side)
+            return Prepared(pixels, name, width, height)
+        if rest:
+            said = json.loads(rest)
+            raise ERRORS[said["error"]](said["detail"])
+        return None
 
     async def _end(self) -> None:
         status = await asyncio.to_thread(self._wait)

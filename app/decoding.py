@@ -4,9 +4,9 @@ Run by :mod:`app.decoders` as ``python -m app.decoding TIME_LIMIT_S MAX_PIXELS M
 frames, in network byte order:
 
 - request: 8 bytes length of the file, 4 bytes side S of the network's input, the file
-- reply: 4 bytes length of a JSON object, 4 bytes number of pixel values, the object, and if it has no ``error``,
-  S x S x 3 pixel values, (3, S, S) uint8 RGB
-- the first reply, ``{}`` and no pixels, says that the process is ready
+- reply: 4 bytes length of the error, 4 bytes each width and height, 4 characters of the format's name; then the error,
+  a JSON object, or if there is none S x S x 3 pixel values, (3, S, S) uint8 RGB
+- the first reply, all zeros, says that the process is ready
 
 Whatever a file does to the decoder ends with the process: the kernel kills it after the time limit, or when it has
 computed for longer than so large an image can take, and refuses it more memory than images of ``MAX_PIXELS`` take. It
@@ -27,7 +27,7 @@ from model import images
 from model.errors import ImageError
 
 REQUEST = struct.Struct("!QI")
-REPLY = struct.Struct("!II")
+REPLY = struct.Struct("!III4s")
 CPU_S = 0.5  # for the head of a file and what does not depend on its size; hundreds of times what photos take
 CPU_S_PER_PIXEL = 1e-7  # several times what the slowest format takes
 BYTES_PER_PIXEL = 24  # progressive CMYK, the most: 8 for coefficients, 4 as CMYK, 4 turned upright, 4 as RGB
@@ -40,22 +40,22 @@ def main() -> None:
     time_limit_s, max_pixels, max_bytes = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(stop, signal.SIG_IGN)
-    cpus.step_back()
+    cpus.step_back(cpus.DECODING)
     keep_freed_memory()
     bound_memory(BYTES_PER_PIXEL * max_pixels + COPIES * max_bytes + SPARE_BYTES)
     with open(os.devnull, "wb") as nothing:
         os.dup2(nothing.fileno(), 2)  # C libraries write there what they think of the file
     with open(0, "rb", buffering=0) as requests, open(1, "wb", buffering=0) as replies:
-        _write(replies, {})
+        write_all(replies, bytes(REPLY.size))
         while head := read_exactly(requests, REQUEST.size):
             length, size = REQUEST.unpack(head)
             content = read_exactly(requests, length)
             signal.setitimer(signal.ITIMER_REAL, time_limit_s)  # nobody catches these signals: the process ends
             allow_cpu(0)
-            facts, pixels = _decode(content, size, max_pixels)
+            reply = _decode(content, size, max_pixels)
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            _write(replies, facts, pixels)
+            write_all(replies, reply)
 
 
 def allow_cpu(pixels: int) -> None:
@@ -98,17 +98,14 @@ def bound_memory(room: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _decode(content: bytearray, size: int, max_pixels: int) -> tuple[dict[str, object], bytes]:
+def _decode(content: bytearray, size: int, max_pixels: int) -> bytes:
+    """Return the reply to a request."""
     try:
         pixels, image = images.prepare_array(bytes(content), size, max_pixels=max_pixels, before_pixels=allow_cpu)
     except ImageError as error:
-        return {"error": type(error).__name__, "detail": str(error)}, b""
-    return {"format": image.format, "width": image.width, "height": image.height}, pixels.tobytes()
-
-
-def _write(replies: BinaryIO, facts: dict[str, object], pixels: bytes = b"") -> None:
-    text = json.dumps(facts).encode()
-    write_all(replies, REPLY.pack(len(text), len(pixels)) + text + pixels)
+        said = json.dumps({"error": type(error).__name__, "detail": str(error)}).encode()
+        return REPLY.pack(len(said), 0, 0, b"") + said
+    return REPLY.pack(0, image.width, image.height, image.format.encode()) + pixels.tobytes()
 
 
 if __name__ == "__main__":

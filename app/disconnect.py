@@ -15,16 +15,16 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -
     Raises:
         ClientDisconnect: the client left first. Else, what ``work`` raises.
     """
-    task = asyncio.create_task(work)
+    task = asyncio.current_task()
+    assert task is not None, "called by a coroutine, so there is one"
     departure = asyncio.create_task(_departure(request, task))
     try:
-        return await task
+        return await work
     except asyncio.CancelledError:
-        if departure.done():
+        if departure.done() and task.uncancel() == 0:  # else somebody else cancelled it too
             raise ClientDisconnect from None
         raise
     finally:
-        task.cancel()
         departure.cancel()
 
 

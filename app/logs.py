@@ -33,9 +33,13 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         facts = getattr(record, "facts", {})  # values as JSON, so that a path cannot forge a line
-        pairs = " ".join(f"{name}={json.dumps(value)}" for name, value in facts.items() if value is not None)
+        pairs = " ".join(f"{name}={_as_json(value)}" for name, value in facts.items() if value is not None)
         line = f"{_time(record)} {record.levelname.lower():7} {record.getMessage()} {pairs}".rstrip()
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _as_json(value: object) -> str:
+    return str(value) if type(value) in (int, float) else json.dumps(value)  # a number in a tenth of the time
 
 
 def _time(record: logging.LogRecord) -> str:

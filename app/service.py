@@ -71,7 +71,7 @@ class Service:
         self.multiply_adds = count_multiply_adds(classifier.network, classifier.spec.size)
         _ = classifier.graph  # kept there
         eight_bits = quantisation.load(classifier) if settings.precision == "int8" else None
-        with ThreadPoolExecutor(1, initializer=cpus.step_back) as pool:  # threads that it starts are as this one
+        with ThreadPoolExecutor(1, initializer=cpus.compute_last) as pool:  # threads that it starts are as this one
             self.engine = pool.submit(engine.choose, classifier, settings.engine, eight_bits).result()
         if self.engine.reason is not None and classifier.device.type == "cpu":
             logger.warning("answers are computed by %s: %s", self.engine.name, self.engine.reason)
@@ -190,8 +190,8 @@ class Service:
 
     async def _prepare(self, content: bytes, deadline: float) -> PreparedImage:
         started = time.perf_counter()
+        digest = "sha256:" + await _sha256(content)  # while the file, just read, is still in the processor's cache
         image = await self._decoders.prepare(content, self.classifier.spec.size, deadline)
-        digest = "sha256:" + (await _sha256(content))
         seconds = time.perf_counter() - started
         return PreparedImage(image.tensor, digest, image.width, image.height, image.format, seconds)
 

@@ -20,7 +20,7 @@ class Workers:
     """
 
     def __init__(self, name: str, *, threads: int, queue_size: int) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name, initializer=cpus.step_back)
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name, initializer=cpus.compute_last)
         self._idle = asyncio.Semaphore(threads)
         self._limit = threads + queue_size
         self._accepted = 0  # those that wait, and those whose thread is still busy

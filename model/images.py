@@ -217,6 +217,10 @@ def _check_scans(content: bytes) -> None:
 
     What comes after the image does not count: phones append films to their photos.
     """
+    values = np.frombuffer(content, np.uint8)
+    after = values[1:][values[:-1] == START_OF_SCAN[0]]
+    if np.count_nonzero(after == START_OF_SCAN[1]) <= MAX_SCANS:  # wherever they are; known in a fifth of the time
+        return
     scans, place = 0, 2
     while (found := MARKER.search(content, place)) and found[0] != END_OF_IMAGE:
         scans += found[0] == START_OF_SCAN
@@ -257,7 +261,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         raise UnreadableImage(f"pixels are 32-bit (mode {image.mode}) without a defined range; save as 8 or 16 bits")
     if image.has_transparency_data:
         return _composite(image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _eight_bits(values: np.ndarray[tuple[int, ...], np.dtype[np.uint16]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
