@@ -3,7 +3,8 @@
 Run by :mod:`app.decoders` as ``python -m app.decoding TIME_LIMIT_S MAX_PIXELS MAX_BYTES``. Imports no torch. The
 frames, in network byte order:
 
-- request: 8 bytes length of the file, 4 bytes side S of the network's input, the file
+- request: 8 bytes length of the file, 4 bytes side S of the network's input, 1 byte number of requests that come right
+  after this one and are answered together with it; then the file
 - reply: 4 bytes length of the error, 4 bytes each width and height, 4 characters of the format's name; then the error,
   a JSON object, or if there is none S x S x 3 pixel values, (3, S, S) uint8 RGB
 - the first reply, all zeros, says that the process is ready
@@ -26,7 +27,7 @@ from app import cpus
 from model import images
 from model.errors import ImageError
 
-REQUEST = struct.Struct("!QI")
+REQUEST = struct.Struct("!QIB")
 REPLY = struct.Struct("!III4s")
 CPU_S = 0.5  # for the head of a file and what does not depend on its size; hundreds of times what photos take
 CPU_S_PER_PIXEL = 1e-7  # several times what the slowest format takes
@@ -47,15 +48,18 @@ def main() -> None:
         os.dup2(nothing.fileno(), 2)  # C libraries write there what they think of the file
     with open(0, "rb", buffering=0) as requests, open(1, "wb", buffering=0) as replies:
         write_all(replies, bytes(REPLY.size))
+        answers = b""
         while head := read_exactly(requests, REQUEST.size):
-            length, size = REQUEST.unpack(head)
+            length, size, following = REQUEST.unpack(head)
             content = read_exactly(requests, length)
             signal.setitimer(signal.ITIMER_REAL, time_limit_s)  # nobody catches these signals: the process ends
             allow_cpu(0)
-            reply = _decode(content, size, max_pixels)
+            answers += _decode(content, size, max_pixels)
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            write_all(replies, reply)
+            if not following:
+                write_all(replies, answers)
+                answers = b""
 
 
 def allow_cpu(pixels: int) -> None:

@@ -7,8 +7,8 @@ python -m benchmarks.serving [--rounds 3] [--seconds 5] [--only ours LitServe] [
 Needs wrk (`apt-get install wrk`), which shares the cores with what it measures: its part of the CPU time is told. Each
 contestant runs alone, answers every file once for comparison, is warmed up, and is measured at each number of
 connections; then the next one, and all of that again in each round. The ceiling is what the machine could do without
-HTTP: decode and classify in one process, at the batch size, and on one decoding thread or one for each core, whose median
-over the rounds is the best: the best of each round would be the luck of a moment on a machine whose speed changes.
+HTTP: decode and classify in one process, at the batch size, and on one decoding thread or one for each core, whose
+median over the rounds is the best: the best of each round would be the luck of a moment, as the speed of machines goes.
 The best peer is the one that answers most over 32 connections.
 """
 

@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from fastapi.testclient import TestClient
@@ -23,6 +23,7 @@ from benchmarks.hostile_images import png
 from model import images
 from model.errors import ImageTooLarge, UnknownImageFormat, UnreadableImage
 
+Result = TypeVar("Result")
 FAULTY = "tests.app.faulty_decoding"
 TIME_LIMIT_S = 3.0
 STARTS_WITHIN_S = 60.0  # a process that is replaced starts, on a busy machine
@@ -38,14 +39,17 @@ class Running:
         )
         self._runner.run(self.decoders.start())
 
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return self._runner.run(work)
+
     def prepare(self, content: bytes, size: int) -> Prepared:
-        return self._runner.run(self.decoders.prepare(content, size, None))
+        return self.run(self.decoders.prepare(content, size, None))
 
     def prepare_all(self, contents: list[bytes]) -> list[Prepared]:
         async def together() -> list[Prepared]:
             return await asyncio.gather(*(self.decoders.prepare(one, 32, None) for one in contents))
 
-        return self._runner.run(together())
+        return self.run(together())
 
     def close(self) -> None:
         self._runner.run(self.decoders.close())
@@ -120,6 +124,27 @@ def test_a_decoder_that_breaks_costs_one_answer(faulty: Running, photo: bytes, w
         faulty.prepare(photo + b"BREAK " + what.encode(), 32)
     assert time.monotonic() - started < TIME_LIMIT_S + STARTS_WITHIN_S
     assert faulty.prepare(photo, 32).tensor.equal(images.prepare(photo, 32)[0])
+
+
+def test_files_that_a_process_got_with_a_bad_one_are_decoded(faulty: Running, photo: bytes) -> None:
+    async def together() -> list[Prepared | BaseException]:
+        contents = [photo, photo, photo + b"BREAK abort", photo, b"hello", photo]  # the first keeps the process busy
+        calls = (faulty.decoders.prepare(one, 32, None) for one in contents)
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    pids = faulty.decoders.pids
+    outcomes = faulty.run(together())
+    assert [type(one) for one in outcomes] == [
+        Prepared,
+        Prepared,
+        DecoderFailed,
+        Prepared,
+        UnknownImageFormat,
+        Prepared,
+    ]
+    expected = images.prepare(photo, 32)[0]
+    assert all(one.tensor.equal(expected) for one in outcomes if isinstance(one, Prepared))
+    assert faulty.decoders.pids != pids
 
 
 def test_a_decoder_that_was_killed_while_idle_is_not_missed(processes: Running, photo: bytes) -> None:
