@@ -4,11 +4,13 @@ make peers
 python -m benchmarks.serving [--rounds 3] [--seconds 5] [--only ours LitServe] [--checkpoint FILE]
     [--markdown docs/serving.md] [--picture docs/pictures/serving.png]
 
-Needs wrk (`apt-get install wrk`), which shares the cores with what it measures: its part of the CPU time is told. Each
-contestant runs alone, answers every file once for comparison, is warmed up, and is measured at each number of
-connections; then the next one, and all of that again in each round. The ceiling is what the machine could do without
-HTTP: decode and classify in one process, at the batch size, and on one decoding thread or one for each core, whose
-median over the rounds is the best: the best of each round would be the luck of a moment, as the speed of machines goes.
+Needs wrk (`apt-get install wrk`), which shares the cores with what it measures: its part of the CPU time is told. All
+contestants are started, and each answers every file once for comparison. Then, for each number of connections, one
+after the other is warmed up and measured while the others are stopped (SIGSTOP), and all of that again in each round:
+the speed of a machine changes within minutes, so what is compared has to be measured within one.
+
+The ceiling is what the machine could do without HTTP: decode and classify in one process, at the batch size, and on one
+decoding thread or one for each core, whose median over the rounds is the best; the best of each round would be luck.
 The best peer is the one that answers most over 32 connections.
 """
 
@@ -27,7 +29,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -54,7 +56,7 @@ ALONE, BUSY = 1, 32  # connections that the limits are about
 WAYS = tuple(itertools.product((1, 4, 16, 32), {1, os.cpu_count() or 1}))  # batch sizes, threads that decode
 FILES = 16
 PATIENCE_S = 120
-WARM_UP_S = 2
+WARM_UP_S = 1
 TOLERANCE = 0.02  # in a probability: a peer's resize of a photo rounds otherwise than ours
 QUIET = {"BENTOML_DO_NOT_TRACK": "True", "RAY_USAGE_STATS_ENABLED": "0", "LITSERVE_DISABLE_TELEMETRY": "1"}
 
@@ -164,16 +166,20 @@ def _measure(
     answers = {file: float(one.max()) for file, one in zip(files, expected, strict=True)}
     ceilings: dict[tuple[int, int], list[float]] = defaultdict(list)
     found: dict[tuple[str, int], list[Result]] = defaultdict(list)
-    for number in range(arguments.rounds):
-        for way in WAYS:
-            ceilings[way].append(ceiling(classifier, run, files, *way))
+    with ExitStack() as stack:
+        services = {}
         for contestant in contestants:
-            print(f"{kind}, round {number + 1}: {contestant.name}", flush=True)
-            with _running(contestant, arguments.checkpoint, answers) as port:
-                load(port, files, max(CONNECTIONS), WARM_UP_S)
-                for connections in CONNECTIONS:
-                    result = load(port, files, connections, arguments.seconds)
-                    found[contestant.name, connections].append(result)
+            print(f"{kind}: {contestant.name} starts", flush=True)
+            services[contestant.name] = stack.enter_context(_running(contestant, arguments.checkpoint, answers))
+        for number, connections in itertools.product(range(arguments.rounds), CONNECTIONS):
+            print(f"{kind}, round {number + 1}: {connections} connections", flush=True)
+            if connections == BUSY:
+                for way in WAYS:
+                    ceilings[way].append(ceiling(classifier, run, files, *way, arguments.seconds))
+            for name, service in services.items():
+                with service.awake():
+                    load(service.port, files, connections, WARM_UP_S)
+                    found[name, connections].append(load(service.port, files, connections, arguments.seconds))
     kilobytes = median(file.stat().st_size for file in files) / 1000
     results = {key: _median_of(results) for key, results in found.items()}
     return Measured(kind, kilobytes, max(map(median, ceilings.values())), results)
@@ -219,9 +225,32 @@ def ceiling(
     return rounds * len(contents) / (time.perf_counter() - began)
 
 
+@dataclass(frozen=True)
+class _Service:
+    """One that runs, but computes only while it is :meth:`awake`. Its processes are those of the session ``sid``."""
+
+    port: int
+    sid: int
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        self.send(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self.send(signal.SIGSTOP)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to all of its processes."""
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal() and _session(entry) == self.sid:
+                with suppress(ProcessLookupError):
+                    os.kill(int(entry.name), number)
+
+
 @contextmanager
-def _running(contestant: Contestant, path: Path, answers: Mapping[Path, float]) -> Iterator[int]:
-    """Start a service and compare its answers; yield its port, and end all that it started."""
+def _running(contestant: Contestant, path: Path, answers: Mapping[Path, float]) -> Iterator[_Service]:
+    """Start a service, compare its answers and stop it for the time being; end all that it started."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [str(port) if part == "PORT" else part for part in contestant.command]
@@ -231,19 +260,22 @@ def _running(contestant: Contestant, path: Path, answers: Mapping[Path, float]) 
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
         )
+        service = _Service(port, process.pid)
         try:
             _until_answering(process, port, next(iter(answers)))
             for file, expected in answers.items():
                 got = max(one["probability"] for one in _post(port, file)["predictions"])
                 if abs(got - expected) > contestant.tolerance:
                     raise SystemExit(f"{contestant.name} says {got:.4f} for {file.name}, not {expected:.4f}")
-            yield port
+            service.send(signal.SIGSTOP)
+            yield service
         except BaseException:
             log.seek(0)
             sys.stderr.write(log.read().decode(errors="replace")[-2000:])
             raise
         finally:
-            _end(process)
+            service.send(signal.SIGCONT)
+            _end(process, service)
 
 
 def _until_answering(process: subprocess.Popen[bytes], port: int, file: Path) -> None:
@@ -265,7 +297,7 @@ def _post(port: int, file: Path) -> dict[str, list[dict[str, float]]]:
     return read
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], service: _Service) -> None:
     """End the process and all of its session."""
     process.terminate()
     try:
@@ -273,12 +305,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    own = [entry for entry in Path("/proc").iterdir() if entry.name.isdecimal() and _session(entry) == process.pid]
-    for entry in own:
-        try:
-            os.kill(int(entry.name), signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+    service.send(signal.SIGKILL)
 
 
 def _session(entry: Path) -> int:
