@@ -1,7 +1,7 @@
 """Our service beside the ones that a user would otherwise write, on this machine, in one run; all as ratios.
 
 make peers
-python -m benchmarks.serving [--rounds 3] [--seconds 5] [--only ours LitServe] [--checkpoint FILE]
+python -m benchmarks.serving [--rounds 3] [--seconds 5] [--only ours LitServe] [--checkpoint FILE | --random resnet18]
     [--markdown docs/serving.md] [--picture docs/pictures/serving.png]
 
 Needs wrk (`apt-get install wrk`), which shares the cores with what it measures: its part of the CPU time is told. All
@@ -44,9 +44,12 @@ from benchmarks.load import drawings
 from benchmarks.load.report import Check, Report, Sheet, finish
 from benchmarks.load.service import ROOT
 from model import checkpoint, engine, images, quantisation
+from model.checkpoint import Header
 from model.classifier import Classifier
 from model.defaults import PRETRAINED
 from model.export import Run
+from model.images import ImageSpec
+from model.network import NetworkConfig, build
 
 PEERS = ROOT / ".venv" / "peers" / "bin"
 SCRIPT = ROOT / "benchmarks" / "load" / "post.lua"
@@ -132,13 +135,15 @@ def main() -> int:
     if not PEERS.exists():
         sys.exit(f"benchmarks.serving: {PEERS} does not exist; make peers")
     contestants = [one for one in (*OURS, INT8, *PEER_SERVICES) if one.name in arguments.only]
-    if not quantisation.path_beside(arguments.checkpoint).exists():
-        contestants = [one for one in contestants if one is not INT8]
     console = Console(width=140)
-    classifier = Classifier(checkpoint.load(arguments.checkpoint), torch.device("cpu"))
-    run = engine.choose(classifier, "auto").run
     measured = []
     with tempfile.TemporaryDirectory() as folder:
+        if arguments.random is not None:
+            arguments.checkpoint = _save_random(arguments.random, Path(folder))
+        classifier = Classifier(checkpoint.load(arguments.checkpoint), torch.device("cpu"))
+        run = engine.choose(classifier, "auto").run
+        if not quantisation.path_beside(arguments.checkpoint).exists():
+            contestants = [one for one in contestants if one is not INT8]
         for name, kind in (("32x32 JPEG", "small"), ("photo", "photo")):
             files = draw_files(Path(folder), kind)
             measured.append(_measure(name, files, contestants, classifier, run, arguments))
@@ -192,9 +197,28 @@ def _read_arguments() -> argparse.Namespace:
     names = [one.name for one in (*OURS, INT8, *PEER_SERVICES)]
     parser.add_argument("--only", nargs="*", choices=names, default=names, metavar="NAME")
     parser.add_argument("--checkpoint", type=Path, default=PRETRAINED)
+    parser.add_argument("--random", metavar="ARCHITECTURE", help="random weights, 10 classes, 224 pixels")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--picture", type=Path)
     return parser.parse_args()
+
+
+def _save_random(architecture: str, folder: Path) -> Path:
+    """Save a network of torchvision with random weights, whose answers are as good as any for their time."""
+    torch.manual_seed(0)
+    config = NetworkConfig(architecture, 10)
+    header = Header(
+        network=config,
+        class_names=tuple(f"class {number}" for number in range(10)),
+        image_spec=ImageSpec(224, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+        metrics={},
+        training={},
+        data={},
+        versions={},
+    )
+    path = folder / f"random-{architecture}.safetensors"
+    checkpoint.save(path, build(config), header)
+    return path
 
 
 def draw_files(folder: Path, kind: str, number: int = FILES) -> list[Path]:

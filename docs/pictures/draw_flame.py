@@ -18,7 +18,13 @@ from matplotlib.figure import Figure
 ROOT = "serve (app/server.py)"
 LEAST = 0.004  # of all samples; thinner ones are left out
 FIRST = 2  # frames above are the event loop's own
-COLOURS = {"app/": "#d97706", "model/": "#b45309", "fastapi/": "#94a3b8", "starlette/": "#94a3b8", "uvicorn/": "#64748b"}
+COLOURS = {
+    "app/": "#d97706",
+    "model/": "#b45309",
+    "fastapi/": "#94a3b8",
+    "starlette/": "#94a3b8",
+    "uvicorn/": "#64748b",
+}
 
 
 @dataclass
