@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 ROOT = "serve (app/server.py)"
 LEAST = 0.004  # of all samples; thinner ones are left out
+CHARACTER = 0.0056  # width of one, as a share of the picture's
 FIRST = 2  # frames above are the event loop's own
 COLOURS = {
     "app/": "#d97706",
@@ -55,9 +56,10 @@ def main() -> None:
     for left, width, level, name in boxes:
         colour = next((colour for part, colour in COLOURS.items() if f"({part}" in name), "#cbd5e1")
         axis.barh(level + 0.5, width, left=left, height=0.94, color=colour, edgecolor="white", linewidth=0.5)
-        label = name.partition(" (")[0]
-        if width > 0.0075 * len(label):
-            axis.text(left + 0.002, level + 0.52, label, va="center", fontsize=7.5)
+        label, fitting = name.partition(" (")[0], int((width - 0.004) / CHARACTER)
+        if fitting >= 4:
+            text = label if len(label) <= fitting else f"{label[: fitting - 1]}\u2026"
+            axis.text(left + 0.002, level + 0.52, text, va="center", fontsize=7.5)
     figure.savefig(picture, dpi=110)
 
 
