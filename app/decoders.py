@@ -2,8 +2,8 @@
 
 A process that crashes, takes too long or takes too much memory is replaced. The event loop talks to them itself: a
 thread to wait for each took as long as decoding a small picture. A free process gets several of the small files that
-wait, and answers them together, for fewer turns of the event loop; if it does not survive them, each goes alone to the
-next one. Knows nothing of HTTP.
+wait, and answers them together, for fewer turns of the event loop; if it does not survive them, each is decoded alone.
+Knows nothing of HTTP.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from model.errors import ImageError, ImageTooLarge, UnknownImageFormat, Unreadab
 
 ROOT = Path(__file__).parents[1]  # where a process finds app and model
 MAX_ERROR_BYTES = 10_000
-GROUP_FILES, GROUP_BYTES = 8, 400_000  # that a process gets at a time, if more wait: a few milliseconds of work
+GROUP_FILES, GROUP_BYTES = 8, 400_000  # that a process gets at a time, if more wait; it hands back what takes long
 RETRY_S = 1.0  # after a process could not be started
 ERRORS = {kind.__name__: kind for kind in (ImageError, ImageTooLarge, UnknownImageFormat, UnreadableImage)}
 
@@ -52,7 +52,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class _File:
-    """What waits. It ``goes_alone`` if a process did not survive it and others."""
+    """What waits. It ``goes_alone`` if a process did not survive it and others, or handed it back."""
 
     content: bytes
     size: int
@@ -63,7 +63,7 @@ class Decoders:
     """A few processes, with a bounded line before them. Bound to the event loop in which :meth:`start` is called.
 
     A call whose caller leaves before it began is dropped with all it holds. One that has begun keeps its process until
-    it ends, whoever left.
+    it ends, whoever left; so do those of a group, which takes as long as one large file at most.
     """
 
     def __init__(
@@ -175,15 +175,23 @@ class Decoders:
             process = self._idle.popleft()
             if process.is_running:  # else its replacement will be there in a moment
                 group = self._take()
+                if not group:
+                    self._idle.append(process)
+                    return
+                reply = process.ask(list(group.values()))
                 self._begun += len(group)
-                process.ask(list(group.values())).add_done_callback(partial(self._answer, process, group))
+                reply.add_done_callback(partial(self._answer, process, group))
 
     def _take(self) -> "dict[asyncio.Future[Prepared], _File]":
-        """Return what waits longest: a process's share of all that waits, but no more than it does in a moment."""
+        """Return what waits longest: a process's share of all that waits, but no more than it does in a moment.
+
+        Not what nobody awaits any more, which leaves the line only in the event loop's next turn.
+        """
         share = min(GROUP_FILES, math.ceil(len(self._line) / self._number))
+        awaited = ((turn, file) for turn, file in self._line.items() if not turn.done())
         group: dict[asyncio.Future[Prepared], _File] = {}
         room = GROUP_BYTES
-        for turn, file in list(islice(self._line.items(), share)):
+        for turn, file in list(islice(awaited, share)):
             room -= len(file.content)
             if group and (file.goes_alone or room < 0):
                 break
@@ -196,23 +204,24 @@ class Decoders:
         self,
         process: "_Process",
         group: "dict[asyncio.Future[Prepared], _File]",
-        reply: "asyncio.Future[list[Prepared | ImageError]]",
+        reply: "asyncio.Future[list[Prepared | ImageError | None]]",
     ) -> None:
         """Tell the callers who still wait, and give the process its next files."""
         self._begun -= len(group)
         error = reply.exception()
-        if error is not None and len(group) > 1:
-            again = {turn: replace(file, goes_alone=True) for turn, file in group.items() if not turn.done()}
-            self._line = again | self._line
-        else:
-            outcomes = [error] if error is not None else reply.result()
-            for turn, outcome in zip(group, outcomes, strict=True):
-                if turn.done():
-                    continue
-                if isinstance(outcome, Prepared):
-                    turn.set_result(outcome)
-                else:
-                    turn.set_exception(outcome)
+        handed_back = None if len(group) > 1 and not self._is_closing else error
+        outcomes = [handed_back] * len(group) if error is not None else reply.result()
+        again = {}
+        for (turn, file), outcome in zip(group.items(), outcomes, strict=True):
+            if turn.done():
+                continue
+            if isinstance(outcome, Prepared):
+                turn.set_result(outcome)
+            elif outcome is not None:
+                turn.set_exception(outcome)
+            else:
+                again[turn] = replace(file, goes_alone=True)
+        self._line = again | self._line
         if process.is_connected:
             self._idle.append(process)
         self._share_out()
@@ -228,11 +237,11 @@ class _Process(asyncio.Protocol):
     def __init__(self, command: list[str]) -> None:
         self.has_ended = asyncio.Event()
         self._command = command
-        self._reply: asyncio.Future[list[Prepared | ImageError]] = asyncio.get_running_loop().create_future()
+        self._reply: asyncio.Future[list[Prepared | ImageError | None]] = asyncio.get_running_loop().create_future()
         self._received = bytearray()
         self._has_spoken = False
         self._sizes: list[int] = []  # of what was asked
-        self._outcomes: list[Prepared | ImageError] = []
+        self._outcomes: list[Prepared | ImageError | None] = []
         self._ending: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -272,8 +281,9 @@ class _Process(asyncio.Protocol):
         """Whether it can be asked: it may have ended a moment ago, unseen."""
         return self.is_connected and self._process.poll() is None
 
-    def ask(self, files: Sequence[_File]) -> "asyncio.Future[list[Prepared | ImageError]]":
-        """Send files, and return what will be its reply: of each what it is, or why it cannot be read.
+    def ask(self, files: Sequence[_File]) -> "asyncio.Future[list[Prepared | ImageError | None]]":
+        """Send files, and return what will be its reply: of each what it is, or why it cannot be read; None for one
+        among others that is to be sent again alone.
 
         The future raises DecoderFailed or Overloaded if the process does not survive them.
         """
@@ -302,40 +312,55 @@ class _Process(asyncio.Protocol):
                 self._reply.set_result([])
             return
         try:
-            while len(self._outcomes) < len(self._sizes) and (outcome := self._next()) is not None:
-                self._outcomes.append(outcome)
+            while len(self._outcomes) < len(self._sizes) and (end := self._next_end()) <= len(self._received):
+                self._outcomes.append(self._read(end))
+                del self._received[:end]
+            is_complete = len(self._outcomes) == len(self._sizes)
+            if is_complete and self._received:
+                raise ValueError("more came than was asked for")
         except (LookupError, TypeError, ValueError):
             self._transport.abort()  # it makes no sense
             return
-        if len(self._outcomes) == len(self._sizes):
+        if is_complete:
             self._reply.set_result(self._outcomes)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Find out how the process ended."""
         self._ending = asyncio.create_task(self._end())
 
-    def _next(self) -> Prepared | ImageError | None:
-        """Return what is said of the next file, and forget it; None if that is not all there.
+    def _next_end(self) -> int:
+        """Return how many bytes the next file's part of the reply has.
+
+        Raises:
+            ValueError: it makes no sense.
+        """
+        head, size = decoding.REPLY.size, self._sizes[len(self._outcomes)]
+        if len(self._received) < head:
+            return head
+        error_bytes, width, _, _ = decoding.REPLY.unpack_from(self._received)
+        if error_bytes > MAX_ERROR_BYTES:
+            raise ValueError(f"an error of {error_bytes} bytes")
+        return head + int(error_bytes or (3 * size**2 if width else 0))
+
+    def _read(self, end: int) -> Prepared | ImageError | None:
+        """Return what is said of the next file.
 
         Raises:
             LookupError, TypeError, ValueError: it makes no sense.
         """
-        head, size = decoding.REPLY.size, self._sizes[len(self._outcomes)]
-        if len(self._received) < head:
-            return None
         error_bytes, width, height, name = decoding.REPLY.unpack_from(self._received)
-        if error_bytes > MAX_ERROR_BYTES:
-            raise ValueError(f"an error of {error_bytes} bytes")
-        end = head + (error_bytes or 3 * size**2)
-        if len(self._received) < end:
-            return None
-        rest = self._received[head:end]
-        del self._received[:end]
+        rest = self._received[decoding.REPLY.size : end]
         if error_bytes:
             said = json.loads(rest)
             return ERRORS[said["error"]](said["detail"])
-        pixels = torch.frombuffer(rest, dtype=torch.uint8).view(3, size, size)
-        return Prepared(pixels, name.rstrip(b"\0").decode(), width, height)
+        if not width:
+            if len(self._sizes) == 1:
+                raise ValueError("it was sent alone")
+            return None
+        size = self._sizes[len(self._outcomes)]
+        return Prepared(
+            torch.frombuffer(rest, dtype=torch.uint8).view(3, size, size), name.rstrip(b"\0").decode(), width, height
+        )
 
     async def _end(self) -> None:
         status = await asyncio.to_thread(self._wait)

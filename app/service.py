@@ -190,8 +190,11 @@ class Service:
 
     async def _prepare(self, content: bytes, deadline: float) -> PreparedImage:
         started = time.perf_counter()
-        digest = "sha256:" + await _sha256(content)  # while the file, just read, is still in the processor's cache
+        self._decoders.check_room(1)
+        digest = _sha256(content) if len(content) < LONG_BYTES else None  # while it is in the processor's cache
         image = await self._decoders.prepare(content, self.classifier.spec.size, deadline)
+        if digest is None:
+            digest = await asyncio.to_thread(_sha256, content)
         seconds = time.perf_counter() - started
         return PreparedImage(image.tensor, digest, image.width, image.height, image.format, seconds)
 
@@ -238,7 +241,5 @@ def _load_self_test(classifier: Classifier) -> SelfTest | None:
         return None
 
 
-async def _sha256(content: bytes) -> str:
-    if len(content) < LONG_BYTES:
-        return hashlib.sha256(content).hexdigest()
-    return (await asyncio.to_thread(hashlib.sha256, content)).hexdigest()
+def _sha256(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()

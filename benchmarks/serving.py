@@ -60,6 +60,7 @@ WAYS = tuple(itertools.product((1, 4, 16, 32), {1, os.cpu_count() or 1}))  # bat
 FILES = 16
 PATIENCE_S = 120
 WARM_UP_S = 1
+SETTLE_S = 0.5  # for what wrk did not wait for: timers run on while a process is stopped
 TOLERANCE = 0.02  # in a probability: a peer's resize of a photo rounds otherwise than ours
 QUIET = {"BENTOML_DO_NOT_TRACK": "True", "RAY_USAGE_STATS_ENABLED": "0", "LITSERVE_DISABLE_TELEMETRY": "1"}
 
@@ -130,6 +131,7 @@ PEER_SERVICES = (
 def main() -> int:
     """Measure, print, and return the exit code."""
     arguments = _read_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left behind, stopped
     if shutil.which("wrk") is None:
         sys.exit("benchmarks.serving: wrk is not installed; apt-get install wrk")
     if not PEERS.exists():
@@ -196,8 +198,9 @@ def _read_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=5)
     names = [one.name for one in (*OURS, INT8, *PEER_SERVICES)]
     parser.add_argument("--only", nargs="*", choices=names, default=names, metavar="NAME")
-    parser.add_argument("--checkpoint", type=Path, default=PRETRAINED)
-    parser.add_argument("--random", metavar="ARCHITECTURE", help="random weights, 10 classes, 224 pixels")
+    network = parser.add_mutually_exclusive_group()
+    network.add_argument("--checkpoint", type=Path, default=PRETRAINED)
+    network.add_argument("--random", metavar="ARCHITECTURE", help="random weights, 10 classes, 224 pixels")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--picture", type=Path)
     return parser.parse_args()
@@ -261,6 +264,7 @@ class _Service:
         self.send(signal.SIGCONT)
         try:
             yield
+            time.sleep(SETTLE_S)
         finally:
             self.send(signal.SIGSTOP)
 
@@ -295,6 +299,7 @@ def _running(contestant: Contestant, path: Path, answers: Mapping[Path, float]) 
             yield service
         except BaseException:
             log.seek(0)
+            sys.stderr.write(f"the end of what {contestant.name} said:\n")
             sys.stderr.write(log.read().decode(errors="replace")[-2000:])
             raise
         finally:

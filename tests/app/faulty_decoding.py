@@ -37,6 +37,8 @@ def prepare_array(content: bytes, size: int, **options: Any) -> Any:
             time.sleep(0.01)
     if said == b"babble":
         os.write(1, b"\xff" * 100)
+    if said == b"say more":
+        os.write(1, decoding.REPLY.pack(0, 7, 7, b"GIF") + bytes(3 * size * size))
     return good(content, size, **options)
 
 
