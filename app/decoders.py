@@ -1,23 +1,18 @@
 """Decodes uploads in processes of its own, so that a file that breaks a decoder costs its own answer and no other.
 
 A process that crashes, takes too long or takes too much memory is replaced. The event loop talks to them itself: a
-thread to wait for each took as long as decoding a small picture. A free process gets several of the small files that
-wait, and answers them together, for fewer turns of the event loop; if it does not survive them, each is decoded alone.
-Knows nothing of HTTP.
+thread to wait for each took as long as decoding a small picture. Knows nothing of HTTP.
 """
 
 import asyncio
 import json
-import math
 import signal
 import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import islice
+from collections.abc import Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +26,6 @@ from model.errors import ImageError, ImageTooLarge, UnknownImageFormat, Unreadab
 
 ROOT = Path(__file__).parents[1]  # where a process finds app and model
 MAX_ERROR_BYTES = 10_000
-GROUP_FILES, GROUP_BYTES = 8, 400_000  # that a process gets at a time, if more wait; it hands back what takes long
 RETRY_S = 1.0  # after a process could not be started
 ERRORS = {kind.__name__: kind for kind in (ImageError, ImageTooLarge, UnknownImageFormat, UnreadableImage)}
 
@@ -50,20 +44,11 @@ class Prepared:
     height: int
 
 
-@dataclass(frozen=True)
-class _File:
-    """What waits. It ``goes_alone`` if a process did not survive it and others, or handed it back."""
-
-    content: bytes
-    size: int
-    goes_alone: bool = False
-
-
 class Decoders:
     """A few processes, with a bounded line before them. Bound to the event loop in which :meth:`start` is called.
 
     A call whose caller leaves before it began is dropped with all it holds. One that has begun keeps its process until
-    it ends, whoever left; so do those of a group, which takes as long as one large file at most.
+    it ends, whoever left.
     """
 
     def __init__(
@@ -79,10 +64,9 @@ class Decoders:
         self._command = [sys.executable, "-m", module, str(time_limit_s), str(max_pixels), str(max_bytes)]
         self._number = number
         self._limit = number + queue_size
+        self._accepted = 0  # those that wait, and those that a process is busy with
         self._idle: deque[_Process] = deque()
-        # In order of arrival. A future that is done for any reason removes itself, so all that is in here is awaited.
-        self._line: dict[asyncio.Future[Prepared], _File] = {}
-        self._begun = 0  # files that a process is busy with
+        self._line: deque[asyncio.Future[_Process]] = deque()  # of those who wait for one; nobody passes another
         self._living: set[_Process] = set()
         self._failure: OSError | None = None  # why no process could be started
         self._chores: set[asyncio.Task[None]] = set()
@@ -109,12 +93,16 @@ class Decoders:
             DeadlineExceeded: it has not ended when the event loop's time reaches ``deadline``.
         """
         self.check_room(1)
-        turn: asyncio.Future[Prepared] = asyncio.get_running_loop().create_future()
-        self._line[turn] = _File(content, size)
-        turn.add_done_callback(lambda done: self._line.pop(done, None))
-        self._share_out()
+        self._accepted += 1
         async with within(deadline):
-            return await turn
+            try:
+                process = await self._take()
+            except BaseException:
+                self._accepted -= 1
+                raise
+            reply = process.ask(content, size)
+            reply.add_done_callback(lambda done: self._release(process, done))
+            return await asyncio.shield(reply)
 
     def check_room(self, number: int) -> None:
         """Make sure that there is room for so many files.
@@ -124,9 +112,8 @@ class Decoders:
         """
         if self._failure and not self._living:
             raise Overloaded(f"no decoder can be started ({self._failure.strerror}); ask again later")
-        accepted = self._begun + len(self._line)
-        if accepted + number > self._limit:
-            raise Overloaded(f"the queue is full: {accepted} images wait for a decoder; ask again later")
+        if self._accepted + number > self._limit:
+            raise Overloaded(f"the queue is full: {self._accepted} images wait for a decoder; ask again later")
 
     @property
     def pids(self) -> list[int]:
@@ -145,8 +132,7 @@ class Decoders:
         process = _Process(self._command)
         await process.start()
         self._living.add(process)
-        self._idle.append(process)
-        self._share_out()
+        self._hand_over(process)
         self._spawn(self._replace_when_ended(process))
         if self._is_closing:
             process.close()
@@ -169,62 +155,36 @@ class Decoders:
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
 
-    def _share_out(self) -> None:
-        """Give what waits to the processes that are idle."""
-        while self._idle and self._line:
-            process = self._idle.popleft()
-            if process.is_running:  # else its replacement will be there in a moment
-                group = self._take()
-                if not group:
-                    self._idle.append(process)
-                    return
-                reply = process.ask(list(group.values()))
-                self._begun += len(group)
-                reply.add_done_callback(partial(self._answer, process, group))
+    async def _take(self) -> "_Process":
+        while not (process := self._idle.popleft() if self._idle else await self._turn()).is_running:
+            pass  # its replacement will be there in a moment
+        return process
 
-    def _take(self) -> "dict[asyncio.Future[Prepared], _File]":
-        """Return what waits longest: a process's share of all that waits, but no more than it does in a moment.
+    async def _turn(self) -> "_Process":
+        """Return the process that becomes idle when all have one who came before."""
+        turn: asyncio.Future[_Process] = asyncio.get_running_loop().create_future()
+        self._line.append(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._hand_over(turn.result())
+            raise
 
-        Not what nobody awaits any more, which leaves the line only in the event loop's next turn.
-        """
-        share = min(GROUP_FILES, math.ceil(len(self._line) / self._number))
-        awaited = ((turn, file) for turn, file in self._line.items() if not turn.done())
-        group: dict[asyncio.Future[Prepared], _File] = {}
-        room = GROUP_BYTES
-        for turn, file in list(islice(awaited, share)):
-            room -= len(file.content)
-            if group and (file.goes_alone or room < 0):
-                break
-            group[turn] = self._line.pop(turn)
-            if file.goes_alone:
-                break
-        return group
+    def _hand_over(self, process: "_Process") -> None:
+        """Give an idle process to whoever waits longest."""
+        while self._line:
+            turn = self._line.popleft()
+            if not turn.done():
+                turn.set_result(process)
+                return
+        self._idle.append(process)
 
-    def _answer(
-        self,
-        process: "_Process",
-        group: "dict[asyncio.Future[Prepared], _File]",
-        reply: "asyncio.Future[list[Prepared | ImageError | None]]",
-    ) -> None:
-        """Tell the callers who still wait, and give the process its next files."""
-        self._begun -= len(group)
-        error = reply.exception()
-        handed_back = None if len(group) > 1 and not self._is_closing else error
-        outcomes = [handed_back] * len(group) if error is not None else reply.result()
-        again = {}
-        for (turn, file), outcome in zip(group.items(), outcomes, strict=True):
-            if turn.done():
-                continue
-            if isinstance(outcome, Prepared):
-                turn.set_result(outcome)
-            elif outcome is not None:
-                turn.set_exception(outcome)
-            else:
-                again[turn] = replace(file, goes_alone=True)
-        self._line = again | self._line
+    def _release(self, process: "_Process", reply: "asyncio.Future[Prepared]") -> None:
+        self._accepted -= 1
+        reply.exception()  # its caller may have left
         if process.is_connected:
-            self._idle.append(process)
-        self._share_out()
+            self._hand_over(process)
 
 
 class _Process(asyncio.Protocol):
@@ -237,11 +197,9 @@ class _Process(asyncio.Protocol):
     def __init__(self, command: list[str]) -> None:
         self.has_ended = asyncio.Event()
         self._command = command
-        self._reply: asyncio.Future[list[Prepared | ImageError | None]] = asyncio.get_running_loop().create_future()
+        self._reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._received = bytearray()
-        self._has_spoken = False
-        self._sizes: list[int] = []  # of what was asked
-        self._outcomes: list[Prepared | ImageError | None] = []
+        self._side = 0
         self._ending: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -281,18 +239,10 @@ class _Process(asyncio.Protocol):
         """Whether it can be asked: it may have ended a moment ago, unseen."""
         return self.is_connected and self._process.poll() is None
 
-    def ask(self, files: Sequence[_File]) -> "asyncio.Future[list[Prepared | ImageError | None]]":
-        """Send files, and return what will be its reply: of each what it is, or why it cannot be read; None for one
-        among others that is to be sent again alone.
-
-        The future raises DecoderFailed or Overloaded if the process does not survive them.
-        """
-        self._reply = asyncio.get_running_loop().create_future()
-        self._sizes, self._outcomes = [file.size for file in files], []
-        pieces: list[bytes] = []
-        for left, file in zip(reversed(range(len(files))), files, strict=True):
-            pieces += (decoding.REQUEST.pack(len(file.content), file.size, left), file.content)
-        self._transport.writelines(pieces)
+    def ask(self, content: bytes, size: int) -> "asyncio.Future[Prepared]":
+        """Send a file, and return what will be its reply, or the error that :meth:`Decoders.prepare` raises."""
+        self._reply, self._side = asyncio.get_running_loop().create_future(), size
+        self._transport.writelines((decoding.REQUEST.pack(len(content), size), content))
         return self._reply
 
     def close(self) -> None:
@@ -305,62 +255,41 @@ class _Process(asyncio.Protocol):
             self._transport.abort()
             return
         self._received += data
-        if not self._has_spoken:
-            if len(self._received) >= decoding.REPLY.size:
-                self._has_spoken = True
-                self._received.clear()
-                self._reply.set_result([])
+        head = decoding.REPLY.size
+        if len(self._received) < head:
             return
-        try:
-            while len(self._outcomes) < len(self._sizes) and (end := self._next_end()) <= len(self._received):
-                self._outcomes.append(self._read(end))
-                del self._received[:end]
-            is_complete = len(self._outcomes) == len(self._sizes)
-            if is_complete and self._received:
-                raise ValueError("more came than was asked for")
-        except (LookupError, TypeError, ValueError):
+        error_bytes, width, height, name = decoding.REPLY.unpack_from(self._received)
+        end = head + (error_bytes or (3 * self._side**2 if width else 0))
+        if error_bytes > MAX_ERROR_BYTES or len(self._received) > end:
             self._transport.abort()  # it makes no sense
-            return
-        if is_complete:
-            self._reply.set_result(self._outcomes)
+        elif len(self._received) == end:
+            rest, self._received = self._received[head:end], bytearray()
+            try:
+                self._reply.set_result(self._read(rest, width, height, name.rstrip(b"\0").decode()))
+            except ImageError as error:
+                self._reply.set_exception(error)
+            except (LookupError, TypeError, ValueError):
+                self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Find out how the process ended."""
         self._ending = asyncio.create_task(self._end())
 
-    def _next_end(self) -> int:
-        """Return how many bytes the next file's part of the reply has.
+    def _read(self, rest: bytearray, width: int, height: int, name: str) -> Prepared | None:
+        """Return what a reply says, None if it is the first word.
 
         Raises:
-            ValueError: it makes no sense.
+            ImageError: as the process says; and LookupError, TypeError or ValueError if that makes no sense.
         """
-        head, size = decoding.REPLY.size, self._sizes[len(self._outcomes)]
-        if len(self._received) < head:
-            return head
-        error_bytes, width, _, _ = decoding.REPLY.unpack_from(self._received)
-        if error_bytes > MAX_ERROR_BYTES:
-            raise ValueError(f"an error of {error_bytes} bytes")
-        return head + int(error_bytes or (3 * size**2 if width else 0))
-
-    def _read(self, end: int) -> Prepared | ImageError | None:
-        """Return what is said of the next file.
-
-        Raises:
-            LookupError, TypeError, ValueError: it makes no sense.
-        """
-        error_bytes, width, height, name = decoding.REPLY.unpack_from(self._received)
-        rest = self._received[decoding.REPLY.size : end]
-        if error_bytes:
+        if width:
+            pixels = torch.frombuffer(rest, dtype=torch.uint8).view(3, self._side, self._side)
+            return Prepared(pixels, name, width, height)
+        if rest:
             said = json.loads(rest)
-            return ERRORS[said["error"]](said["detail"])
-        if not width:
-            if len(self._sizes) == 1:
-                raise ValueError("it was sent alone")
-            return None
-        size = self._sizes[len(self._outcomes)]
-        return Prepared(
-            torch.frombuffer(rest, dtype=torch.uint8).view(3, size, size), name.rstrip(b"\0").decode(), width, height
-        )
+            raise ERRORS[said["error"]](said["detail"])
+        if self._side:
+            raise ValueError("it says nothing of what was asked")
+        return None
 
     async def _end(self) -> None:
         status = await asyncio.to_thread(self._wait)

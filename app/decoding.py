@@ -3,12 +3,10 @@
 Run by :mod:`app.decoders` as ``python -m app.decoding TIME_LIMIT_S MAX_PIXELS MAX_BYTES``. Imports no torch. The
 frames, in network byte order:
 
-- request: 8 bytes length of the file, 4 bytes side S of the network's input, 1 byte number of requests that come right
-  after this one and are answered together with it; then the file
+- request: 8 bytes length of the file, 4 bytes side S of the network's input, the file
 - reply: 4 bytes length of the error, 4 bytes each width and height, 4 characters of the format's name; then the error,
   a JSON object, or if there is none S x S x 3 pixel values, (3, S, S) uint8 RGB
-- a reply of zeros: the file was not decoded, since it or those before it take too long to keep others waiting; send it
-  again alone. The first reply, which answers nothing, says by zeros that the process is ready
+- the first reply, all zeros, says that the process is ready
 
 Whatever a file does to the decoder ends with the process: the kernel kills it after the time limit, or when it has
 computed for longer than so large an image can take, and refuses it more memory than images of ``MAX_PIXELS`` take. It
@@ -22,18 +20,14 @@ import resource
 import signal
 import struct
 import sys
-import time
 from typing import BinaryIO
 
 from app import cpus
 from model import images
 from model.errors import ImageError
 
-REQUEST = struct.Struct("!QIB")
+REQUEST = struct.Struct("!QI")
 REPLY = struct.Struct("!III4s")
-HANDED_BACK = bytes(REPLY.size)
-GROUP_PIXELS = 1_000_000  # of a file, at most, to be decoded among others
-GROUP_S = 0.05  # after which no other file of a group is begun
 CPU_S = 0.5  # for the head of a file and what does not depend on its size; hundreds of times what photos take
 CPU_S_PER_PIXEL = 1e-7  # several times what the slowest format takes
 BYTES_PER_PIXEL = 24  # progressive CMYK, the most: 8 for coefficients, 4 as CMYK, 4 turned upright, 4 as RGB
@@ -52,23 +46,16 @@ def main() -> None:
     with open(os.devnull, "wb") as nothing:
         os.dup2(nothing.fileno(), 2)  # C libraries write there what they think of the file
     with open(0, "rb", buffering=0) as requests, open(1, "wb", buffering=0) as replies:
-        write_all(replies, HANDED_BACK)
-        answers, began = b"", 0.0
+        write_all(replies, bytes(REPLY.size))
         while head := read_exactly(requests, REQUEST.size):
-            length, size, following = REQUEST.unpack(head)
+            length, size = REQUEST.unpack(head)
             content = read_exactly(requests, length)
-            began = began if answers else time.monotonic()
             signal.setitimer(signal.ITIMER_REAL, time_limit_s)  # nobody catches these signals: the process ends
             allow_cpu(0)
-            if answers and time.monotonic() - began > GROUP_S:
-                answers += HANDED_BACK
-            else:
-                answers += _decode(content, size, max_pixels, is_alone=not (answers or following))
+            reply = _decode(content, size, max_pixels)
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            if not following:
-                write_all(replies, answers)
-                answers = b""
+            write_all(replies, reply)
 
 
 def allow_cpu(pixels: int) -> None:
@@ -111,22 +98,10 @@ def bound_memory(room: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-class _TooLargeForGroup(BaseException):  # no Exception: those are what a decoder raises over a file
-    """The image would keep others waiting."""
-
-
-def _decode(content: bytearray, size: int, max_pixels: int, *, is_alone: bool) -> bytes:
+def _decode(content: bytearray, size: int, max_pixels: int) -> bytes:
     """Return the reply to a request."""
-
-    def before_pixels(number: int) -> None:
-        if number > GROUP_PIXELS and not is_alone:
-            raise _TooLargeForGroup
-        allow_cpu(number)
-
     try:
-        pixels, image = images.prepare_array(bytes(content), size, max_pixels=max_pixels, before_pixels=before_pixels)
-    except _TooLargeForGroup:
-        return HANDED_BACK
+        pixels, image = images.prepare_array(bytes(content), size, max_pixels=max_pixels, before_pixels=allow_cpu)
     except ImageError as error:
         said = json.dumps({"error": type(error).__name__, "detail": str(error)}).encode()
         return REPLY.pack(len(said), 0, 0, b"") + said

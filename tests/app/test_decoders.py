@@ -126,7 +126,7 @@ def test_a_decoder_that_breaks_costs_one_answer(faulty: Running, photo: bytes, w
     assert faulty.prepare(photo, 32).tensor.equal(images.prepare(photo, 32)[0])
 
 
-def test_files_that_a_process_got_with_a_bad_one_are_decoded(faulty: Running, photo: bytes) -> None:
+def test_files_that_wait_behind_a_bad_one_are_decoded(faulty: Running, photo: bytes) -> None:
     async def together() -> list[Prepared | BaseException]:
         contents = [photo, photo, photo + b"BREAK abort", photo, b"hello", photo]  # the first keeps the process busy
         calls = (faulty.decoders.prepare(one, 32, None) for one in contents)
@@ -154,59 +154,6 @@ def test_what_a_process_says_too_much_is_nobody_elses_answer(faulty: Running, ph
         prepared = faulty.prepare(photo, 32)
         assert prepared.format == "PNG"
         assert prepared.tensor.equal(images.prepare(photo, 32)[0])
-
-
-def test_files_that_wait_are_decoded_in_groups(
-    processes: Running, photo: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    groups = asked(monkeypatch)
-    processes.prepare_all([photo] * 12)
-    assert groups == [1, 8, 3]  # the first came to an idle process
-
-
-def test_a_group_has_no_more_bytes_than_said(processes: Running, photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    groups = asked(monkeypatch)
-    large = photo + bytes(decoders.GROUP_BYTES // 2 - len(photo))  # what follows the image is not read
-    processes.prepare_all([large] * 6)
-    assert groups == [1, 2, 2, 1]
-
-
-def test_a_large_image_is_decoded_alone(photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    running = Running(max_pixels=40_000_000)
-    groups = asked(monkeypatch)
-    prepared = running.prepare_all([photo, photo, png(1500, 1000), photo])
-    assert [one.width for one in prepared] == [48, 48, 1500, 48]
-    assert groups == [1, 3, 1]
-    running.close()
-
-
-def test_a_file_whose_caller_left_is_not_decoded(
-    processes: Running, photo: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    groups = asked(monkeypatch)
-
-    async def leave() -> Prepared:
-        calls = [asyncio.create_task(processes.decoders.prepare(photo, 32, None)) for _ in range(4)]
-        await asyncio.sleep(0)
-        for call in calls[1:3]:
-            call.cancel()
-        return (await asyncio.gather(*calls, return_exceptions=True))[3]
-
-    assert processes.run(leave()).tensor.equal(images.prepare(photo, 32)[0])
-    assert groups == [1, 1]
-
-
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return what will be how many files each process is asked for at a time."""
-    numbers: list[int] = []
-    ask = decoders._Process.ask
-
-    def note(self: Any, files: Any) -> Any:
-        numbers.append(len(files))
-        return ask(self, files)
-
-    monkeypatch.setattr(decoders._Process, "ask", note)
-    return numbers
 
 
 def test_a_decoder_that_was_killed_while_idle_is_not_missed(processes: Running, photo: bytes) -> None:

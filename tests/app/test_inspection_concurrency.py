@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import json
-import resource
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from app.main import create_app
 from app.settings import Settings
+from benchmarks.load.service import read
 from tests.app.conftest import StartServer
 
 pytestmark = pytest.mark.anyio
@@ -189,17 +189,12 @@ def test_memory_stays_where_it_is_over_a_thousand_calls(start_server: StartServe
             for view in (*VIEWS, "activations/conv2.png", "attributions/hires_cam.png")
         )
 
-        def call(number: int) -> int:
+        def call(number: int) -> float:
             for address in itertools.islice(addresses, number):
                 assert client.get(address).status_code == 200
-            return resident_bytes(worker)
+            return read(int(worker), "worker").rss_mb
 
         before = call(800)  # what is kept for a while is full by then, and the allocator has grown in each thread
         after = call(1000)
-    print(f"resident memory over 1000 calls: {before / 1e6:.1f} MB before, {after / 1e6:.1f} MB after")
+    print(f"resident memory over 1000 calls: {before:.1f} MB before, {after:.1f} MB after")
     assert after < 1.01 * before
-
-
-def resident_bytes(pid: str) -> int:
-    """Return the memory that a process holds."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
