@@ -49,7 +49,7 @@ async def read_form(chunks: AsyncIterator[bytes], content_type: str, *, max_file
         raise UnreadableForm("the content type names no boundary")
     reader = _Reader(max_files, max_fields)
     try:
-        parser = MultipartParser(options[b"boundary"], reader.callbacks)
+        parser = MultipartParser(options[b"boundary"], reader.callbacks())
         async for chunk in chunks:
             parser.write(chunk)
         parser.finalize()
@@ -67,7 +67,12 @@ class _Reader:
         self._header = [b"", b""]  # name and value of the one that is being read
         self._disposition = b""
         self._part = Part("", None)
-        self.callbacks: MultipartCallbacks = {
+
+    def callbacks(self) -> "MultipartCallbacks":
+        """Return what the parser calls. The reader does not keep it: a circle would hold the file until the next
+        collection of garbage, and each upload would come into memory that no cache knows.
+        """
+        return {
             "on_header_field": lambda data, start, end: self._extend(0, data[start:end]),
             "on_header_value": lambda data, start, end: self._extend(1, data[start:end]),
             "on_header_end": self._end_header,

@@ -10,6 +10,7 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from app import access, errors
+from app.application import Application
 from app.bodies import Bodies
 from app.inspector import Inspector
 from app.metrics import Metrics
@@ -39,7 +40,8 @@ def create_app(settings: Settings, metrics_dir: Path | None = None) -> FastAPI:
     loaded = checkpoint.load(settings.checkpoint)
     service = Service(settings, Classifier(loaded, choose_device(settings.device)), Metrics(metrics_dir))
     service.metrics.expect(errors.CODES)
-    app = FastAPI(
+    app = Application(
+        direct=predict.router,
         title="Torchlight",
         summary="An image classifier you can see inside.",
         version=version("torchlight"),

@@ -1,10 +1,8 @@
 """Images in, labels out."""
 
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from fastapi import APIRouter, Request, Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from torch import Tensor
 
@@ -25,29 +23,7 @@ from app.schemas import (
 from app.service import Classified, PreparedImage, Service
 from app.uploads import Upload, image_body, read_image, read_images
 
-
-class DirectRoute(APIRoute):
-    """A route that FastAPI documents, and calls only if there is a query to validate.
-
-    To find out that nothing else depends on the request takes FastAPI a quarter of the event loop's time of an answer.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what answers a request."""
-        validated = super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            if request.scope["query_string"]:
-                return await validated(request)
-            response: Response = await self.endpoint(request, request.app.state.service)
-            return response
-
-        return handle
-
-
-router = APIRouter(
-    prefix="/v1", tags=["prediction"], route_class=DirectRoute, responses=documented(400, 408, 413, 415, 422, 503, 504)
-)
+router = APIRouter(prefix="/v1", tags=["prediction"], responses=documented(400, 408, 413, 415, 422, 503, 504))
 
 
 @router.post("/predict", response_model=PredictResponse, openapi_extra=image_body("file"))
