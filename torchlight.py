@@ -266,7 +266,7 @@ def evaluate(
             counts=count_images(found.dataset),
             problems=found.dataset.problems,
             skipped=found.dataset.skipped,
-            calibration=measure_calibration(logits, found.examples.labels, 1.0),
+            calibration=measure_calibration(logits, logits, found.examples.labels, 1.0),
         )
         report.write(out, measured)
         console.print(f"now: open {shlex.quote(str(out / 'report.html'))}", soft_wrap=True)

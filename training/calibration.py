@@ -6,6 +6,7 @@ fitted on images that it was not trained on, brings most networks near that and 
 Source: Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks, ICML 2017.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +43,7 @@ class Calibration:
     Attributes:
         temperature: logits are divided by it; above 1 the network was too sure, below 1 not sure enough.
         ece_before, ece_after: expected calibration error, in [0, 1].
+        ece_by_chance: what so many images would show after it, on average, if each probability were true.
         nll_before, nll_after: negative log-likelihood (mean cross-entropy), natural logarithm.
         reliability: the bins after division.
         images: how many the figures are over.
@@ -50,6 +52,7 @@ class Calibration:
     temperature: float
     ece_before: float
     ece_after: float
+    ece_by_chance: float
     nll_before: float
     nll_after: float
     reliability: tuple[ReliabilityBin, ...]
@@ -132,13 +135,51 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
     return sum(one.count * abs(one.accuracy - one.mean_confidence) for one in filled) / len(labels)
 
 
-def measure_calibration(logits: Tensor, labels: Tensor, temperature: float) -> Calibration:
-    """Return what dividing logits (N, K) by a temperature does on a split it was not fitted on, or on its own."""
-    before, after = logits.double(), logits.double() / temperature
+def error_by_chance(probabilities: Tensor, bins: int = BINS) -> float:
+    """Return the calibration error that images show, on average, if each is as likely right as its probability says.
+
+    In each bin the number of right answers then strays from its mean by its standard deviation, and the mean distance
+    of a normal variable is sqrt(2 / pi) of that; with a few images in a bin it is a little less.
+
+    Args:
+        probabilities: (N, K), N at least 1.
+    """
+    confidence = probabilities.double().max(1).values
+    position = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
+    variances = torch.bincount(position, confidence * (1 - confidence), bins)
+    return math.sqrt(2 / math.pi) * variances.sqrt().sum().item() / len(confidence)
+
+
+def divide_crosswise(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the logits of every second image divided by the temperature of the others, and those by theirs.
+
+    So that no image is measured with a temperature that it helped to fit, and all are measured.
+
+    Args:
+        logits: (N, K) finite, N at least 2, in an order that has nothing to do with right or wrong.
+        labels: (N,) int64.
+    """
+    divided = logits.double().clone()
+    for own, others in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
+        divided[own] /= fit_temperature(logits[others], labels[others])
+    return divided
+
+
+def measure_calibration(logits: Tensor, divided: Tensor, labels: Tensor, temperature: float) -> Calibration:
+    """Return what a temperature does.
+
+    Args:
+        logits: (N, K), before.
+        divided: (N, K), after.
+        labels: (N,) int64.
+        temperature: the one that is kept, which those images' own may differ from a little.
+    """
+    before, after = logits.double(), divided.double()
     return Calibration(
         temperature=temperature,
         ece_before=expected_calibration_error(before.softmax(1), labels),
         ece_after=expected_calibration_error(after.softmax(1), labels),
+        ece_by_chance=error_by_chance(after.softmax(1)),
         nll_before=F.cross_entropy(before, labels).item(),
         nll_after=F.cross_entropy(after, labels).item(),
         reliability=reliability(after.softmax(1), labels),

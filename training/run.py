@@ -33,7 +33,7 @@ from model.network import (
     load_pretrained,
 )
 from training import data, report, state
-from training.calibration import Calibration, divide_logits, fit_temperature, measure_calibration
+from training.calibration import Calibration, divide_crosswise, divide_logits, fit_temperature, measure_calibration
 from training.config import TrainingConfig, default_batch_size, default_epochs, default_optimizer
 from training.data import DataSet
 from training.evaluation import Metrics, evaluate, infer
@@ -340,7 +340,7 @@ class _Run:
             skipped=dataset.skipped,
             history=self.history,
             filters=list(enumerate(self.filters)),
-            calibration=calibration or measure_calibration(logits, examples.labels, 1.0),
+            calibration=calibration or measure_calibration(logits, logits, examples.labels, 1.0),
         )
         report.write(self._folder, finished)
         (self._folder / STATE).unlink(missing_ok=True)
@@ -509,18 +509,18 @@ def summary(metrics: Metrics) -> dict[str, Any]:
 def calibrate(network: nn.Module, spec: ImageSpec, dataset: DataSet) -> Calibration:
     """Divide the network's logits by the temperature that fits the validation images, and return what that changes.
 
-    It is measured on the test images; without any, on every second validation image, with a temperature of the others.
+    It is measured on the test images; without any, on the validation images, each with a temperature of others.
     """
     val, test = dataset.splits["val"], dataset.splits["test"]
     logits = infer(network, val.images, spec)
     temperature = fit_temperature(logits, val.labels)
     if len(test):
-        measured = measure_calibration(infer(network, test.images, spec), test.labels, temperature)
+        unseen = infer(network, test.images, spec)
+        measured = measure_calibration(unseen, unseen / temperature, test.labels, temperature)
     else:
-        half = fit_temperature(logits[::2], val.labels[::2])
-        measured = measure_calibration(logits[1::2], val.labels[1::2], half)
+        measured = measure_calibration(logits, divide_crosswise(logits, val.labels), val.labels, temperature)
     divide_logits(network, temperature)
-    return dataclasses.replace(measured, temperature=temperature)
+    return measured
 
 
 def count_images(dataset: DataSet) -> dict[str, list[int]]:

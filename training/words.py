@@ -12,7 +12,6 @@ from training.evaluation import ClassMetrics, Metrics
 from training.markup import percent, shorten
 
 NAME = 40  # characters of a class name within a sentence; the tables have all of it
-FEW = 1000  # images, below which chance alone shows in the calibration error
 USES = {"train": "to train on", "val": "to validate with", "test": "to test with"}
 
 Pair = tuple[int, int, int, int]
@@ -82,17 +81,17 @@ def confused_pairs(metrics: Metrics) -> list[Pair]:
 
 def describe_calibration(calibration: Calibration) -> str:
     """Return what the temperature says of the network, and how far its probabilities can be believed."""
+    error, by_chance = 100 * calibration.ece_after, 100 * calibration.ece_by_chance
     reached = (
-        f"When it says how sure it is, it is off by {100 * calibration.ece_after:.1f} percentage points on average "
-        f"(over {calibration.images:,} images)."
+        f"When it says how sure it is, it is off by {error:.1f} percentage points on average "
+        f"(over {calibration.images:,} images; with that many, chance alone makes {by_chance:.1f})."
     )
-    few = " With so few images, chance alone makes several per cent." if calibration.images < FEW else ""
     if calibration.temperature == 1:
-        return reached + few
+        return reached
     was = "too sure of itself" if calibration.temperature > 1 else "less sure than it could be"
     return (
         f"The network was {was}, so its outputs are divided by {calibration.temperature:.3f}, a temperature fitted on "
-        f"validation images. That changes no answer, only how sure it is. {reached}{few}"
+        f"validation images. That changes no answer, only how sure it is. {reached}"
     )
 
 

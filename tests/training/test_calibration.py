@@ -12,6 +12,8 @@ from torch import Tensor
 from training.calibration import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
+    divide_crosswise,
+    error_by_chance,
     expected_calibration_error,
     fit_temperature,
     measure_calibration,
@@ -142,10 +144,39 @@ def test_bins_hold_every_image_once_and_empty_ones_are_zero() -> None:
 def test_a_network_that_is_too_sure_is_mended() -> None:
     logits, labels = draw_logits(0, 20_000, 10, sharpness=1.5)
     too_sure = 3 * logits
-    measured = measure_calibration(too_sure, labels, fit_temperature(too_sure, labels))
+    temperature = fit_temperature(too_sure, labels)
+    measured = measure_calibration(too_sure, too_sure / temperature, labels, temperature)
     assert measured.temperature == pytest.approx(3, rel=0.05)
     assert measured.ece_before > 0.2
     assert measured.ece_after < 0.02
     assert measured.nll_after == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-3)
     assert measured.nll_after < measured.nll_before
     assert (measured.images, sum(one.count for one in measured.reliability)) == (20_000, 20_000)
+
+
+@pytest.mark.parametrize(("images", "classes"), [(300, 2), (2_000, 10), (20_000, 10)])
+def test_chance_makes_the_error_that_labels_drawn_from_the_probabilities_have(images: int, classes: int) -> None:
+    probabilities = draw_logits(1, images, classes)[0].double().softmax(1)
+    generator = torch.Generator().manual_seed(2)
+    labels = torch.multinomial(probabilities, 300, replacement=True, generator=generator)
+    errors = [expected_calibration_error(probabilities, drawn) for drawn in labels.T]
+    assert error_by_chance(probabilities) == pytest.approx(sum(errors) / len(errors), rel=0.08)
+
+
+def test_each_half_is_divided_by_the_temperature_of_the_other() -> None:
+    logits, labels = draw_logits(3, 400, 5)
+    factors = torch.tensor([2.0, 3.0]).repeat(200)[:, None]
+    divided = divide_crosswise(factors * logits, labels)
+    own = [fit_temperature(logits[start::2], labels[start::2]) for start in (0, 1)]
+    torch.testing.assert_close(divided[::2], logits[::2].double() * 2 / (3 * own[1]))
+    torch.testing.assert_close(divided[1::2], logits[1::2].double() * 3 / (2 * own[0]))
+
+
+def test_labels_at_random_have_no_part_in_their_own_temperature() -> None:
+    """A label that only its own image knows must not change what is measured of that image."""
+    logits, labels = draw_logits(4, 100, 3)
+    changed = labels.clone()
+    changed[0] = (labels[0] + 1) % 3
+    before, after = divide_crosswise(logits, labels), divide_crosswise(logits, changed)
+    assert torch.equal(before[::2], after[::2])
+    assert not torch.equal(before[1::2], after[1::2])

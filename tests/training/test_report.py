@@ -107,7 +107,7 @@ def make_report(class_names: tuple[str, ...] = ANIMALS, images: int = 60, size: 
         skipped=("pets/broken.jpg: not an image",),
         history=history(3),
         filters=[(epoch, torch.randn(6, 3, 5, 5, generator=generator)) for epoch in range(4)],
-        calibration=measure_calibration(logits, labels, 0.5),
+        calibration=measure_calibration(logits, logits / 0.5, labels, 0.5),
     )
 
 
@@ -250,11 +250,12 @@ def test_a_class_without_images_has_no_figures() -> None:
     [(2.0, "too sure of itself"), (0.5, "less sure than it could be"), (1.0, "it is off by")],
 )
 def test_calibration_is_told_in_words(temperature: float, said: str) -> None:
-    measured = measure_calibration(*guesses(ANIMALS, 60), temperature)
+    logits, labels = guesses(ANIMALS, 60)
+    measured = measure_calibration(logits, logits / temperature, labels, temperature)
     text = text_of(render(replace(make_report(), calibration=measured)))
     assert said in text
     assert ("before after" in text) == ("divided by" in text) == (temperature != 1)
-    assert "With so few images, chance alone makes several per cent." in text
+    assert f"(over 60 images; with that many, chance alone makes {100 * measured.ece_by_chance:.1f})" in text
 
 
 @pytest.mark.parametrize(
@@ -312,7 +313,8 @@ def test_lines_stay_on_the_picture_whatever_the_values(values: list[float]) -> N
 
 
 def test_reliability_has_a_dot_for_each_bin_with_images() -> None:
-    measured = measure_calibration(*guesses(ANIMALS, 60), 1.0)
+    logits, labels = guesses(ANIMALS, 60)
+    measured = measure_calibration(logits, logits, labels, 1.0)
     filled = [one for one in measured.reliability if one.count]
     drawn = charts.draw_reliability("diagram", measured.reliability)
     assert [node.text for node in drawn.iter("title")] == [
