@@ -91,16 +91,16 @@ function curve(history) {
   const highest = Math.max(...history.flatMap((one) => [one.train_loss, one.val_loss]));
   const epochs = history.map(({ epoch }) => epoch);
   const [first, last] = [Math.min(...epochs), Math.max(...epochs)];
-  const x = (epoch) => left + ((epoch - first) / (last - first || 1)) * (width - left - 40);
+  const x = (epoch) => left + ((epoch - first) / (last - first || 1)) * (width - left - 50);
   const y = (share) => 8 + (1 - share) * (height - bottom - 8);
   const line = (name, top, kind) => svg("polyline", { class: kind, points: history.map((one) => `${x(one.epoch)},${y(one[name] / top)}`).join(" ") });
   const label = (text, at, up, anchor) => svg("text", { x: at, y: up, "text-anchor": anchor }, text);
   const words = { count: history.length, first: written(history[0].val_loss, 2), last: written(history.at(-1).val_loss, 2) };
   return [
     svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "curve", role: "img", "aria-label": t("curve_alt", words) },
-      svg("path", { class: "axis", d: `M${left} 8V${y(0)}H${width - 40}V8` }),
-      label(written(highest, 2), left - 6, 14, "end"), label("0", left - 6, y(0), "end"), label("100 %", width - 36, 14, "start"), label("0 %", width - 36, y(0), "start"),
-      label(`${t("epoch")} ${first}`, left, height - 8, "start"), label(String(last), width - 40, height - 8, "end"),
+      svg("path", { class: "axis", d: `M${left} 8V${y(0)}H${width - 50}V8` }),
+      label(written(highest, 2), left - 6, 14, "end"), label("0", left - 6, y(0), "end"), label("100 %", width - 46, 14, "start"), label("0 %", width - 46, y(0), "start"),
+      label(`${t("epoch")} ${first}`, left, height - 8, "start"), label(String(last), width - 50, height - 8, "end"),
       line("train_loss", highest, "line train"), line("val_loss", highest, "line val"), line("val_accuracy", 1, "line right"),
     ),
     h("ul", { class: "key" }, ["train", "val", "right"].map((kind, index) => h("li", { class: kind }, t(["train_loss", "val_loss", "val_accuracy"][index])))),
