@@ -212,10 +212,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if status == 503:
             headers["retry-after"] = str(RETRY_AFTER_S)
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
+        self._on_refusal(code)  # before the answer: whoever reads it finds it counted
         self.transport.write(status_line + SECURITY_LINES + head.encode() + body)
         if closes:
             self.transport.close()
-        self._on_refusal(code)
         return request_id
 
     @staticmethod
