@@ -16,9 +16,9 @@ class Application(FastAPI):
     """FastAPI, but direct routes are called as they are: endpoint(request, service).
 
     FastAPI documents them, and calls them only if there is a query to validate: to go through its layers and to find
-    out that nothing else depends on the request takes it longer than decoding a small picture.
+    out that nothing else depends on the request takes it a while.
 
-    Its outer layers are left out for all routes: the catch-all, traces and the limit of bodies are ours.
+    Its outer layers are left out for all routes: our middleware has a catch-all, traces and a limit of bodies.
     """
 
     def __init__(self, direct: APIRouter, **options: Any) -> None:
@@ -26,14 +26,14 @@ class Application(FastAPI):
 
         Args:
             direct: its routes are direct, and their paths have no parameters; it has to be included as any other.
-            options: of FastAPI.
+            options: of FastAPI; ``debug``, ``telemetry`` and ``max_body_size`` have no effect.
         """
         super().__init__(**options)
         routes = [route for route in direct.routes if isinstance(route, APIRoute)]
         self._direct = {(method, route.path): route for route in routes for method in route.methods or ()}
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Return the routes behind the handlers of exceptions, behind our middleware."""
+        """Return the routes behind the handlers of exceptions, behind our middleware. ``state.service`` must be set."""
         routes = _ShortWay(self._direct, self.state.service, AsyncExitStackMiddleware(self.router))
         app: ASGIApp = ExceptionMiddleware(routes, self.exception_handlers)
         for middleware, args, kwargs in reversed(self.user_middleware):

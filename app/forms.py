@@ -70,7 +70,7 @@ class _Reader:
 
     def callbacks(self) -> "MultipartCallbacks":
         """Return what the parser calls. The reader does not keep it: a circle would hold the file until the next
-        collection of garbage, and each upload would come into memory that no cache knows.
+        collection of garbage, and each upload would need new memory, cold in the processor's caches.
         """
         return {
             "on_header_field": lambda data, start, end: self._extend(0, data[start:end]),

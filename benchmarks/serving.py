@@ -444,7 +444,7 @@ def _chart(measured: Sequence[Measured], contestants: Sequence[Contestant]) -> F
         bars = axis.barh([contestant.name for contestant in reversed(contestants)], shares, color=colours)
         labels = [f"{result.requests_per_s:.0f}/s, p99 {result.p99_ms:.0f} ms" for result in results]
         backing = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # the line must not cross them
-        axis.axvline(1, color="black", linewidth=1, zorder=0)
+        axis.axvline(1, color="black", linewidth=1)
         axis.bar_label(bars, labels, padding=4, fontsize=9, bbox=backing)
         axis.set_xlim(0, max(1.0, *shares) * 1.25)
         title = f"{one.kind}, {one.kilobytes:.0f} kB, {BUSY} connections, as shares of {one.ceiling:.0f} images/s"

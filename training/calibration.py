@@ -109,7 +109,7 @@ def reliability(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> tupl
     """
     confidence, predicted = probabilities.double().max(1)
     right = (predicted == labels).double()
-    position = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
+    position = _bins_of(confidence, bins)
     counts = torch.bincount(position, minlength=bins)
     shares = counts.clamp(min=1)
     means = torch.bincount(position, confidence, bins) / shares
@@ -118,6 +118,10 @@ def reliability(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> tupl
         ReliabilityBin(k / bins, (k + 1) / bins, int(counts[k]), means[k].item(), accuracies[k].item())
         for k in range(bins)
     )
+
+
+def _bins_of(confidence: Tensor, bins: int) -> Tensor:
+    return ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
 
 
 def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> float:
@@ -136,32 +140,41 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
 
 
 def error_by_chance(probabilities: Tensor, bins: int = BINS) -> float:
-    """Return the calibration error that images show, on average, if each is as likely right as its probability says.
+    """Return about the calibration error that images show, on average, if each is as likely right as it says.
 
-    In each bin the number of right answers then strays from its mean by its standard deviation, and the mean distance
-    of a normal variable is sqrt(2 / pi) of that; with a few images in a bin it is a little less.
+    In each bin the number of right answers then strays from its mean: by sqrt(2 / pi) of its standard deviation where
+    several right and several wrong are to be expected, which makes it normal; by at most twice its variance, which is
+    nearer where hardly any wrong one is. In bins of 1 to 500 images, equally sure, the lesser of both is 0.8 to 1.13
+    times the exact mean.
 
     Args:
         probabilities: (N, K), N at least 1.
     """
     confidence = probabilities.double().max(1).values
-    position = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
-    variances = torch.bincount(position, confidence * (1 - confidence), bins)
-    return math.sqrt(2 / math.pi) * variances.sqrt().sum().item() / len(confidence)
+    variances = torch.bincount(_bins_of(confidence, bins), confidence * (1 - confidence), bins)
+    strays = torch.minimum(math.sqrt(2 / math.pi) * variances.sqrt(), 2 * variances)
+    return strays.sum().item() / len(confidence)
 
 
 def divide_crosswise(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the logits of every second image divided by the temperature of the others, and those by theirs.
+    """Return the logits of one half of the images, drawn at random, divided by the temperature of the other, and back.
 
-    So that no image is measured with a temperature that it helped to fit, and all are measured.
+    So no image is measured with a temperature that it helped to fit, and all are measured. One image alone has no
+    others; its logits stay.
 
     Args:
-        logits: (N, K) finite, N at least 2, in an order that has nothing to do with right or wrong.
+        logits: (N, K) finite.
         labels: (N,) int64.
+
+    Returns:
+        (N, K) float64.
     """
     divided = logits.double().clone()
-    for own, others in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
-        divided[own] /= fit_temperature(logits[others], labels[others])
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    halves = order[::2], order[1::2]
+    for own, others in (halves, halves[::-1]):
+        if len(others):
+            divided[own] /= fit_temperature(logits[others], labels[others])
     return divided
 
 
@@ -172,7 +185,7 @@ def measure_calibration(logits: Tensor, divided: Tensor, labels: Tensor, tempera
         logits: (N, K), before.
         divided: (N, K), after.
         labels: (N,) int64.
-        temperature: the one that is kept, which those images' own may differ from a little.
+        temperature: the one that is kept; ``divided`` may come from others near it.
     """
     before, after = logits.double(), divided.double()
     return Calibration(

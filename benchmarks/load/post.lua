@@ -1,12 +1,13 @@
 -- For wrk: sends the files named after `--`, in turn, as a browser's form would; at the end one line of figures:
 -- requests, duration and the 50th and 99th percentile of latency in microseconds, answers that were refused, failures.
 local bodies, turn = {}, 0
-local boundary = "----WebKitFormBoundaryq3TzVd8HkLw1XyUe" -- as long as those of browsers: a short one takes longer to look for
+-- As long as those of browsers: a short one takes longer to look for.
+local boundary = "----WebKitFormBoundaryq3TzVd8HkLw1XyUe"
 function init(args)
   for i, path in ipairs(args) do
     local file = assert(io.open(path, "rb"))
-    local head = "--" .. boundary .. '\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
-    bodies[i] = head .. file:read("*a") .. "\r\n--" .. boundary .. "--\r\n"
+    local head = 'Content-Disposition: form-data; name="file"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+    bodies[i] = "--" .. boundary .. "\r\n" .. head .. file:read("*a") .. "\r\n--" .. boundary .. "--\r\n"
     file:close()
   end
 end

@@ -1,13 +1,18 @@
 """Hostile and mistaken uploads: each is refused with its own status and code, and the server answers on."""
 
+import asyncio
+import gc
 import socket
 import struct
+import weakref
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx2
 import pytest
+
+from app.forms import read_form
 
 FORM = "multipart/form-data; boundary=xx"
 PROBLEM_FIELDS = {"type", "title", "status", "detail", "instance", "code", "request_id"}
@@ -210,3 +215,18 @@ def test_a_jpeg_cut_anywhere_is_refused_or_answered_but_never_an_error_of_ours(
     ]
     assert {answer.status_code for answer in answers} <= {415, 422}
     assert {answer.headers["Content-Type"] for answer in answers} == {"application/problem+json"}
+
+
+def test_no_form_waits_for_a_collection_of_garbage() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield part('name="file"; filename="a.png"', bytes(1000))
+
+    gc.disable()
+    try:
+        parts = asyncio.run(read_form(chunks(), FORM, max_files=1, max_fields=0))
+        assert parts[0].content == bytes(1000)
+        kept = weakref.ref(parts[0])
+        parts.clear()
+        assert kept() is None
+    finally:
+        gc.enable()

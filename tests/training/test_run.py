@@ -13,8 +13,10 @@ from PIL import Image
 from model import checkpoint, golden
 from model.checkpoint import Checkpoint
 from model.errors import DataError, NetworkError, TorchlightError, UnknownArchitecture
+from model.images import ImageSpec
 from model.network import IMAGENET_MEAN, IMAGENET_STD, NetworkConfig, build
 from training import data, run, state
+from training.calibration import divide_crosswise, error_by_chance, expected_calibration_error
 from training.config import TrainingConfig
 from training.evaluation import infer
 from training.held_out import held_out
@@ -439,6 +441,24 @@ def test_header_has_the_temperature_that_is_in_the_weights(
         for one in (plain, divided)
     ]
     torch.testing.assert_close(logits[0], logits[1], atol=1e-4, rtol=1e-4)
+
+
+def test_without_a_test_split_calibration_is_measured_over_all_validation_images(
+    draw_folder: DrawFolder, tmp_path: Path
+) -> None:
+    dataset = data.load(str(draw_folder(tmp_path / "photos", 20)), 32, val_fraction=0.5, test_fraction=0)
+    val = dataset.splits["val"]
+    network, spec = (
+        build(NetworkConfig("lenet5", len(dataset.class_names))).eval(),
+        ImageSpec(32, IMAGENET_MEAN, IMAGENET_STD),
+    )
+    before = infer(network, val.images, spec)
+    measured = run.calibrate(network, spec, dataset)
+    crosswise = divide_crosswise(before, val.labels).softmax(1)
+    assert measured.images == len(val)
+    assert measured.ece_after == expected_calibration_error(crosswise, val.labels)
+    assert measured.ece_by_chance == error_by_chance(crosswise)
+    torch.testing.assert_close(infer(network, val.images, spec), before / measured.temperature, atol=1e-4, rtol=1e-4)
 
 
 def test_run_may_go_on_from_a_checkpoint(finished: Finished, tmp_path: Path) -> None:
