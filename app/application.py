@@ -26,9 +26,10 @@ class Application(FastAPI):
 
         Args:
             direct: its routes are direct, and their paths have no parameters; it has to be included as any other.
-            options: of FastAPI; ``debug``, ``telemetry`` and ``max_body_size`` have no effect.
+            options: of FastAPI; ``debug`` and ``max_body_size`` have no effect.
         """
-        super().__init__(**options)
+        # Else each request asks three times whether somebody collects FastAPI's own traces.
+        super().__init__(telemetry={"tracing": False, "metrics": False, "logs": False}, **options)
         routes = [route for route in direct.routes if isinstance(route, APIRoute)]
         self._direct = {(method, route.path): route for route in routes for method in route.methods or ()}
 

@@ -21,9 +21,8 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -
     try:
         return await work
     except asyncio.CancelledError:
-        if (
-            departure.done() and not departure.exception() and task.uncancel() == 0
-        ):  # else somebody else cancelled it too
+        has_left = departure.done() and not departure.exception()
+        if has_left and task.uncancel() == 0:  # else somebody else cancelled it too
             raise ClientDisconnect from None
         raise
     finally:

@@ -448,10 +448,8 @@ def test_without_a_test_split_calibration_is_measured_over_all_validation_images
 ) -> None:
     dataset = data.load(str(draw_folder(tmp_path / "photos", 20)), 32, val_fraction=0.5, test_fraction=0)
     val = dataset.splits["val"]
-    network, spec = (
-        build(NetworkConfig("lenet5", len(dataset.class_names))).eval(),
-        ImageSpec(32, IMAGENET_MEAN, IMAGENET_STD),
-    )
+    network = build(NetworkConfig("lenet5", len(dataset.class_names))).eval()
+    spec = ImageSpec(32, IMAGENET_MEAN, IMAGENET_STD)
     before = infer(network, val.images, spec)
     measured = run.calibrate(network, spec, dataset)
     crosswise = divide_crosswise(before, val.labels).softmax(1)
