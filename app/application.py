@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.service import Service
+from torchlight.app.inference.service import Service
 
 
 class Application(FastAPI):

@@ -1,158 +1,116 @@
-"""THE table: error class -> status and code; and the problem+json body of every answer that is not a success.
+"""Every exception of serving, as one tree. A leaf: it imports only :mod:`model.errors`.
 
-The table is looked up along the class order, so that a new subclass is never a 500 by accident. An error that is not
-in it is ours, not the client's: the catch-all in :mod:`app.observability` answers it.
+    TorchlightError                 model/errors.py
+    ├── StartError                  the service cannot start
+    │   ├── InvalidSettings         a setting has a value it cannot have
+    │   ├── InvalidKeys             the API keys cannot be read
+    │   └── StoreUnavailable        the folder for uploads cannot be used
+    ├── UploadError                 the body of a request
+    │   ├── UnsupportedMediaType, MalformedForm, UnreadableForm, WrongField
+    │   └── BodyTooLarge, UploadTooSlow
+    ├── UnknownHost, WrongKey, TooManyRequests      refused before the body is read
+    ├── UnknownImage, UnknownMethod, NoIndex, NotAcceptable     a view that is not there
+    ├── NotReady, Overloaded, DeadlineExceeded, StoreFull       the service, at this moment
+    └── ImageError                  model/errors.py
+        └── DecoderFailed           the decoder process crashed or was stopped
+
+None of them knows a status code: ``app/api/problems.py`` holds that table.
 """
 
-from http import HTTPStatus
-from typing import Any
-from urllib.parse import quote
-
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-
-from app.batcher import DeadlineExceeded, Overloaded
-from app.bodies import BodyTooLarge, UploadTooSlow
-from app.decoders import DecoderFailed
-from app.hosts import UnknownHost
-from app.inspector import NoIndex, UnknownMethod
-from app.keys import WrongKey
-from app.rate_limit import TooManyRequests
-from app.representation import NotAcceptable
-from app.schemas import Problem
-from app.service import NotReady
-from app.store import StoreFull, UnknownImage
-from app.uploads import MalformedForm, UnsupportedMediaType, UploadError, WrongField
-from model.errors import (
-    ChannelOutOfRange,
-    ImageError,
-    ImageTooLarge,
-    PositionOutOfRange,
-    TorchlightError,
-    UnknownImageFormat,
-    UnknownLayer,
-    UnknownTarget,
-    UnreadableImage,
-    ViewError,
-    ViewNotApplicable,
-)
-
-TABLE: dict[type[TorchlightError], tuple[int, str]] = {
-    UploadError: (400, "invalid_upload"),
-    BodyTooLarge: (413, "body_too_large"),
-    UploadTooSlow: (408, "upload_too_slow"),
-    MalformedForm: (400, "malformed_form"),
-    UnsupportedMediaType: (415, "unsupported_media_type"),
-    WrongField: (422, "wrong_field"),
-    ImageError: (422, "invalid_image"),
-    ImageTooLarge: (413, "image_too_large"),
-    UnknownImageFormat: (415, "unknown_image_format"),
-    UnreadableImage: (422, "unreadable_image"),
-    DecoderFailed: (422, "decoder_failed"),
-    ViewError: (422, "invalid_view"),
-    ChannelOutOfRange: (422, "channel_out_of_range"),
-    PositionOutOfRange: (422, "position_out_of_range"),
-    UnknownLayer: (404, "unknown_layer"),
-    UnknownTarget: (422, "unknown_target"),
-    ViewNotApplicable: (422, "view_not_applicable"),
-    UnknownImage: (404, "unknown_image"),
-    UnknownMethod: (404, "unknown_method"),
-    NoIndex: (404, "no_index"),
-    NotAcceptable: (406, "not_acceptable"),
-    WrongKey: (401, "wrong_key"),
-    UnknownHost: (421, "unknown_host"),
-    TooManyRequests: (429, "too_many_requests"),
-    StoreFull: (507, "store_full"),
-    DeadlineExceeded: (504, "deadline_exceeded"),
-    NotReady: (503, "not_ready"),
-    Overloaded: (503, "overloaded"),
-}
-INVALID_PARAMETER = "invalid_parameter"
-INTERNAL_ERROR = "internal_error"
-MALFORMED_REQUEST, HEAD_TOO_LARGE, HEAD_TOO_SLOW = "malformed_request", "head_too_large", "head_too_slow"
-CODES = (  # others are names of HTTP statuses
-    *(code for _, code in TABLE.values()),
-    *(INVALID_PARAMETER, INTERNAL_ERROR, MALFORMED_REQUEST, HEAD_TOO_LARGE, HEAD_TOO_SLOW),
-)
-MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_S = 1  # long enough for a queue to empty, short enough not to be felt
+from torchlight.model.errors import ImageError, TorchlightError
 
 
-def find(error: BaseException) -> tuple[int, str] | None:
-    """Return the status and code of the error's nearest class in the table; None if it has none."""
-    return next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), None)
+class StartError(TorchlightError):
+    """The service cannot start on this machine with these settings."""
 
 
-def describe(request: Request, status: int, code: str, detail: str) -> Problem:
-    """Return the body of that problem with this request."""
-    return Problem(
-        type="about:blank",
-        title=HTTPStatus(status).phrase,
-        status=status,
-        detail=detail,
-        instance=quote(request.scope["path"]),
-        code=code,
-        request_id=request.state.request_id,
-    )
+class InvalidSettings(StartError):
+    """A setting has a value it cannot have."""
 
 
-def respond(
-    request: Request, status: int, code: str, detail: str, headers: dict[str, str] | None = None
-) -> JSONResponse:
-    """Return the answer whose body is that problem; the request's line in the log will carry the code."""
-    request.state.code = code
-    retry = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
-    closing = {"Connection": "close"} if status == 408 else {}  # else the rest of the body would be waited for
-    body = describe(request, status, code, detail).model_dump()
-    return JSONResponse(body, status, retry | closing | (headers or {}), MEDIA_TYPE)
+class InvalidKeys(StartError, ValueError):
+    """A setting or file of API keys cannot be read. The message never holds a key."""
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI responses of a route that may answer with these problems."""
-    return {status: _documented(status) for status in statuses}
+class StoreUnavailable(StartError):
+    """The folder of the uploads cannot be used."""
 
 
-def _documented(status: int) -> dict[str, Any]:
-    codes = [code for kind, code in TABLE.values() if kind == status] + [INVALID_PARAMETER] * (status == 422)
-    example = {name: field.examples[0] for name, field in Problem.model_fields.items() if field.examples}
-    example |= {"title": HTTPStatus(status).phrase, "status": status, "code": codes[0], "detail": "..."}
-    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
-    description = f"{HTTPStatus(status).phrase}: {', '.join(f'`{code}`' for code in codes)}"
-    return {"description": description, "content": {MEDIA_TYPE: {"schema": schema, "example": example}}}
+class UploadError(TorchlightError):
+    """A request's body does not hold what the route takes."""
 
 
-def install(app: FastAPI) -> None:
-    """Make every refusal a problem: ours, the framework's, and those of its validation."""
-    app.add_exception_handler(TorchlightError, _on_our_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid_parameter)
-    app.add_exception_handler(HTTPException, _on_http_exception)
+class UnsupportedMediaType(UploadError):
+    """The body is neither a form nor an image."""
 
 
-async def _on_our_error(request: Request, error: Exception) -> JSONResponse:
-    found = find(error)
-    if found is None:
-        raise error
-    return respond(request, *found, str(error))
+class MalformedForm(UploadError):
+    """The body is not the form that its content type announces."""
 
 
-async def _on_invalid_parameter(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    details = [
-        f"{one['loc'][0]} parameter `{one['loc'][-1]}` is {one['input']!r}: {one['msg']}" for one in error.errors()
-    ]
-    return respond(request, 422, INVALID_PARAMETER, "; ".join(details))
+class UnreadableForm(UploadError):
+    """The body is not the form that its content type announces, or has more parts than it may."""
 
 
-async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
-    """Say more than the framework does about a path or method that does not exist."""
-    assert isinstance(error, HTTPException)
-    path, headers = request.scope["path"], dict(error.headers or {})
-    code = HTTPStatus(error.status_code).name.lower()
-    details = {
-        404: f"nothing is at {path}; /docs lists what there is",
-        405: f"{path} does not answer {request.method}; it answers {headers.get('Allow', 'other methods')}",
-    }
-    return respond(request, error.status_code, code, details.get(error.status_code, error.detail), headers)
+class WrongField(UploadError):
+    """The form has no file where one is expected, or too many."""
+
+
+class BodyTooLarge(UploadError):
+    """The body has more bytes than the limit."""
+
+
+class UploadTooSlow(UploadError):
+    """The body arrives slower than the slowest upload that is waited for."""
+
+
+class UnknownHost(TorchlightError):
+    """A request names a host that is not in ``TORCHLIGHT_ALLOWED_HOSTS``."""
+
+
+class WrongKey(TorchlightError):
+    """A request has no API key, or one that is not known."""
+
+
+class TooManyRequests(TorchlightError):
+    """A client is over its rate limit."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class UnknownImage(TorchlightError):
+    """No stored image has that id, or it was removed."""
+
+
+class UnknownMethod(TorchlightError):
+    """No attribution method has that name."""
+
+
+class NoIndex(TorchlightError):
+    """This service has no index of images."""
+
+
+class NotAcceptable(TorchlightError):
+    """The view has no form that the client takes."""
+
+
+class NotReady(TorchlightError):
+    """The service cannot answer yet, or will not any more."""
+
+
+class Overloaded(TorchlightError):
+    """More work is waiting than may wait."""
+
+
+class DeadlineExceeded(TorchlightError):
+    """The answer was not ready in time."""
+
+
+class StoreFull(TorchlightError):
+    """The disk has no room for the upload."""
+
+
+class DecoderFailed(ImageError):
+    """The decoder crashed on this file, or did not come to an end with it."""

@@ -3,25 +3,38 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 from fastapi import FastAPI
 
-from app import access, errors
-from app.application import Application
-from app.bodies import Bodies
-from app.inspector import Inspector
-from app.metrics import Metrics
-from app.observability import Observability
-from app.routes import docs, evidence, examples, health, images, inspect, layers, metrics, model, page, predict
-from app.service import Service
-from app.settings import Settings, StartError
-from app.store import StoreUnavailable
-from app.tracing import Exporter
-from model import checkpoint
-from model.classifier import Classifier, choose_device
+from torchlight.app.api import problems
+from torchlight.app.api.routes import (
+    attributions,
+    docs,
+    exposition,
+    health,
+    layers,
+    model_facts,
+    neighbours,
+    page,
+    predictions,
+    stored_images,
+    upload_activations,
+)
+from torchlight.app.application import Application
+from torchlight.app.errors import StartError
+from torchlight.app.inference.service import Service
+from torchlight.app.inspection.inspector import Inspector
+from torchlight.app.middleware import authentication
+from torchlight.app.middleware.body_limits import Bodies
+from torchlight.app.middleware.request_log import Observability
+from torchlight.app.settings import Settings
+from torchlight.app.telemetry.metrics import Metrics
+from torchlight.app.telemetry.trace_context import Exporter
+from torchlight.model import checkpoint
+from torchlight.model.classifier import Classifier, choose_device
+from torchlight.model.versions import torchlight_version
 
 
 def create_app(settings: Settings, metrics_dir: Path | None = None) -> FastAPI:
@@ -35,31 +48,43 @@ def create_app(settings: Settings, metrics_dir: Path | None = None) -> FastAPI:
         DeviceUnavailable: the device is not there.
         EngineUnavailable: the engine that was asked for cannot compute this network.
         InvalidKeys: the file of API keys cannot be used.
-        StartError: the folder for uploads cannot be used.
+        StoreUnavailable: the folder for uploads cannot be used.
+        StartError: traces are wanted, but OpenTelemetry is not installed.
     """
     loaded = checkpoint.load(settings.checkpoint)
     service = Service(settings, Classifier(loaded, choose_device(settings.device)), Metrics(metrics_dir))
-    service.metrics.expect(errors.CODES)
+    service.metrics.expect(problems.CODES)
     app = Application(
-        direct=predict.router,
+        direct=predictions.router,
         title="Torchlight",
         summary="An image classifier you can see inside.",
-        version=version("torchlight"),
+        version=torchlight_version(),
         lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,  # what generated clients call their methods
     )
     app.state.service = service
-    app.state.inspector = _inspector(service)
+    app.state.inspector = Inspector(service)
     app.add_middleware(Bodies, settings=settings)
-    access.install(app, settings)
+    authentication.install(app, settings)
     app.state.exporter = _exporter(settings, loaded.digest)
     # The outermost: what access refuses has an id and a line in the log too.
     app.add_middleware(Observability, metrics=service.metrics, exporter=app.state.exporter)
-    errors.install(app)
-    for module in (predict, inspect, images, evidence, layers, examples, model, metrics):
-        app.include_router(module.router, dependencies=access.schemes(settings), responses=access.documented(settings))
+    problems.install(app)
+    for module in (
+        predictions,
+        upload_activations,
+        stored_images,
+        attributions,
+        layers,
+        neighbours,
+        model_facts,
+        exposition,
+    ):
+        app.include_router(
+            module.router, dependencies=authentication.schemes(settings), responses=authentication.documented(settings)
+        )
     for module in (health, docs, page):
         app.include_router(module.router)
     app.mount("/docs/assets", docs.assets())
@@ -90,14 +115,7 @@ def _exporter(settings: Settings, digest: str) -> Exporter | None:
         return None
     if find_spec("opentelemetry") is None:
         raise StartError("TORCHLIGHT_OTLP_ENDPOINT is set, but OpenTelemetry is not installed; add the extra `otel`")
-    from app import telemetry
+    from torchlight.app.telemetry import otlp
 
-    resource = {"service.name": "torchlight", "service.version": version("torchlight"), "torchlight.model": digest}
-    return telemetry.connect(settings.otlp_endpoint, resource)
-
-
-def _inspector(service: Service) -> Inspector:
-    try:
-        return Inspector(service)
-    except StoreUnavailable as error:
-        raise StartError(str(error)) from error
+    resource = {"service.name": "torchlight", "service.version": torchlight_version(), "torchlight.model": digest}
+    return otlp.connect(settings.otlp_endpoint, resource)

@@ -13,9 +13,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app import hosts, keys
-from model.defaults import MAX_PIXELS, PRETRAINED
-from model.errors import TorchlightError
+from torchlight.app.errors import InvalidSettings
+from torchlight.app.security import api_keys, trusted_hosts
+from torchlight.model.defaults import MAX_PIXELS, PRETRAINED
 
 PREFIX = "TORCHLIGHT_"
 KEEP_ALIVE_S = 5  # how long a connection may be idle between two requests
@@ -30,14 +30,6 @@ def listed(text: str | None) -> tuple[str, ...]:
 
 def _list_of(member: str) -> str:
     return f"({member})(,({member}))*"
-
-
-class InvalidSettings(TorchlightError):
-    """A setting has a value it cannot have."""
-
-
-class StartError(TorchlightError):
-    """The service cannot start on this machine with these settings."""
 
 
 class Settings(BaseSettings):
@@ -146,7 +138,7 @@ class Settings(BaseSettings):
     )
     allowed_hosts: str = Field(
         default="*",
-        pattern=rf"^{_list_of(hosts.PATTERN)}$",
+        pattern=rf"^{_list_of(trusted_hosts.PATTERN)}$",
         description="Names it answers under, divided by commas: `photos.example.org`, `*.example.org`, `*` for any.",
     )
     cors_origins: str | None = Field(
@@ -159,7 +151,7 @@ class Settings(BaseSettings):
     @classmethod
     def _keys_can_be_read(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            keys.parse(value.get_secret_value(), f"{PREFIX}API_KEYS")
+            api_keys.parse(value.get_secret_value(), f"{PREFIX}API_KEYS")
         return value
 
     @field_validator("trusted_proxies")

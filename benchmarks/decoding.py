@@ -17,9 +17,9 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from app.decoders import Decoders
-from benchmarks.hostile_images import draw, encode
-from model.images import MAX_PIXELS, prepare
+from stress.hostile_images import draw, encode
+from torchlight.app.inference.decoder_pool import Decoders
+from torchlight.model.images import MAX_PIXELS, prepare
 
 ROUNDS = 100
 SIZE = 32

@@ -127,7 +127,7 @@ def server() -> Iterator[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TORCHLIGHT_")}
         environment |= {"TORCHLIGHT_STORE_DIR": folder, "TORCHLIGHT_VIEW_CACHE_BYTES": "0", "TORCHLIGHT_DEVICE": "cpu"}
         environment |= {"TORCHLIGHT_DEADLINE_S": str(PATIENCE_S)}
-        command = [sys.executable, "torchlight.py", "serve", "--port", "0"]
+        command = [sys.executable, "-m", "torchlight", "serve", "--port", "0"]
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) as process:
             assert process.stderr is not None

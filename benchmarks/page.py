@@ -18,8 +18,8 @@ from playwright.sync_api import Page
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.browser import chromium
 from benchmarks.inspection import server
+from stress.load.browser import chromium
 
 ROUNDS = 5
 PHOTO_BYTES = 3_000_000

@@ -40,16 +40,17 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks.load import drawings
-from benchmarks.load.report import Check, Report, Sheet, finish
-from benchmarks.load.service import ROOT
-from model import checkpoint, engine, images, quantisation
-from model.checkpoint import Header
-from model.classifier import Classifier
-from model.defaults import PRETRAINED
-from model.export import Run
-from model.images import ImageSpec
-from model.network import NetworkConfig, build
+from stress.load import drawings
+from stress.load.report import Check, Report, Sheet, finish
+from stress.load.service import ROOT
+from torchlight.model import checkpoint, images
+from torchlight.model.checkpoint import Header
+from torchlight.model.classifier import Classifier
+from torchlight.model.defaults import PRETRAINED
+from torchlight.model.engines import engine, int8_ranges
+from torchlight.model.engines.export_file import Run
+from torchlight.model.images import ImageSpec
+from torchlight.model.network import NetworkConfig, build
 
 PEERS = ROOT / ".venv" / "peers" / "bin"
 SCRIPT = ROOT / "benchmarks" / "load" / "post.lua"
@@ -105,7 +106,7 @@ class Measured:
         return max(rates, key=rates.__getitem__, default=None)
 
 
-_SERVE = (sys.executable, "torchlight.py", "serve", "--port", "PORT")
+_SERVE = (sys.executable, "-m", "torchlight", "serve", "--port", "PORT")
 OURS = (
     Contestant("ours", "2 workers", (*_SERVE, "--workers", "2")),
     Contestant("ours, 1 worker", "2 threads", _SERVE),
@@ -144,7 +145,7 @@ def main() -> int:
             arguments.checkpoint = _save_random(arguments.random, Path(folder))
         classifier = Classifier(checkpoint.load(arguments.checkpoint), torch.device("cpu"))
         run = engine.choose(classifier, "auto").run
-        if not quantisation.path_beside(arguments.checkpoint).exists():
+        if not int8_ranges.path_beside(arguments.checkpoint).exists():
             contestants = [one for one in contestants if one is not INT8]
         for name, kind in (("32x32 JPEG", "small"), ("photo", "photo")):
             files = draw_files(Path(folder), kind)

@@ -33,12 +33,12 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from model.images import ImageSpec
-from model.network import NetworkConfig, build
-from training.config import Precision, TrainingConfig, default_optimizer
-from training.data import LabelledImages
-from training.loop import StepResult, Training, best_precision
-from training.memory import keep_freed_memory
+from torchlight.model.images import ImageSpec
+from torchlight.model.network import NetworkConfig, build
+from torchlight.training.config import Precision, TrainingConfig, default_optimizer
+from torchlight.training.data.loading import LabelledImages
+from torchlight.training.optimisation.loop import StepResult, Training, best_precision
+from torchlight.training.optimisation.malloc_settings import keep_freed_memory
 
 NUM_CLASSES = 10
 MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)  # about CIFAR-10's
@@ -146,7 +146,7 @@ def network(workload: Workload) -> nn.Module:
 
 
 def our_loop(workload: Workload, train: LabelledImages, precision: Precision) -> float:
-    """Return images/s of one epoch of :class:`training.loop.Training`, as ``torchlight train`` runs it."""
+    """Return images/s of one epoch of :class:`training.optimisation.loop.Training`, as ``torchlight train`` runs it."""
     config = TrainingConfig(
         epochs=1,
         batch_size=workload.batch_size,

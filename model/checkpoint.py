@@ -28,8 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model import tensorfile
-from model.errors import (
+from torchlight.model.errors import (
     CheckpointError,
     CheckpointNotFound,
     CheckpointTruncated,
@@ -39,9 +38,10 @@ from model.errors import (
     UnsupportedVersion,
     WeightsMismatch,
 )
-from model.images import ImageSpec
-from model.network import NetworkConfig, build
-from model.tensorfile import FileKind
+from torchlight.model.files import tensor_file
+from torchlight.model.files.tensor_file import FileKind
+from torchlight.model.images import ImageSpec
+from torchlight.model.network import NetworkConfig, build
 
 FORMAT_VERSION = "1"
 KIND = FileKind(
@@ -108,7 +108,7 @@ def save(path: Path, network: nn.Module, header: Header, filmstrip: Tensor | Non
     if filmstrip is not None:
         tensors[FILMSTRIP] = filmstrip.contiguous()
     documents = {name: _plain(getattr(header, name)) for name in KIND.documents}
-    tensorfile.save(path, KIND, tensors, {name: value for name, value in documents.items() if value is not None})
+    tensor_file.save(path, KIND, tensors, {name: value for name, value in documents.items() if value is not None})
 
 
 def load(path: Path) -> Checkpoint:
@@ -122,7 +122,7 @@ def load(path: Path) -> Checkpoint:
             the first that applies, in this order; the message names the file.
         CheckpointError: the disk or its permissions are in the way.
     """
-    contents = tensorfile.read(path, KIND)
+    contents = tensor_file.read(path, KIND)
     header = _parse_header(path, contents.documents)
     network = _build_empty(path, header)
     tensors = {name: _as_float32(tensor) for name, tensor in contents.tensors.items()}

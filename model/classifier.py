@@ -6,10 +6,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from model.checkpoint import Checkpoint
-from model.errors import DeviceUnavailable
-from model.graph import NetworkGraph
-from model.images import normalise
+from torchlight.model.checkpoint import Checkpoint
+from torchlight.model.errors import DeviceUnavailable
+from torchlight.model.graph import NetworkGraph
+from torchlight.model.images import normalise
 
 
 @dataclass(frozen=True)

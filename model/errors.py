@@ -35,7 +35,7 @@
     │   └── InvalidQuantisation     made for another checkpoint, or some other kind of file
     └── EngineUnavailable           a network cannot be computed, or not with the same answers, by what was asked for
 
-None of them knows a status code: ``app/errors.py`` holds that table, ``torchlight.py`` the exit code.
+None of them knows a status code: ``app/api/problems.py`` holds that table, ``torchlight/command.py`` the exit code.
 A message names the thing, its value, the limit and the way out, and fits on one line.
 """
 

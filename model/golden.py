@@ -6,9 +6,9 @@ It finds what a digest of the file cannot: a device, a library or a layout that 
 import torch
 from torch import Tensor, nn
 
-from model.checkpoint import Checkpoint
-from model.errors import GoldenMismatch
-from model.images import ImageSpec, normalise
+from torchlight.model.checkpoint import Checkpoint
+from torchlight.model.errors import GoldenMismatch
+from torchlight.model.images import ImageSpec, normalise
 
 TOLERANCE = 1e-2  # of a probability; devices and libraries that work differ by less, see docs/decisions/checkpoint.md
 DIGITS = 6  # of what is stored; beyond them float32 differs from one processor to the next

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from model.errors import UnknownLayer
+from torchlight.model.errors import UnknownLayer
 
 INPUT = "input"
 OUT_OF_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul}  # what `x += y` is traced as

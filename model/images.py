@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from model.defaults import MAX_PIXELS
-from model.errors import ImageTooLarge, UnknownImageFormat, UnreadableImage
+from torchlight.model.defaults import MAX_PIXELS
+from torchlight.model.errors import ImageTooLarge, UnknownImageFormat, UnreadableImage
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from model.errors import NetworkError, UnknownArchitecture
+from torchlight.model.errors import NetworkError, UnknownArchitecture
 
 # Mean and standard deviation that torchvision's published weights were trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from app.errors import CODES
-from app.metrics import COUNTERS, GAUGES, HISTOGRAMS
+from torchlight.app.api.problems import CODES
+from torchlight.app.telemetry.metrics import COUNTERS, GAUGES, HISTOGRAMS
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 BY_PROMETHEUS = {"job", "instance"}

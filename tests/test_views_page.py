@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from app.main import create_app
-from app.settings import Settings
+from torchlight.app.main import create_app
+from torchlight.app.settings import Settings
 
 DOCS = Path(__file__).parents[1] / "docs"
 TEXT = (DOCS / "views.md").read_text()

@@ -11,7 +11,7 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What :class:`training.loop.Training` needs besides the network and the data; stored in the checkpoint.
+    """What :class:`training.optimisation.loop.Training` needs besides the data; stored in the checkpoint.
 
     Attributes:
         epochs: passes over the training images.

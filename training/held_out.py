@@ -6,11 +6,11 @@ from functools import partial
 
 import torch
 
-from model.checkpoint import Checkpoint
-from training import data
-from training.data import DataSet, LabelledImages
-from training.run import held_out_split
-from training.words import Exposure
+from torchlight.model.checkpoint import Checkpoint
+from torchlight.training.data import loading
+from torchlight.training.data.loading import DataSet, LabelledImages
+from torchlight.training.report.report_text import Exposure
+from torchlight.training.run import held_out_split
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ def held_out(
     of its images.
 
     Raises:
-        DataError: see :func:`training.data.load`.
+        DataError: see :func:`training.data.loading.load`.
     """
     known = trained.header.data
     load = partial(
-        data.load,
+        loading.load,
         source,
         trained.header.image_spec.size,
         class_names=trained.header.class_names,

@@ -5,24 +5,23 @@ Writes files, prints nothing: the command line shows what the callbacks tell it.
 
 import dataclasses
 import json
-import platform
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from model import checkpoint, golden
-from model.checkpoint import Checkpoint, Header
-from model.errors import DataError, TorchlightError
-from model.images import ImageSpec
-from model.network import (
+from torchlight.model import checkpoint, golden
+from torchlight.model.checkpoint import Checkpoint, Header
+from torchlight.model.errors import DataError, TorchlightError
+from torchlight.model.files.atomic import write_bytes
+from torchlight.model.images import ImageSpec
+from torchlight.model.network import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     NetworkConfig,
@@ -32,16 +31,25 @@ from model.network import (
     default_image_size,
     load_pretrained,
 )
-from training import data, report, state
-from training.calibration import Calibration, divide_crosswise, divide_logits, fit_temperature, measure_calibration
-from training.config import TrainingConfig, default_batch_size, default_epochs, default_optimizer
-from training.data import DataSet
-from training.evaluation import Metrics, evaluate, infer
-from training.initialisation import whiten_first_layer
-from training.loop import EpochResult, StepResult, Training, TrainingDiverged, best_precision
-from training.processes import Processes, ProcessLost
-from training.report import Report
-from training.state import RunState
+from torchlight.model.versions import library_versions
+from torchlight.training.config import TrainingConfig, default_batch_size, default_epochs, default_optimizer
+from torchlight.training.data import loading
+from torchlight.training.data.loading import DataSet
+from torchlight.training.evaluation.calibration import (
+    Calibration,
+    divide_crosswise,
+    divide_logits,
+    fit_temperature,
+    measure_calibration,
+)
+from torchlight.training.evaluation.classification_metrics import Metrics, evaluate, infer
+from torchlight.training.optimisation import resume_state
+from torchlight.training.optimisation.distributed import Processes, ProcessLost
+from torchlight.training.optimisation.initialisation import whiten_first_layer
+from torchlight.training.optimisation.loop import EpochResult, StepResult, Training, TrainingDiverged, best_precision
+from torchlight.training.optimisation.resume_state import RunState
+from torchlight.training.report import report
+from torchlight.training.report.report import Report
 
 CHECKPOINT, STATE, METRICS, SNAPSHOTS = "checkpoint.safetensors", "state.safetensors", "metrics.jsonl", "snapshots"
 SAVE_EVERY_S = 60  # what a crash may cost, at most
@@ -117,7 +125,7 @@ class Setup:
 
     Attributes:
         network: untrained, or with published weights; on the device.
-        class_weights: see :class:`training.loop.Training`.
+        class_weights: see :class:`training.optimisation.loop.Training`.
         start: the checkpoint that the weights are from, if any.
     """
 
@@ -144,7 +152,7 @@ def set_up(options: RunOptions, device: torch.device, observer: Observer, num_pr
         )
     size = options.image_size or default_image_size(options.architecture)
     check_size(options.architecture, size)
-    dataset = data.load(
+    dataset = loading.load(
         options.source,
         size,
         val_fraction=options.val_fraction,
@@ -168,10 +176,10 @@ def set_up(options: RunOptions, device: torch.device, observer: Observer, num_pr
         network.load_state_dict(start.network.state_dict())
         spec = start.header.image_spec
     else:
-        spec = ImageSpec(size, *data.statistics(train.images))
+        spec = ImageSpec(size, *loading.statistics(train.images))
     if config.whitening:
         whiten_first_layer(network, train.images, spec)
-    weights = data.class_weights(train.labels, network_config.num_classes) if config.balance else None
+    weights = loading.class_weights(train.labels, network_config.num_classes) if config.balance else None
     return Setup(dataset, config, network_config, network.to(device), spec, weights, start)
 
 
@@ -220,7 +228,7 @@ def _train(
             training=dataclasses.asdict(setup.config)
             | {"command": command, "device": device.type, "start_from": setup.start and setup.start.digest},
             data=_describe(options, setup.dataset),
-            versions=_versions(),
+            versions=library_versions("torch", "torchvision", "pillow", "safetensors"),
         )
         training = Training(
             setup.network,
@@ -248,7 +256,7 @@ def _ask_all(processes: Processes, should_stop: Callable[[], bool]) -> Callable[
     return lambda: processes.any(should_stop())
 
 
-def _follow(training: Training, val: data.LabelledImages, should_stop: Callable[[], bool]) -> None:
+def _follow(training: Training, val: loading.LabelledImages, should_stop: Callable[[], bool]) -> None:
     """Take part to the end of the training, whatever it is: what there is to tell, the first process tells."""
 
     def on_step(_result: StepResult) -> None:
@@ -281,11 +289,11 @@ class _Run:
         """
         path = self._folder / STATE
         if path.exists():
-            found = state.load(path, self._identity())
+            found = resume_state.load(path, self._identity())
             self.history, self.filters = list(found.history), list(found.filters)
             self._training.restore(found.training)
 
-    def go_on(self, val: data.LabelledImages, observer: Observer) -> None:
+    def go_on(self, val: loading.LabelledImages, observer: Observer) -> None:
         """Train to the end, saving on the way."""
         self._folder.mkdir(parents=True, exist_ok=True)
         if not self.history:
@@ -336,7 +344,7 @@ class _Run:
             images=examples.images,
             names=examples.names,
             counts=count_images(dataset),
-            problems=dataset.problems,
+            warnings=dataset.warnings,
             skipped=dataset.skipped,
             history=self.history,
             filters=list(enumerate(self.filters)),
@@ -395,12 +403,12 @@ class _Run:
 
     def _save_state(self) -> None:
         found = RunState(self._identity(), self.history, torch.stack(self.filters), self._training.state())
-        state.save(self._folder / STATE, found)
+        resume_state.save(self._folder / STATE, found)
         self._saved_at = time.monotonic()
 
     def _write_metrics(self) -> None:
         lines = [json.dumps(dataclasses.asdict(result)) + "\n" for result in self.history]
-        (self._folder / METRICS).write_text("".join(lines))
+        write_bytes(self._folder / METRICS, "".join(lines).encode())
 
     def _identity(self) -> dict[str, Any]:
         """Return what tells this run from any other."""
@@ -538,10 +546,4 @@ def _describe(options: RunOptions, dataset: DataSet) -> Mapping[str, Any]:
         "val_fraction": options.val_fraction,
         "test_fraction": options.test_fraction,
         "trained_at": time.strftime("%Y-%m-%d", time.gmtime()),
-    }
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {
-        name: version(name) for name in ("torchlight", "torch", "torchvision", "pillow", "safetensors")
     }

@@ -1,6 +1,6 @@
 /**
  * Numbers -> pixels, by the same laws as the pictures of the API: zero keeps its place, nothing is smoothed unless it
- * says so, maps that are all zero, constant or not finite are marked. The colour tables are those of model/colours.py.
+ * says so, maps that are all zero, constant or not finite are marked. The colour tables are those of model/drawing/colours.py.
  */
 
 import { h, written } from "./page.js";

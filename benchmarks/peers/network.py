@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from model import checkpoint
+from torchlight.model import checkpoint
 
 CHECKPOINT = "TORCHLIGHT_CHECKPOINT"  # the environment variable that names the file, for peers as for ours
 

@@ -68,7 +68,7 @@ def served(folder: Path) -> Iterator[tuple[str, int, Callable[[], list[str]]]]:
     settings = {"workers": 2, "threads": 1, "queue_size": 24, "max_files": 8, "deadline_s": 2, "log_format": "json"}
     settings |= {"store_dir": folder / "store", "device": "cpu"}
     environment = dict(os.environ) | {f"TORCHLIGHT_{name.upper()}": str(value) for name, value in settings.items()}
-    command = [sys.executable, "torchlight.py", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "torchlight", "serve", "--port", "0"]
     path = folder / "log"
     with path.open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.PIPE, text=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-ROOT = "serve (app/server.py)"
+ROOT = "serve (app/server/worker.py)"
 LEAST = 0.004  # of all samples; thinner ones are left out
 CHARACTER = 0.0056  # width of one, as a share of the picture's
 FIRST = 2  # frames above are the event loop's own

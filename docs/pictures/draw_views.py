@@ -81,7 +81,7 @@ def strongest_unit(client: httpx2.Client, image: str) -> tuple[int, int, int]:
     return channel, int(y), int(x)
 
 
-COMMAND = [sys.executable, str(ROOT / "torchlight.py")]
+COMMAND = [sys.executable, "-m", "torchlight"]
 
 
 @contextlib.contextmanager

@@ -13,8 +13,8 @@ from playwright.sync_api import Page, expect
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))  # benchmarks are not installed
 
-from benchmarks.browser import chromium  # noqa: E402
 from benchmarks.inspection import server  # noqa: E402
+from stress.load.browser import chromium  # noqa: E402
 
 
 def main() -> None:

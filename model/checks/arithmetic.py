@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.checks.subject import Finding, Subject, below
-from model.embedding import layer_outputs
-from model.errors import ViewNotApplicable
-from model.filters import filters, following_batch_norm
-from model.graph import Layer, NetworkGraph
-from model.layers import first_convolution
-from model.receptive_field import ACTIVATIONS, Box, box, receptive_fields, window
-from model.trace import Trace, obstacle, trace
+from torchlight.model.checks.subject import Finding, Subject, below
+from torchlight.model.errors import ViewNotApplicable
+from torchlight.model.graph import Layer, NetworkGraph
+from torchlight.model.views.embedding import layer_outputs
+from torchlight.model.views.filters import filters, following_batch_norm
+from torchlight.model.views.layer_table import first_convolution
+from torchlight.model.views.receptive_field import ACTIVATIONS, Box, box, receptive_fields, window
+from torchlight.model.views.trace import Trace, obstacle, trace
 
 TRACED_NUMBERS = 200
 FIELDS = 24  # layers whose receptive field is measured; a deep network has hundreds

@@ -6,14 +6,9 @@ from functools import partial
 
 from torch import Tensor
 
-from model.activations import activation_maps
-from model.attribution import (
-    Attribution,
-    grad_cam,
-    occlude_once,
-    saliency,
-)
-from model.checks.subject import Finding, Subject
+from torchlight.model.checks.subject import Finding, Subject
+from torchlight.model.views.activations import activation_maps
+from torchlight.model.views.attribution import Attribution, grad_cam, occlude_once, saliency
 
 CALLS, THREADS = 32, 8
 

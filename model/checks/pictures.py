@@ -6,15 +6,13 @@ from functools import cached_property, partial
 import numpy as np
 from torch import Tensor
 
-from model.activations import activation_maps
-from model.attribution import (
-    saliency,
-)
-from model.checks.subject import Finding, Subject
-from model.colours import diverging, sequential
-from model.errors import ViewNotApplicable
-from model.images import decode
-from model.rendering import LARGE, MARGIN, TOP, Grid, render_evidence, render_maps, text_chunks
+from torchlight.model.checks.subject import Finding, Subject
+from torchlight.model.drawing.colours import diverging, sequential
+from torchlight.model.drawing.rendering import LARGE, MARGIN, TOP, Grid, render_evidence, render_maps, text_chunks
+from torchlight.model.errors import ViewNotApplicable
+from torchlight.model.images import decode
+from torchlight.model.views.activations import activation_maps
+from torchlight.model.views.attribution import saliency
 
 
 def pictures_read_back(subject: Subject) -> Finding:

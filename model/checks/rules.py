@@ -1,6 +1,6 @@
 """The laws of a self-test, with their bounds, and those that a checkpoint alone cannot show."""
 
-from model.checks.arithmetic import (
+from torchlight.model.checks.arithmetic import (
     folded_filters,
     inspected_is_served,
     probabilities_sum_to_one,
@@ -8,8 +8,8 @@ from model.checks.arithmetic import (
     traces,
     whole_layer,
 )
-from model.checks.concurrency import calls_at_once, nothing_left_behind
-from model.checks.evidence import (
+from torchlight.model.checks.concurrency import calls_at_once, nothing_left_behind
+from torchlight.model.checks.faithfulness import (
     deconvnet_is_adjoint,
     deconvnet_stays_inside,
     hires_cam_adds_up,
@@ -17,9 +17,9 @@ from model.checks.evidence import (
     occlusion_by_painting,
     saliency_by_differences,
 )
-from model.checks.examples import best_examples_are_best, examples_again, neighbours_by_hand
-from model.checks.pictures import pictures_keep_the_laws, pictures_read_back, same_view_twice
-from model.checks.subject import Rule
+from torchlight.model.checks.index_values import best_examples_are_best, examples_again, neighbours_by_hand
+from torchlight.model.checks.pictures import pictures_keep_the_laws, pictures_read_back, same_view_twice
+from torchlight.model.checks.subject import Rule
 
 RULES = (
     Rule("C1", "a traced number is the network's own", 1e-5, traces),

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.classifier import Classifier
-from model.errors import ViewNotApplicable
-from model.graph import NetworkGraph
-from model.index import Index
+from torchlight.model.classifier import Classifier
+from torchlight.model.errors import ViewNotApplicable
+from torchlight.model.graph import NetworkGraph
+from torchlight.model.views.image_index import Index
 
 
 class Finding(NamedTuple):

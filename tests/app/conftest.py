@@ -18,11 +18,11 @@ import pytest
 import torch
 from PIL import Image
 
-from model import checkpoint
-from model.checkpoint import Header
-from model.classifier import Classifier
-from model.images import ImageSpec
-from model.network import NetworkConfig, build
+from torchlight.model import checkpoint
+from torchlight.model.checkpoint import Header
+from torchlight.model.classifier import Classifier
+from torchlight.model.images import ImageSpec
+from torchlight.model.network import NetworkConfig, build
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120  # machines that run tests are busy
@@ -139,7 +139,7 @@ def start_server(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
         defaults = {"device": "cpu", "store_dir": tmp_path_factory.mktemp("store"), "checkpoint": tiny_checkpoint}
         settings = defaults | settings
         environment |= {f"TORCHLIGHT_{name.upper()}": str(value) for name, value in settings.items()}
-        command = [sys.executable, "torchlight.py", "serve", "--port", "0"]
+        command = [sys.executable, "-m", "torchlight", "serve", "--port", "0"]
         streams = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process = stack.enter_context(
             subprocess.Popen(command, cwd=ROOT, env=environment, text=True, process_group=0, **streams)

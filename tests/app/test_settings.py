@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic.fields import FieldInfo
 
-from app.settings import InvalidSettings, Settings, read_settings
-from model.defaults import PRETRAINED
+from torchlight.app.errors import InvalidSettings
+from torchlight.app.settings import Settings, read_settings
+from torchlight.model.defaults import PRETRAINED
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from benchmarks import serving
 from benchmarks.serving import Contestant, Measured, Result
-from model.defaults import PRETRAINED
+from torchlight.model.defaults import PRETRAINED
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_files_are_drawn_as_large_as_they_are_called(
 
 def test_a_contestant_with_other_answers_is_not_measured(tmp_path: Path) -> None:
     (file, *_) = serving.draw_files(tmp_path, "small")
-    ours = Contestant("ours", "", (sys.executable, "torchlight.py", "serve", "--port", "PORT"))
+    ours = Contestant("ours", "", (sys.executable, "-m", "torchlight", "serve", "--port", "PORT"))
     with pytest.raises(SystemExit, match=r"ours says 0\.\d+ for small-0\.jpg, not 2\.0000"):  # noqa: SIM117
         with serving._running(ours, PRETRAINED, {file: 2.0}):
             pytest.fail("it must not come so far")

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.training import Figures, Workload, as_json, count_flops, images_per_s, measure, table
-from model.network import NetworkConfig, build, count_multiply_adds
+from torchlight.model.network import NetworkConfig, build, count_multiply_adds
 
 TINY = Workload(batch_size=4, steps=2, matrix_size=32, workers=0, architecture="lenet5")
 FIGURES = Figures("bfloat16", 500_000_000, ours=400, plain=160, peaks={"float32": 200e9, "bfloat16": 400e9})

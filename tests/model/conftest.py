@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model import checkpoint
-from model.checkpoint import Header
-from model.classifier import Classifier
-from model.images import ImageSpec
-from model.network import NetworkConfig, build
+from torchlight.model import checkpoint
+from torchlight.model.checkpoint import Header
+from torchlight.model.classifier import Classifier
+from torchlight.model.images import ImageSpec
+from torchlight.model.network import NetworkConfig, build
 
 MakeClassifier = Callable[..., Classifier]
 

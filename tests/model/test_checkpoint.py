@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from model import checkpoint
-from model.checkpoint import Header
-from model.errors import (
+from torchlight.model import checkpoint
+from torchlight.model.checkpoint import Header
+from torchlight.model.errors import (
     CheckpointError,
     CheckpointNotFound,
     CheckpointTruncated,
@@ -28,8 +28,8 @@ from model.errors import (
     UnsupportedVersion,
     WeightsMismatch,
 )
-from model.images import ImageSpec
-from model.network import NetworkConfig
+from torchlight.model.images import ImageSpec
+from torchlight.model.network import NetworkConfig
 
 Change = Callable[[bytes], bytes]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.classifier import Classifier, Prediction, choose_device
-from model.images import normalise
+from torchlight.model.classifier import Classifier, Prediction, choose_device
+from torchlight.model.images import normalise
 
 ARCHITECTURES = ("torchlight", "guide", "lenet5")
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
-from model.errors import UnknownLayer, ViewNotApplicable
-from model.graph import INPUT, NetworkGraph
-from model.layers import first_convolution
+from torchlight.model.errors import UnknownLayer, ViewNotApplicable
+from torchlight.model.graph import INPUT, NetworkGraph
+from torchlight.model.views.layer_table import first_convolution
 
 MakeNetwork = Callable[..., nn.Module]
 

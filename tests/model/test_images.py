@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from model.errors import ImageError, ImageTooLarge, UnknownImageFormat, UnreadableImage
-from model.images import FORMATS, ImageSpec, decode, normalise, prepare, to_tensor
+from torchlight.model.errors import ImageError, ImageTooLarge, UnknownImageFormat, UnreadableImage
+from torchlight.model.images import FORMATS, ImageSpec, decode, normalise, prepare, to_tensor
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 

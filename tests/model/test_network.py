@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model import checkpoint, network
-from model.checkpoint import Header
-from model.errors import NetworkError, UnknownArchitecture
-from model.network import NetworkConfig, build, count_multiply_adds, count_parameters, default_image_size
+from torchlight.model import checkpoint, network
+from torchlight.model.checkpoint import Header
+from torchlight.model.errors import NetworkError, UnknownArchitecture
+from torchlight.model.network import NetworkConfig, build, count_multiply_adds, count_parameters, default_image_size
 
 OURS = ("torchlight", "guide", "lenet5")
 EXAMPLES = (*OURS, "resnet18", "mobilenet_v3_small", "googlenet")

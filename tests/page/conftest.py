@@ -21,11 +21,11 @@ import torch
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, expect
 
-from benchmarks.browser import PATIENCE_MS, chromium
-from model import checkpoint
-from model.checkpoint import Header
-from model.images import ImageSpec
-from model.network import NetworkConfig, build
+from stress.load.browser import PATIENCE_MS, chromium
+from torchlight.model import checkpoint
+from torchlight.model.checkpoint import Header
+from torchlight.model.images import ImageSpec
+from torchlight.model.network import NetworkConfig, build
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = PATIENCE_MS // 1000
@@ -108,7 +108,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
             "TORCHLIGHT_DEVICE": "cpu",
             "TORCHLIGHT_DEADLINE_S": str(PATIENCE_S),
         }
-        command = [sys.executable, "torchlight.py", "serve", "--port", "0", *map(str, arguments)]
+        command = [sys.executable, "-m", "torchlight", "serve", "--port", "0", *map(str, arguments)]
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         process = stack.enter_context(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes))
         stack.callback(process.terminate)

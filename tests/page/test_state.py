@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import expect
 
-from model.colours import diverging, sequential
 from tests.page.conftest import ROOT, Visit
+from torchlight.model.drawing.colours import diverging, sequential
 
 FOLDER = ROOT / "app" / "page"
 CHINESE = re.compile("[\u4e00-\u9fff]")

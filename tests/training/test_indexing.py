@@ -10,18 +10,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from model import checkpoint, index
-from model.activations import activation_maps
-from model.checkpoint import Header
-from model.classifier import Classifier
-from model.embedding import embed, image_digest, layer_outputs
-from model.errors import DataError, IndexFileError
-from model.graph import NetworkGraph
-from model.images import ImageSpec
-from model.index import Index, Peak, Source, digest_rows
-from model.network import NetworkConfig, build
-from training import data, indexing
-from training.data import LabelledImages
+from torchlight.model import checkpoint
+from torchlight.model.checkpoint import Header
+from torchlight.model.classifier import Classifier
+from torchlight.model.errors import DataError, IndexFileError
+from torchlight.model.graph import NetworkGraph
+from torchlight.model.images import ImageSpec
+from torchlight.model.network import NetworkConfig, build
+from torchlight.model.views import image_index
+from torchlight.model.views.activations import activation_maps
+from torchlight.model.views.embedding import embed, image_digest, layer_outputs
+from torchlight.model.views.image_index import Index, Peak, Source, digest_rows
+from torchlight.training import index_images
+from torchlight.training.data import loading
+from torchlight.training.data.loading import LabelledImages
 
 SOURCE = Source("photos", "sha256:1234", "train", 40, True)
 CLASS_NAMES = ("cat", "dog", "owl")
@@ -82,9 +84,9 @@ def find_all_peaks(made: Index, maps: Tensor) -> list[Peak]:
 def test_rows_are_those_of_a_full_sort_and_their_values_those_of_the_stored_images(
     architecture: str, size: int, layers: list[str], make_classifier: MakeClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexing, "MAX_BATCH_SIZE", 16)
+    monkeypatch.setattr(index_images, "MAX_BATCH_SIZE", 16)
     classifier = make_classifier(architecture, size)
-    made = indexing.index_images(classifier, noise(40, size), SOURCE)
+    made = index_images.index_images(classifier, noise(40, size), SOURCE)
     outputs = [layer_outputs(classifier, batch, layers) for batch in torch.split(made.thumbnails, 16)]
     for layer in layers:
         maps = torch.cat([output[layer] for output in outputs])
@@ -102,9 +104,9 @@ def test_rows_are_those_of_a_full_sort_and_their_values_those_of_the_stored_imag
 def test_images_that_a_unit_cannot_tell_apart_come_in_the_order_of_their_numbers(
     make_classifier: MakeClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexing, "MAX_BATCH_SIZE", 10)
+    monkeypatch.setattr(index_images, "MAX_BATCH_SIZE", 10)
     alike = LabelledImages(noise(1).images.expand(30, -1, -1, -1), torch.zeros(30, dtype=torch.int64))
-    examples = indexing.index_images(make_classifier(), alike, SOURCE).top_images("relu1", 0)
+    examples = index_images.index_images(make_classifier(), alike, SOURCE).top_images("relu1", 0)
     assert [peak.image for peak in examples.best] == list(range(9))
     assert [peak.image for peak in examples.lowest] == list(range(9))
     assert [peak.image for peak in examples.random] == list(range(21, 30))
@@ -116,7 +118,7 @@ def test_a_maximum_at_several_positions_is_placed_at_the_first_in_reading_order(
     def ignore_the_image(network: nn.Module) -> None:
         network.get_submodule("conv1").weight.zero_()
 
-    made = indexing.index_images(make_classifier(change=ignore_the_image), noise(3), SOURCE)
+    made = index_images.index_images(make_classifier(change=ignore_the_image), noise(3), SOURCE)
     assert {(peak.y, peak.x) for peak in made.top_images("conv1", 0).best} == {(0, 0)}
 
 
@@ -125,7 +127,7 @@ def test_every_convolution_and_activation_with_maps_is_indexed(
     architecture: str, make_classifier: MakeClassifier
 ) -> None:
     classifier = make_classifier(architecture, 64 if architecture == "resnet18" else 32)
-    made = indexing.index_images(classifier, noise(2, classifier.spec.size), SOURCE)
+    made = index_images.index_images(classifier, noise(2, classifier.spec.size), SOURCE)
     layers = [layer for layer in classifier.graph.layers.values() if layer.type in ("Conv2d", "ReLU")]
     assert list(made.units) == [layer.name for layer in layers]
     assert [len(units.dead) for units in made.units.values()] == [layer.out_shape[0] for layer in layers]
@@ -135,9 +137,9 @@ def test_maps_that_are_not_laid_out_by_channel_or_have_one_position_are_left_out
     with torch.random.fork_rng():
         convnext = build(NetworkConfig("convnext_tiny", 3))
         squeezing = build(NetworkConfig("mobilenet_v3_small", 3))
-    indexed = indexing.indexed_layers(NetworkGraph(convnext.eval(), 32))
+    indexed = index_images.indexed_layers(NetworkGraph(convnext.eval(), 32))
     assert {layer.type for layer in indexed} == {"Conv2d"}
-    names = {layer.name for layer in indexing.indexed_layers(NetworkGraph(squeezing.eval(), 64))}
+    names = {layer.name for layer in index_images.indexed_layers(NetworkGraph(squeezing.eval(), 64))}
     assert "features.1.block.0.2" in names  # a ReLU on maps
     assert "features.1.block.1.activation" not in names  # one on the block's mean
 
@@ -147,7 +149,7 @@ def test_unit_without_weights_is_dead_and_its_neighbour_is_not(make_classifier: 
         network.get_submodule("conv2").weight[5] = 0
         network.get_submodule("bn2").bias[5] = 0
 
-    made = indexing.index_images(make_classifier("torchlight", change=silence), noise(12), SOURCE)
+    made = index_images.index_images(make_classifier("torchlight", change=silence), noise(12), SOURCE)
     assert made.dead_units("relu2") == [5]
     assert made.is_dead("relu2", 5)
     assert not made.is_dead("relu2", 6)
@@ -158,7 +160,7 @@ def test_unit_that_is_always_negative_is_dead_only_after_its_activation(make_cla
     def push_down(network: nn.Module) -> None:
         network.get_submodule("conv1").bias[3] = -100
 
-    made = indexing.index_images(make_classifier(change=push_down), noise(12), SOURCE)
+    made = index_images.index_images(make_classifier(change=push_down), noise(12), SOURCE)
     assert made.dead_units("conv1") == []
     assert made.dead_units("relu1") == [3]
 
@@ -172,14 +174,14 @@ def test_unit_whose_largest_value_is_zero_but_whose_map_is_not_lives(make_classi
 
     framed = noise(3)
     framed.images[:, :, :4] = 0
-    made = indexing.index_images(make_classifier(change=give_minus_the_red_of_black_framed_images), framed, SOURCE)
+    made = index_images.index_images(make_classifier(change=give_minus_the_red_of_black_framed_images), framed, SOURCE)
     assert made.top_images("conv1", 0).best[0].value == pytest.approx(0, abs=1e-6)
     assert not made.is_dead("conv1", 0)
 
 
 def test_each_image_keeps_its_label_digest_and_embedding(make_classifier: MakeClassifier) -> None:
     classifier, images = make_classifier(), noise(30)
-    made = indexing.index_images(classifier, images, SOURCE)
+    made = index_images.index_images(classifier, images, SOURCE)
     numbers = {image_digest(image): number for number, image in enumerate(images.images)}
     order = [numbers[image_digest(image)] for image in made.thumbnails]
     assert sorted(order) == list(range(30))
@@ -190,7 +192,7 @@ def test_each_image_keeps_its_label_digest_and_embedding(make_classifier: MakeCl
 
 def test_an_uploaded_training_image_finds_itself_and_can_be_excluded(make_classifier: MakeClassifier) -> None:
     classifier, images = make_classifier("torchlight"), noise(30)
-    made = indexing.index_images(classifier, images, SOURCE)
+    made = index_images.index_images(classifier, images, SOURCE)
     upload = images.images[17]
     embedding = embed(classifier, upload[None])[0]
     first, second = made.neighbours(embedding, 2)
@@ -204,9 +206,9 @@ def test_size_of_the_batches_changes_only_the_last_digits(
 ) -> None:
     classifier, images = make_classifier(), noise(20)
     done: list[tuple[int, int]] = []
-    at_once = indexing.index_images(classifier, images, SOURCE, on_batch=lambda *progress: done.append(progress))
-    monkeypatch.setattr(indexing, "BATCH_BYTES", 1)
-    one_by_one = indexing.index_images(classifier, images, SOURCE, on_batch=lambda *progress: done.append(progress))
+    at_once = index_images.index_images(classifier, images, SOURCE, on_batch=lambda *progress: done.append(progress))
+    monkeypatch.setattr(index_images, "BATCH_BYTES", 1)
+    one_by_one = index_images.index_images(classifier, images, SOURCE, on_batch=lambda *progress: done.append(progress))
     assert done == [(20, 20), *((number, 20) for number in range(1, 21))]
     torch.testing.assert_close(one_by_one.embeddings, at_once.embeddings, rtol=0, atol=1e-6)
     for name, units in at_once.units.items():
@@ -215,7 +217,7 @@ def test_size_of_the_batches_changes_only_the_last_digits(
 
 
 def test_limit_takes_a_random_part_of_all_classes(make_classifier: MakeClassifier) -> None:
-    made = indexing.index_images(make_classifier(), noise(90), SOURCE, limit=30)
+    made = index_images.index_images(make_classifier(), noise(90), SOURCE, limit=30)
     assert len(made) == 30
     assert torch.bincount(made.labels).min() >= 5
 
@@ -223,8 +225,8 @@ def test_limit_takes_a_random_part_of_all_classes(make_classifier: MakeClassifie
 def test_small_images_are_kept_as_they_are_and_large_ones_reduced() -> None:
     small, large = noise(2, 64).images, torch.full((2, 3, 200, 200), 7, dtype=torch.uint8)
     large[:, :, :, 100:] = 250
-    reduced = indexing.thumbnails(large)
-    assert torch.equal(indexing.thumbnails(small), small)
+    reduced = index_images.thumbnails(large)
+    assert torch.equal(index_images.thumbnails(small), small)
     assert (reduced.shape, reduced.dtype) == ((2, 3, 64, 64), torch.uint8)
     assert set(reduced[:, :, :, :30].unique().tolist()) == {7}
     assert set(reduced[:, :, :, 34:].unique().tolist()) == {250}
@@ -235,7 +237,7 @@ def test_network_that_gives_no_numbers_is_refused(make_classifier: MakeClassifie
         network.get_submodule("conv2").bias[0] = torch.nan
 
     with pytest.raises(IndexFileError, match="'conv2' gives values that are not finite"):
-        indexing.index_images(make_classifier(change=break_it), noise(3), SOURCE)
+        index_images.index_images(make_classifier(change=break_it), noise(3), SOURCE)
 
 
 @pytest.fixture
@@ -253,7 +255,7 @@ def photos(tmp_path: Path) -> Path:
 def test_same_source_twice_gives_equal_bytes(photos: Path, make_classifier: MakeClassifier, tmp_path: Path) -> None:
     classifier = make_classifier()
     for name in "ab":
-        index.save(tmp_path / name, indexing.build(classifier, str(photos)))
+        image_index.save(tmp_path / name, index_images.build(classifier, str(photos)))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -261,9 +263,9 @@ def test_index_of_a_source_answers_the_same_from_its_file(
     photos: Path, make_classifier: MakeClassifier, tmp_path: Path
 ) -> None:
     classifier = make_classifier("torchlight")
-    made = indexing.build(classifier, str(photos))
-    index.save(tmp_path / "file", made)
-    loaded = index.load(tmp_path / "file", classifier.digest)
+    made = index_images.build(classifier, str(photos))
+    image_index.save(tmp_path / "file", made)
+    loaded = image_index.load(tmp_path / "file", classifier.digest)
     assert loaded.top_images("relu4", 9) == made.top_images("relu4", 9)
     assert loaded.neighbours(made.embeddings[3], 5) == made.neighbours(made.embeddings[3], 5)
 
@@ -273,9 +275,9 @@ def test_training_data_is_divided_as_it_was_in_training(
     split: str, images: int, photos: Path, make_classifier: MakeClassifier
 ) -> None:
     fractions = {"val_fraction": 0.1, "test_fraction": 0.2}
-    dataset = data.load(str(photos), 32, **fractions, seed=7)
+    dataset = loading.load(str(photos), 32, **fractions, seed=7)
     classifier = make_classifier(data={"fingerprint": dataset.fingerprint, **fractions}, training={"seed": 7})
-    made = indexing.build(classifier, str(photos), split)
+    made = index_images.build(classifier, str(photos), split)
     assert made.source == Source("photos", dataset.fingerprint, split, images, True)
     expected = {image_digest(image) for image in dataset.splits[split].images}
     assert {image_digest(image) for image in made.thumbnails} == expected
@@ -285,7 +287,7 @@ def test_of_a_source_it_was_not_trained_on_all_images_are_indexed(
     photos: Path, make_classifier: MakeClassifier
 ) -> None:
     classifier = make_classifier(data={"fingerprint": "sha256:1234", "val_fraction": 0.1, "test_fraction": 0.2})
-    made = indexing.build(classifier, str(photos))
+    made = index_images.build(classifier, str(photos))
     assert (len(made), made.source.split, made.source.is_training_data) == (30, "train", False)
 
 
@@ -294,20 +296,20 @@ def test_split_without_images_is_refused_with_those_there_are(
     split: str, photos: Path, make_classifier: MakeClassifier
 ) -> None:
     with pytest.raises(DataError, match=rf"no images in split '{split}'; it has 30 train, 0 val, 0 test"):
-        indexing.build(make_classifier(), str(photos), split)
+        index_images.build(make_classifier(), str(photos), split)
 
 
 def test_unreadable_files_are_refused_or_skipped(photos: Path, make_classifier: MakeClassifier) -> None:
     (photos / "cat" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(DataError, match=r"broken\.png"):
-        indexing.build(make_classifier(), str(photos))
-    assert len(indexing.build(make_classifier(), str(photos), skip_unreadable=True)) == 30
+        index_images.build(make_classifier(), str(photos))
+    assert len(index_images.build(make_classifier(), str(photos), skip_unreadable=True)) == 30
 
 
 def test_indexing_leaves_the_answers_of_the_network_as_they_were(make_classifier: MakeClassifier) -> None:
     classifier, images = make_classifier("torchlight"), noise(12)
     before = classifier.logits(images.images)
     state: dict[str, Tensor] = {name: value.clone() for name, value in classifier.network.state_dict().items()}
-    indexing.index_images(classifier, images, dataclasses.replace(SOURCE, split_images=12))
+    index_images.index_images(classifier, images, dataclasses.replace(SOURCE, split_images=12))
     assert torch.equal(classifier.logits(images.images), before)
     assert all(torch.equal(value, state[name]) for name, value in classifier.network.state_dict().items())

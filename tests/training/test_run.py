@@ -10,18 +10,20 @@ import pytest
 import torch
 from PIL import Image
 
-from model import checkpoint, golden
-from model.checkpoint import Checkpoint
-from model.errors import DataError, NetworkError, TorchlightError, UnknownArchitecture
-from model.images import ImageSpec
-from model.network import IMAGENET_MEAN, IMAGENET_STD, NetworkConfig, build
-from training import data, run, state
-from training.calibration import divide_crosswise, error_by_chance, expected_calibration_error
-from training.config import TrainingConfig
-from training.evaluation import infer
-from training.held_out import held_out
-from training.loop import EpochResult, Training, TrainingDiverged
-from training.run import Observer, RunOptions, RunResult, RunStopped
+from torchlight.model import checkpoint, golden
+from torchlight.model.checkpoint import Checkpoint
+from torchlight.model.errors import DataError, NetworkError, TorchlightError, UnknownArchitecture
+from torchlight.model.images import ImageSpec
+from torchlight.model.network import IMAGENET_MEAN, IMAGENET_STD, NetworkConfig, build
+from torchlight.training import run
+from torchlight.training.config import TrainingConfig
+from torchlight.training.data import loading
+from torchlight.training.evaluation.calibration import divide_crosswise, error_by_chance, expected_calibration_error
+from torchlight.training.evaluation.classification_metrics import infer
+from torchlight.training.held_out import held_out
+from torchlight.training.optimisation import resume_state
+from torchlight.training.optimisation.loop import EpochResult, Training, TrainingDiverged
+from torchlight.training.run import Observer, RunOptions, RunResult, RunStopped
 
 CPU = torch.device("cpu")
 DrawFolder = Callable[..., Path]
@@ -112,12 +114,12 @@ def test_run_tells_what_it_does_in_order(finished: Finished) -> None:
 
 def test_header_says_what_was_trained_how_on_what_and_how_well(finished: Finished) -> None:
     header = finished.load().header
-    dataset = data.load(finished.options.source, 32)
+    dataset = loading.load(finished.options.source, 32)
     assert header.network == NetworkConfig("lenet5", 3)
     assert header.golden == golden.answer(finished.load().network, header.image_spec)
     assert header.class_names == ("apple", "leaf", "sky")
     assert header.image_spec.size == 32
-    assert (header.image_spec.mean, header.image_spec.std) == data.statistics(dataset.splits["train"].images)
+    assert (header.image_spec.mean, header.image_spec.std) == loading.statistics(dataset.splits["train"].images)
     assert header.data["source"] == "photos"
     assert header.data["fingerprint"] == dataset.fingerprint
     assert header.data["images"] == {"train": 48, "val": 6, "test": 6}
@@ -292,7 +294,7 @@ def test_pretrained_run_starts_from_the_published_weights_and_their_statistics(
 
 def test_evaluating_on_the_training_data_takes_only_what_was_held_out(finished: Finished) -> None:
     found = held_out(finished.load(), finished.options.source)
-    expected = data.load(finished.options.source, 32).splits["test"]
+    expected = loading.load(finished.options.source, 32).splits["test"]
     assert str(found) == "test (held out of its training data)"
     assert found.exposure == "unseen"
     assert torch.equal(found.examples.images, expected.images)
@@ -395,7 +397,7 @@ def test_run_under_way_is_neither_overwritten_nor_taken_for_another(draw_folder:
     interrupted(small(photos, tmp_path / "out", epochs=3), 7)
     with pytest.raises(DataError, match="go on with --resume, or choose another --out"):
         train(small(photos, tmp_path / "out", epochs=3))
-    with pytest.raises(state.StateError, match=r"another run \(epochs 3; now epochs 4\)"):
+    with pytest.raises(resume_state.StateError, match=r"another run \(epochs 3; now epochs 4\)"):
         train(small(photos, tmp_path / "out", epochs=4, resume=True))
 
 
@@ -406,7 +408,7 @@ def test_full_disk_ends_a_run_with_what_is_left_of_it(
         raise OSError(28, "No space left on device")
 
     photos = draw_folder(tmp_path / "photos", 20)
-    monkeypatch.setattr(state, "save", full)
+    monkeypatch.setattr(resume_state, "save", full)
     with pytest.raises(RunStopped, match=r"No space left on device.*holds epoch 1.*make room"):
         train(small(photos, tmp_path / "out", epochs=3))
     assert checkpoint.load(tmp_path / "out" / "checkpoint.safetensors").header.metrics["best_epoch"] == 1
@@ -435,7 +437,7 @@ def test_header_has_the_temperature_that_is_in_the_weights(
     plain = train(small(photos, tmp_path / "plain")).load()
     monkeypatch.setattr(run, "fit_temperature", lambda logits, labels: 2.0)
     divided = train(small(photos, tmp_path / "divided")).load()
-    images = data.load(str(photos), 32).splits["val"].images
+    images = loading.load(str(photos), 32).splits["val"].images
     logits = [
         infer(one.network, images, one.header.image_spec) * one.header.metrics["calibration"]["temperature"]
         for one in (plain, divided)
@@ -446,7 +448,7 @@ def test_header_has_the_temperature_that_is_in_the_weights(
 def test_without_a_test_split_calibration_is_measured_over_all_validation_images(
     draw_folder: DrawFolder, tmp_path: Path
 ) -> None:
-    dataset = data.load(str(draw_folder(tmp_path / "photos", 20)), 32, val_fraction=0.5, test_fraction=0)
+    dataset = loading.load(str(draw_folder(tmp_path / "photos", 20)), 32, val_fraction=0.5, test_fraction=0)
     val = dataset.splits["val"]
     network = build(NetworkConfig("lenet5", len(dataset.class_names))).eval()
     spec = ImageSpec(32, IMAGENET_MEAN, IMAGENET_STD)

@@ -1,0 +1,1 @@
+"""HTTP in, JSON and pictures out: routes, schemas, uploads, problems."""

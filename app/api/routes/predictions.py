@@ -1,0 +1,91 @@
+"""Images in, labels out."""
+
+from collections.abc import Mapping
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+from torch import Tensor
+
+from torchlight.app.api.dependencies import RunningService, TopK
+from torchlight.app.api.disconnect import while_connected
+from torchlight.app.api.problems import describe, documented, find
+from torchlight.app.api.routes.model_facts import summary
+from torchlight.app.api.schemas import (
+    BatchPrediction,
+    BatchProblem,
+    BatchResponse,
+    ImageSummary,
+    PredictionBody,
+    PredictResponse,
+    Timing,
+)
+from torchlight.app.api.uploads import Upload, image_body, read_image, read_images
+from torchlight.app.inference.service import Classified, PreparedImage, Service
+from torchlight.app.middleware.request_log import tell
+
+router = APIRouter(prefix="/v1", tags=["prediction"], responses=documented(400, 408, 413, 415, 422, 503, 504))
+
+
+@router.post("/predict", response_model=PredictResponse, openapi_extra=image_body("file"))
+async def predict(request: Request, service: RunningService, top_k: TopK = None) -> Response:
+    """Classify one image: JPEG, PNG, WebP, GIF, BMP or TIFF, as the form field `file` or as the whole body.
+
+    The largest centred square counts; what is cut off is not seen. The header Server-Timing holds `timing_ms` too.
+    """
+    content = await read_image(request, service.settings)
+    classified = await while_connected(request, service.classify(content))
+    tell(request, [classified], service)
+    timing = _timing(classified)
+    body = PredictResponse(
+        predictions=_predictions(service, classified.answer.result, top_k),
+        model=summary(service),
+        image=image_summary(classified.image),
+        timing_ms=timing,
+    )
+    return _json(body, {"Server-Timing": ", ".join(f"{stage};dur={ms}" for stage, ms in timing)})
+
+
+@router.post("/predict/batch", response_model=BatchResponse, openapi_extra=image_body("files", many=True))
+async def predict_batch(request: Request, service: RunningService, top_k: TopK = None) -> Response:
+    """Classify many images, the form fields `files`: one result or one problem for each, in order.
+
+    Status 200 says that the request was understood; look at each result.
+    """
+    uploads = await read_images(request, service.settings)
+    outcomes = await while_connected(request, service.classify_all([upload.content for upload in uploads]))
+    tell(request, [one for one in outcomes if isinstance(one, Classified)], service)
+    results = [
+        _result(request, service, upload, outcome, top_k) for upload, outcome in zip(uploads, outcomes, strict=True)
+    ]
+    return _json(BatchResponse(results=results, model=summary(service)))
+
+
+def _result(
+    request: Request, service: Service, upload: Upload, outcome: Classified | BaseException, top_k: int | None
+) -> BatchPrediction | BatchProblem:
+    if isinstance(outcome, Classified):
+        predictions = _predictions(service, outcome.answer.result, top_k)
+        return BatchPrediction(filename=upload.filename, predictions=predictions, image=image_summary(outcome.image))
+    found = find(outcome)
+    if found is None:
+        raise outcome
+    service.metrics.refuse(found[1])
+    return BatchProblem(filename=upload.filename, problem=describe(request, *found, str(outcome)))
+
+
+def _predictions(service: Service, probabilities: Tensor, top_k: int | None) -> list[PredictionBody]:
+    best = service.classifier.top_k(probabilities, top_k)
+    return [PredictionBody(label=one.label, index=one.index, probability=one.probability) for one in best]
+
+
+def image_summary(image: PreparedImage) -> ImageSummary:
+    """Return what each answer says of the image."""
+    return ImageSummary(id=image.id, width=image.width, height=image.height, format=image.format)
+
+
+def _timing(classified: Classified) -> Timing:
+    return Timing(**{stage: round(1000 * seconds, 2) for stage, seconds in classified.stages_s.items()})
+
+
+def _json(body: BaseModel, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(body.model_dump_json(), headers=headers, media_type="application/json")

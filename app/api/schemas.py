@@ -1,0 +1,150 @@
+"""The bodies of the answers, with the examples that /docs shows."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from torchlight.app.api.problems import Body, Problem
+from torchlight.model.checks.self_test import Check
+
+DIGEST = "sha256:3f6a1c0b9d2e4f58a7c6b5d4e3f2a1b09c8d7e6f5a4b3c2d1e0f9a8b7c6d5e4f"
+IMAGE_ID = "sha256:9b2c64d1e8f70a35c4b6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f9012a3b"
+
+
+class PredictionBody(Body):
+    """One label with its probability."""
+
+    label: str = Field(examples=["cat"])
+    index: int = Field(description="Position of the label in the model's classes.", examples=[3])
+    probability: float = Field(description="From 0 to 1; all labels together give 1.", examples=[0.97])
+
+
+class ModelSummary(Body):
+    """Which model answered."""
+
+    name: str = Field(description="Name of the checkpoint's file.", examples=["torchlight-cifar10"])
+    digest: str = Field(description="Hash of the checkpoint; changes whenever anything in it does.", examples=[DIGEST])
+    architecture: str = Field(examples=["torchlight"])
+
+
+class ImageSummary(Body):
+    """What was uploaded."""
+
+    id: str = Field(description="Hash of the uploaded bytes.", examples=[IMAGE_ID])
+    width: int = Field(description="Pixels, after the EXIF orientation.", examples=[640])
+    height: int = Field(examples=[480])
+    format: str = Field(examples=["JPEG"])
+
+
+class Timing(Body):
+    """Where the time went, in milliseconds."""
+
+    decode: float = Field(description="From the end of the upload to network input.", examples=[4.1])
+    queue: float = Field(description="Until the network was free.", examples=[0.2])
+    inference: float = Field(description="The whole batch that the image was part of.", examples=[6.8])
+
+
+class PredictResponse(Body):
+    """The answer for one image."""
+
+    predictions: list[PredictionBody] = Field(description="Most probable first.")
+    model: ModelSummary
+    image: ImageSummary
+    timing_ms: Timing
+
+
+class BatchPrediction(Body):
+    """The answer for one file of a batch."""
+
+    filename: str = Field(examples=["cat.jpg"])
+    predictions: list[PredictionBody] = Field(description="Most probable first.")
+    image: ImageSummary
+
+
+class BatchProblem(Body):
+    """What was wrong with one file of a batch."""
+
+    filename: str = Field(examples=["notes.txt"])
+    problem: Problem
+
+
+class BatchResponse(Body):
+    """The answers for many images."""
+
+    results: list[BatchPrediction | BatchProblem] = Field(description="One for each file, in the order they came.")
+    model: ModelSummary
+
+
+class Preprocessing(Body):
+    """How an image becomes network input."""
+
+    size: int = Field(description="Side of the square input in pixels.", examples=[32])
+    mean: tuple[float, float, float] = Field(description="Subtracted; RGB in [0, 1].", examples=[(0.49, 0.48, 0.45)])
+    std: tuple[float, float, float] = Field(description="Divided by.", examples=[(0.25, 0.24, 0.26)])
+    resize: str = Field(examples=["centre_square_bilinear_antialias"])
+
+
+class Versions(Body):
+    """The libraries that trained the checkpoint, and those that serve it now."""
+
+    training: dict[str, str] = Field(examples=[{"torchlight": "0.1.0", "torch": "2.15.0"}])
+    serving: dict[str, str] = Field(examples=[{"torchlight": "0.1.0", "torch": "2.15.0"}])
+
+
+class SelfTestBody(Body):
+    """How the laws of the views fared on this very checkpoint: `torchlight selftest`."""
+
+    passed: int = Field(examples=[17])
+    failed: int = Field(examples=[0])
+    not_applicable: int = Field(description="What this network, or a checkpoint alone, cannot show.", examples=[10])
+    seconds: float = Field(examples=[8.4])
+    checks: list[Check]
+
+
+class PrecisionAccuracy(Body):
+    """Shares of some images that each precision classifies right."""
+
+    split: str = Field(examples=["val (held out of its training data)"])
+    images: int = Field(examples=[5000])
+    float32: float = Field(examples=[0.906])
+    int8: float = Field(examples=[0.905])
+
+
+class EngineBody(Body):
+    """What computes the answers; the views always run on PyTorch."""
+
+    name: str = Field(examples=["openvino 2026.4.1"])
+    difference: float = Field(
+        description="The largest to PyTorch's probabilities, compared on noise when the service started.",
+        examples=[1.2e-06],
+    )
+    reason: str | None = Field(description="Why it is not a faster one; null if it is the fastest known.")
+    precision: Literal["float32", "int8"] = Field(
+        description="Of the answers; in 8 bits they are not what the views explain, which stay float32."
+    )
+    accuracy: PrecisionAccuracy | None = Field(description="What 8 bits cost; null if the answers are float32.")
+
+
+class ModelResponse(ModelSummary):
+    """Everything the checkpoint says of itself."""
+
+    classes: list[str] = Field(description="In the order of the network's outputs.", examples=[["airplane", "cat"]])
+    preprocessing: Preprocessing
+    parameters: int = Field(description="Numbers that training may change.", examples=[1_570_000])
+    multiply_adds: int = Field(description="For one image.", examples=[150_000_000])
+    metrics: dict[str, Any] = Field(
+        description="What it reached, on which split.", examples=[{"test": {"accuracy": 0.9}}]
+    )
+    training: dict[str, Any] = Field(description="How it was trained.", examples=[{"epochs": 30}])
+    device: str = Field(examples=["cpu"])
+    engine: EngineBody
+    has_filmstrip: bool = Field(description="Whether it carries its first layer's filters while it learnt.")
+    has_index: bool = Field(description="Whether there are neighbours of images and examples of units.")
+    self_test: SelfTestBody | None = Field(description="null if this checkpoint was not checked.")
+    versions: Versions
+
+
+class Health(Body):
+    """A sign of life."""
+
+    status: str = Field(examples=["ok"])

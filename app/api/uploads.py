@@ -1,0 +1,106 @@
+"""Request -> image bytes, within limits. Knows nothing of what the bytes hold.
+
+The body itself is bounded by :mod:`app.middleware.body_limits`, before any parser sees it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from torchlight.app.api.multipart import Part, read_form
+from torchlight.app.errors import MalformedForm, UnreadableForm, UnsupportedMediaType, WrongField
+from torchlight.app.settings import Settings
+
+FORM = "multipart/form-data"
+RAW_TYPES = (
+    "image/jpeg",
+    "image/png",
+    "image/webp",
+    "image/gif",
+    "image/bmp",
+    "image/tiff",
+    "application/octet-stream",
+)
+MAX_FIELDS = 16  # fields that are not files; no route has any
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One file of a form, whole; the client chose the name."""
+
+    filename: str
+    content: bytes
+
+
+async def read_image(request: Request, settings: Settings) -> bytes:
+    """Return the one image in the request: the form field ``file``, or the whole body.
+
+    Raises:
+        UploadError: a subclass that says what to send instead.
+    """
+    media_type = _media_type(request)
+    if media_type == FORM:
+        uploads = await _read_files(request, settings, field="file")
+        if len(uploads) > 1:
+            raise WrongField(f"{len(uploads)} files came; send one, or all of them as `files` to /v1/predict/batch")
+        return uploads[0].content
+    if media_type.startswith("image/") or media_type in RAW_TYPES:
+        return await request.body()
+    raise UnsupportedMediaType(
+        f"content type is {media_type!r}; send {FORM} with the image in the field `file`, "
+        "or the image itself as image/* or application/octet-stream"
+    )
+
+
+async def read_images(request: Request, settings: Settings) -> list[Upload]:
+    """Return the files in the form field ``files``, at least one, in order.
+
+    Raises:
+        UploadError: a subclass that says what to send instead.
+    """
+    media_type = _media_type(request)
+    if media_type != FORM:
+        raise UnsupportedMediaType(f"content type is {media_type!r}; send {FORM} with the images in the field `files`")
+    return await _read_files(request, settings, field="files")
+
+
+def image_body(field: str, *, many: bool = False) -> dict[str, Any]:
+    """Return the OpenAPI request body of a route that reads images, as its ``openapi_extra``."""
+    file: Mapping[str, Any] = {"type": "string", "format": "binary"}
+    files = {"type": "array", "items": file, "minItems": 1}
+    form = {"type": "object", "required": [field], "properties": {field: files if many else file}}
+    content = {FORM: {"schema": form}}
+    if not many:
+        content |= {media_type: {"schema": {**file}} for media_type in RAW_TYPES}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _read_files(request: Request, settings: Settings, *, field: str) -> list[Upload]:
+    """Return all files of the form, after making sure that there are some and that all are in ``field``."""
+    try:
+        parts = await read_form(
+            request.stream(),
+            request.headers["content-type"],
+            max_files=settings.max_files,
+            max_fields=MAX_FIELDS,
+        )
+    except UnreadableForm as error:
+        limits = f"at most {settings.max_files} files and {MAX_FIELDS} other fields"
+        raise MalformedForm(f"form cannot be read: {error} ({limits})") from error
+    files = [Upload(part.filename, part.content) for part in parts if part.filename is not None]
+    if {part.name for part in parts if part.filename is not None} != {field}:
+        raise WrongField(_explain_fields(field, parts))
+    return files
+
+
+def _explain_fields(field: str, parts: list[Part]) -> str:
+    if any(part.name == field and part.filename is None for part in parts):
+        return f"field `{field}` holds text, not a file; with curl, write -F {field}=@photo.jpg"
+    came = ", ".join(f"`{name}`" for name in dict.fromkeys(part.name for part in parts)) or "none"
+    return f"put the image into the form field `{field}`; fields that came: {came}"

@@ -1,0 +1,129 @@
+"""One GET of a view: in the form the client wants, and only if it does not have it yet.
+
+The ETag is known before any network runs: it is a hash of the model, of the parameters with their defaults filled in,
+of the form and of the renderer's version. Views run in the service's own thread for them, apart from the answers.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Query, Request, Response
+from pydantic import BaseModel
+
+from torchlight.app.api.content_negotiation import MEDIA_TYPES, RENDERER_VERSION, Form, choose, encode
+from torchlight.app.api.dependencies import RunningInspector
+from torchlight.app.api.disconnect import while_connected
+from torchlight.app.api.problems import documented
+from torchlight.app.api.view_schemas import NoParameters
+from torchlight.app.errors import DeadlineExceeded
+from torchlight.app.inference.service import PreparedImage, Service
+
+Forms = Mapping[Form, Callable[[], object]]
+ImageForms = Mapping[Form, Callable[[PreparedImage], object]]
+PROBLEMS = (404, 406, 422, 503, 504)
+
+
+class Exchange:
+    """A request for a view, and how to answer it."""
+
+    def __init__(self, request: Request, inspector: RunningInspector) -> None:
+        self.request = request
+        self.inspector = inspector
+        self.classifier = inspector.classifier
+        self._is_awaited = True  # set by the event loop, read by the thread for views
+
+    async def show(self, forms: Forms, **parameters: object) -> Response:
+        """Answer with one of the forms, by preference in their order.
+
+        Args:
+            forms: what each is made by, in the thread for views: PNG bytes, a body for JSON, a tensor for npy.
+            parameters: all that tells this view from others of the route.
+
+        Raises:
+            NotAcceptable; what making the form raises; Overloaded, DeadlineExceeded.
+        """
+        return await self._answer(forms, parameters, lambda draw: self.inspector.service.view(draw))
+
+    async def show_image(self, image_id: str, forms: ImageForms, **parameters: object) -> Response:
+        """As :meth:`show`, for views of a stored image, which the forms are given.
+
+        Raises:
+            UnknownImage: it is not stored.
+        """
+        self.inspector.store.find(image_id)
+        load = partial(self.inspector.image, image_id)
+        run = partial(self.inspector.service.view_of, load)
+        return await self._answer(forms, {"image": image_id, **parameters}, run)
+
+    def check_awaited(self) -> None:
+        """Stop a view that is made batch by batch, once its deadline has passed or its client has left.
+
+        Raises:
+            DeadlineExceeded: nobody sees it.
+        """
+        if not self._is_awaited:
+            raise DeadlineExceeded("nobody waits for this view any more")
+
+    def facts(self, layer: str | None = None, image: PreparedImage | None = None, **more: str) -> dict[str, str]:
+        """Return what every picture says of its origin."""
+        origin = {"model": self.classifier.digest, "image": image and image.id, "layer": layer}
+        return {name: value for name, value in origin.items() if value} | more | self._explained()
+
+    async def _answer(
+        self,
+        forms: Mapping[Form, Callable[..., object]],
+        parameters: dict[str, object],
+        run: Callable[[Callable[..., bytes]], Coroutine[Any, Any, bytes]],
+    ) -> Response:
+        accept = ",".join(self.request.headers.getlist("accept"))
+        form = choose(tuple(forms), self.request.scope["suffix"], accept)
+        tag = self._tag(form, parameters)
+        headers = {"ETag": f'"{tag}"', "Cache-Control": "private, no-cache", "Vary": "Accept", **self._explained()}
+        if self._client_has(tag):
+            return Response(status_code=304, headers=headers)
+        try:
+            content = await while_connected(self.request, run(lambda *image: encode(form, forms[form](*image))))
+        finally:
+            self._is_awaited = False
+        return Response(content, media_type=MEDIA_TYPES[form], headers=headers)
+
+    def _explained(self) -> dict[str, str]:
+        """Return what a view of a service in 8 bits has to say: the network that it shows gave no answer."""
+        return explained(self.inspector.service)
+
+    def _tag(self, form: Form, parameters: dict[str, object]) -> str:
+        path, said = self.request.scope["route"].path, self._explained()
+        origin = [RENDERER_VERSION, self.classifier.digest, path, form, *said.values()]
+        canonical = json.dumps([origin, parameters], sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def _client_has(self, tag: str) -> bool:
+        """Whether If-None-Match names the tag. ``*`` names none: whether there is a view is known once it is made."""
+        given = ",".join(self.request.headers.getlist("if-none-match"))
+        return tag in re.findall(r'"([^"]*)"', given)
+
+
+def explained(service: Service) -> dict[str, str]:
+    """Return the header, and the note in a picture, of views that do not show the network that answers; else none."""
+    if service.engine.quantisation is None:
+        return {}
+    return {"X-Explains": "the float32 network; answers are int8, see /v1/model"}
+
+
+Viewing = Annotated[Exchange, Depends()]
+Nothing = Annotated[NoParameters, Query()]
+ImageId = Annotated[str, Path(description="As `POST /v1/images` answers it: `sha256:` and 64 hex digits.")]
+LayerName = Annotated[str, Path(description="Dotted path of the layer, as `/v1/layers` lists it.", examples=["conv1"])]
+Channel = Annotated[int, Path(ge=0, description="Output channel, from 0.")]
+
+
+def shown(body: type[BaseModel], *forms: Form) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI responses of a route that shows something in these forms."""
+    others: dict[str, Any] = {MEDIA_TYPES[form]: {} for form in forms if form != "json"}
+    description = f"As {', '.join(f'`.{form}`' for form in forms)}; without a suffix Accept decides, then this order."
+    answer = {"description": description, "content": others, "model": body}
+    return {200: answer, 304: {"description": "What If-None-Match names is still so."}, **documented(*PROBLEMS)}

@@ -1,0 +1,1 @@
+"""Bytes to probabilities: decoder pool, batcher, network. Knows no HTTP."""

@@ -1,0 +1,178 @@
+"""Single items in, batches computed: one bounded queue before one plain function. Knows neither torch nor HTTP.
+
+The contract:
+
+- ``run_batch`` runs in one thread of its own, never twice at a time. When it is free it gets all that waits, at most
+  ``max_batch_size`` items. There is no timer: an item that comes to an idle batcher starts at once.
+- At most ``queue_size`` items wait. One more is refused at once with :class:`Overloaded`.
+- Items whose caller has left, or whose deadline has passed, are not computed.
+- When a batch fails, its items are computed one by one, so that only the bad one's caller sees the error.
+- :meth:`Batcher.close` refuses new items and returns when all accepted ones are answered.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from types import TracebackType
+from typing import Generic, TypeVar
+
+from torchlight.app.errors import DeadlineExceeded, Overloaded
+from torchlight.app.inference import cpu_quota
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Answer(Generic[Result]):
+    """One item's result, the seconds it waited, and of its whole batch: seconds, begin by ``perf_counter``, size."""
+
+    result: Result
+    queue_s: float
+    run_s: float
+    started: float
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class _Waiting(Generic[Item]):
+    item: Item
+    since: float
+
+
+class Batcher(Generic[Item, Result]):
+    """See the module's docstring. Bound to the event loop in which :meth:`start` is called."""
+
+    def __init__(
+        self, run_batch: Callable[[list[Item]], Sequence[Result]], *, max_batch_size: int, queue_size: int
+    ) -> None:
+        self._run_batch = run_batch
+        self._max_batch_size = max_batch_size
+        self._queue_size = queue_size
+        # In order of arrival. A future that is done for any reason removes itself, so all that is in here is awaited.
+        self._queue: dict[asyncio.Future[Answer[Result]], _Waiting[Item]] = {}
+        self._wake = asyncio.Event()
+        self._is_closing = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference", initializer=cpu_quota.compute_last)
+        self._worker: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait."""
+        return len(self._queue)
+
+    def start(self) -> None:
+        """Begin to compute; items submitted earlier have waited."""
+        self._worker = asyncio.create_task(self._work())
+
+    async def close(self) -> None:
+        """Refuse new items, answer those accepted, stop the thread."""
+        self._is_closing = True
+        self._wake.set()
+        if self._worker is not None:
+            await self._worker
+        self._thread.shutdown()
+
+    async def submit(self, item: Item, deadline: float | None) -> Answer[Result]:
+        """Return the item's answer.
+
+        Args:
+            item: what ``run_batch`` gets among others.
+            deadline: in the event loop's time; None waits for ever.
+
+        Raises:
+            Overloaded, DeadlineExceeded: see the contract. Else, what ``run_batch`` raises for this item alone.
+        """
+        (future,) = self._enqueue([item])
+        return await _answer_before(deadline, future)
+
+    async def submit_all(self, items: Sequence[Item], deadline: float) -> list[Answer[Result] | BaseException]:
+        """Return for each item its answer, or the error that :meth:`submit` would raise.
+
+        Raises:
+            Overloaded: there is no room for all of them; then none is computed.
+        """
+        futures = self._enqueue(items)
+        try:
+            answers = (_answer_before(deadline, future) for future in futures)
+            return await asyncio.gather(*answers, return_exceptions=True)
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _enqueue(self, items: Sequence[Item]) -> list[asyncio.Future[Answer[Result]]]:
+        if self._is_closing:
+            raise Overloaded("the service is stopping; ask again in a moment")
+        if self.waiting + len(items) > self._queue_size:
+            raise Overloaded(f"the queue is full: {self.waiting} wait, {self._queue_size} may; ask again later")
+        loop, now = asyncio.get_running_loop(), time.perf_counter()
+        futures: list[asyncio.Future[Answer[Result]]] = [loop.create_future() for _ in items]
+        for future, item in zip(futures, items, strict=True):
+            self._queue[future] = _Waiting(item, now)
+            future.add_done_callback(lambda done: self._queue.pop(done, None))
+        self._wake.set()
+        return futures
+
+    async def _work(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while batch := self._take():
+                await self._compute(batch)
+            if self._is_closing:
+                return
+
+    def _take(self) -> dict[asyncio.Future[Answer[Result]], _Waiting[Item]]:
+        awaited = (future for future in self._queue if not future.done())
+        return {future: self._queue.pop(future) for future in list(islice(awaited, self._max_batch_size))}
+
+    async def _compute(self, batch: dict[asyncio.Future[Answer[Result]], _Waiting[Item]]) -> None:
+        started = time.perf_counter()
+        items = [waiting.item for waiting in batch.values()]
+        try:
+            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._run_batch, items)
+            pairs = list(zip(batch.items(), results, strict=True))
+        except Exception as error:
+            await self._isolate(batch, error)
+            return
+        run_s = time.perf_counter() - started
+        for (future, waiting), result in pairs:
+            if not future.done():
+                future.set_result(Answer(result, started - waiting.since, run_s, started, len(batch)))
+
+    async def _isolate(self, batch: dict[asyncio.Future[Answer[Result]], _Waiting[Item]], error: Exception) -> None:
+        """Compute a failed batch's items one by one; the error of an item alone is its caller's."""
+        awaited = {future: waiting for future, waiting in batch.items() if not future.done()}
+        if len(batch) == 1:
+            for future in awaited:
+                future.set_exception(error)
+            return
+        for future, waiting in awaited.items():
+            if not future.done():
+                await self._compute({future: waiting})
+
+
+async def _answer_before(deadline: float | None, future: asyncio.Future[Answer[Result]]) -> Answer[Result]:
+    async with within(deadline):
+        return await future
+
+
+class within:  # noqa: N801  # it is used as a function, like asyncio.timeout_at
+    """Cancel what is awaited inside when the event loop's time reaches ``deadline``, as DeadlineExceeded."""
+
+    def __init__(self, deadline: float | None) -> None:
+        self._timeout = asyncio.timeout_at(deadline)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            raise DeadlineExceeded("the answer was not ready in time; ask again later") from late

@@ -1,0 +1,246 @@
+"""What one running service holds, and its path from bytes to probabilities. Knows nothing of HTTP."""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from torchlight.app.errors import NotReady
+from torchlight.app.inference import cpu_quota
+from torchlight.app.inference.batcher import Answer, Batcher, within
+from torchlight.app.inference.decoder_pool import Decoders
+from torchlight.app.inference.thread_pool import Workers
+from torchlight.app.settings import Settings
+from torchlight.app.telemetry.metrics import PUBLISH_S, Metrics, Snapshot
+from torchlight.model import golden
+from torchlight.model.checks import self_test
+from torchlight.model.checks.self_test import SelfTest
+from torchlight.model.classifier import Classifier
+from torchlight.model.engines import engine, int8_ranges
+from torchlight.model.errors import TorchlightError
+from torchlight.model.network import count_multiply_adds
+
+Result = TypeVar("Result")
+LONG_BYTES = 1_000_000  # whose hash takes as long as handing it to a thread and more
+MAX_DECODERS = 4  # each may hold a whole picture, and the copies that turning and converting it take
+logger = logging.getLogger("torchlight")
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """An upload as network input, (3, S, S) uint8 RGB, with the facts about its file."""
+
+    tensor: Tensor
+    id: str
+    width: int
+    height: int
+    format: str
+    decode_s: float
+
+
+@dataclass(frozen=True)
+class Classified:
+    """An image and the answer to it: (K,) probabilities."""
+
+    image: PreparedImage
+    answer: Answer[Tensor]
+
+    @property
+    def stages_s(self) -> dict[str, float]:
+        """Seconds of what happened to the image, in order."""
+        return {"decode": self.image.decode_s, "queue": self.answer.queue_s, "inference": self.answer.run_s}
+
+
+class Service:
+    """The classifier with its queue and its threads. Nothing runs before :meth:`start`."""
+
+    def __init__(self, settings: Settings, classifier: Classifier, metrics: Metrics) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.classifier = classifier
+        # While nothing runs the network: a count hooks into it, a trace changes for a while how all modules are called.
+        self.multiply_adds = count_multiply_adds(classifier.network, classifier.spec.size)
+        _ = classifier.graph  # kept there
+        eight_bits = int8_ranges.load(classifier) if settings.precision == "int8" else None
+        with ThreadPoolExecutor(
+            1, initializer=cpu_quota.compute_last
+        ) as pool:  # threads that it starts are as this one
+            self.engine = pool.submit(engine.choose, classifier, settings.engine, eight_bits).result()
+        if self.engine.reason is not None and classifier.device.type == "cpu":
+            logger.warning("answers are computed by %s: %s", self.engine.name, self.engine.reason)
+        self.self_test = _load_self_test(classifier)
+        self.state: Literal["warming up", "ready", "broken", "stopping"] = "warming up"
+        waiting = settings.queue_size
+        self._decoders = Decoders(
+            number=min(cpu_quota.share(settings.workers), MAX_DECODERS),
+            queue_size=waiting,
+            time_limit_s=settings.deadline_s,
+            max_pixels=settings.max_pixels,
+            max_bytes=settings.max_body_bytes,
+        )
+        self._viewers = Workers("view", threads=1, queue_size=waiting)  # one at a time, on as many cores as answers use
+        self.batcher = Batcher(self._run_batch, max_batch_size=settings.max_batch_size, queue_size=waiting)
+        self._warm_up_task: asyncio.Task[None] | None = None
+        self._defect: TorchlightError | None = None
+
+    async def start(self) -> None:
+        """Begin to answer; ready when its golden image is answered as it should be."""
+        self.batcher.start()
+        self._warm_up_task = asyncio.create_task(self._warm_up())
+
+    async def warmed_up(self) -> None:
+        """Wait until the service is ready.
+
+        Raises:
+            GoldenMismatch: the network does not answer as it did when it was saved.
+            NotReady: it cannot run; the log says why.
+        """
+        assert self._warm_up_task is not None, "not started"
+        await self._warm_up_task
+        if self._defect is not None:
+            raise self._defect
+
+    async def stop(self) -> None:
+        """Answer what was accepted, then end threads and decoders."""
+        self.drain()
+        if self._warm_up_task is not None:
+            await self._warm_up_task  # it may be starting processes
+        await self.batcher.close()
+        await self._decoders.close()
+        self._viewers.close()
+
+    def drain(self) -> None:
+        """Stop being ready, while requests are still answered."""
+        self.state = "stopping"
+
+    async def classify(self, content: bytes) -> Classified:
+        """Return the answer for one file.
+
+        Raises:
+            ImageError, Overloaded, DeadlineExceeded
+        """
+        deadline = self._deadline()
+        image = await self._prepare(content, deadline)
+        return self._count(Classified(image, await self.batcher.submit(image.tensor, deadline)))
+
+    async def classify_all(self, contents: Sequence[bytes]) -> list[Classified | BaseException]:
+        """Return for each file its answer, or the error that :meth:`classify` would raise.
+
+        Raises:
+            Overloaded: there is no room for all of them.
+        """
+        deadline = self._deadline()
+        self._decoders.check_room(len(contents))
+        prepared = await asyncio.gather(*(self._prepare(one, deadline) for one in contents), return_exceptions=True)
+        good = [one for one in prepared if isinstance(one, PreparedImage)]
+        answers = await self.batcher.submit_all([one.tensor for one in good], deadline)
+        outcomes = iter([self._join(image, answer) for image, answer in zip(good, answers, strict=True)])
+        return [next(outcomes) if isinstance(one, PreparedImage) else one for one in prepared]
+
+    async def prepare(self, content: bytes) -> PreparedImage:
+        """Return one file as network input.
+
+        Raises:
+            ImageError, Overloaded, DeadlineExceeded
+        """
+        return await self._prepare(content, self._deadline())
+
+    async def view(self, draw: Callable[[], Result]) -> Result:
+        """Return what ``draw`` returns, run in a thread apart from those that answer."""
+        return await self._viewers.run(self._deadline(), draw)
+
+    async def view_of(
+        self, load: Callable[[], Awaitable[PreparedImage]], draw: Callable[[PreparedImage], Result]
+    ) -> Result:
+        """Return what ``draw``, in that thread, makes of the image that ``load`` returns.
+
+        Raises:
+            Overloaded, DeadlineExceeded: see :meth:`classify`; and what ``load`` and ``draw`` raise.
+        """
+        deadline = self._deadline()
+        async with within(deadline):
+            image = await load()
+        return await self._viewers.run(deadline, partial(draw, image))
+
+    async def _warm_up(self) -> None:
+        size = self.classifier.spec.size
+        try:
+            await self._decoders.start()
+            answer = (await self.batcher.submit(golden.image(size), deadline=None)).result
+            if self.engine.quantisation is not None:  # which gives another one, by what is known
+                answer = self.classifier.probabilities(golden.image(size)[None])[0]
+            golden.check(self.classifier.checkpoint, answer)
+        except TorchlightError as error:
+            self.state, self._defect = "broken", error
+        except Exception as error:
+            logger.exception("the network cannot run")
+            self.state, self._defect = "broken", NotReady(f"the network cannot run ({error})")
+        else:
+            self.state = "ready" if self.state == "warming up" else self.state
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self.settings.deadline_s
+
+    async def _prepare(self, content: bytes, deadline: float) -> PreparedImage:
+        started = time.perf_counter()
+        self._decoders.check_room(1)
+        digest = _sha256(content) if len(content) < LONG_BYTES else None  # while it is in the processor's cache
+        image = await self._decoders.prepare(content, self.classifier.spec.size, deadline)
+        if digest is None:
+            digest = await asyncio.to_thread(_sha256, content)
+        seconds = time.perf_counter() - started
+        return PreparedImage(image.tensor, digest, image.width, image.height, image.format, seconds)
+
+    async def keep_publishing(self) -> None:
+        """Let scrapes that other processes answer see this one too."""
+        while True:
+            self.publish()
+            await asyncio.sleep(PUBLISH_S)
+
+    def publish(self) -> None:
+        """Let metrics say what this process has now."""
+        checkpoint = self.classifier.checkpoint
+        self.metrics.publish(
+            Snapshot(
+                queue_length=self.batcher.waiting,
+                is_ready=self.state == "ready",
+                model_name=checkpoint.path.stem,
+                digest=checkpoint.digest,
+                architecture=checkpoint.header.network.architecture,
+                class_names=self.classifier.class_names,
+            )
+        )
+
+    def _run_batch(self, tensors: list[Tensor]) -> list[Tensor]:
+        probabilities = list(self.engine.run(torch.stack(tensors)))
+        self.metrics.compute(len(tensors))
+        return probabilities
+
+    def _join(self, image: PreparedImage, answer: Answer[Tensor] | BaseException) -> Classified | BaseException:
+        return answer if isinstance(answer, BaseException) else self._count(Classified(image, answer))
+
+    def _count(self, classified: Classified) -> Classified:
+        (best,) = self.classifier.top_k(classified.answer.result, 1)
+        self.metrics.classify(best.label, best.probability, classified.stages_s)
+        return classified
+
+
+def _load_self_test(classifier: Classifier) -> SelfTest | None:
+    """Return how the laws of the views fared on this very checkpoint, if that was ever checked."""
+    try:
+        return self_test.load(self_test.path_beside(classifier.checkpoint.path), classifier.digest)
+    except (OSError, ValueError) as error:
+        logger.warning("the result of the self-test is left out: %s", error)
+        return None
+
+
+def _sha256(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()

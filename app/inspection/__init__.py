@@ -1,0 +1,1 @@
+"""Stored images and what the views compute from them. Knows no HTTP."""

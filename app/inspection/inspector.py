@@ -1,0 +1,148 @@
+"""What views are computed from: stored images, what the network makes of them, and the index. Knows nothing of HTTP.
+
+Layer outputs and decoded images are kept for a while, since who looks at one layer of an image looks at the next one.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cached_property
+
+from torch import Tensor
+
+from torchlight.app.errors import NoIndex
+from torchlight.app.inference.service import PreparedImage, Service
+from torchlight.app.inspection.byte_cache import ByteCache
+from torchlight.app.inspection.image_store import ImageStore
+from torchlight.model.errors import ChannelOutOfRange, IndexFileError, IndexNotFound
+from torchlight.model.views import image_index
+from torchlight.model.views.activations import Stage, activation_maps, layer_at_stage
+from torchlight.model.views.embedding import embed
+from torchlight.model.views.image_index import Index
+
+ENTRY_BYTES = 500  # what keeping anything costs beside the thing itself
+SWEEPS_PER_LIFETIME = 24  # images of a day are removed within the hour
+logger = logging.getLogger("torchlight")
+
+
+class Inspector:
+    """The state of inspection: apart from the service's, which answers without it."""
+
+    def __init__(self, service: Service) -> None:
+        """Open the store and the index.
+
+        Raises:
+            StoreUnavailable: the folder for uploads cannot be used.
+        """
+        settings = service.settings
+        self.service = service
+        self.classifier = service.classifier
+        self.store = ImageStore(
+            settings.store_folder, max_bytes=settings.store_max_bytes, max_age_s=settings.store_max_age_s
+        )
+        self.cache = ByteCache(settings.view_cache_bytes)
+        self._index = _load_index(service)
+
+    @cached_property
+    def index_version(self) -> str:
+        """What tells the index from others of the same checkpoint."""
+        digest = hashlib.sha256(json.dumps(asdict(self.index.source)).encode())
+        for part in (self.index.digests, self.index.labels):
+            digest.update(part.numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def has_index(self) -> bool:
+        """Whether there is an index that fits."""
+        return isinstance(self._index, Index)
+
+    @property
+    def index(self) -> Index:
+        """The index beside the checkpoint.
+
+        Raises:
+            NoIndex: there is none that fits.
+        """
+        if isinstance(self._index, Index):
+            return self._index
+        raise NoIndex(f"{self._index}; make one with `torchlight index CHECKPOINT SOURCE` and restart the service")
+
+    async def keep_sweeping(self) -> None:
+        """Remove uploads that are too old, also while nobody sends new ones."""
+        while True:
+            try:
+                await asyncio.to_thread(self.store.sweep)
+            except OSError:
+                logger.exception("uploads that are too old cannot be removed")
+            await asyncio.sleep(self.service.settings.store_max_age_s / SWEEPS_PER_LIFETIME)
+
+    async def add(self, content: bytes) -> PreparedImage:
+        """Store an upload, if it is an image.
+
+        Raises:
+            ImageError: it is not; and what else :meth:`app.inference.service.Service.prepare` raises.
+            StoreFull: the disk has no room.
+        """
+        image = await self.service.prepare(content)
+        await asyncio.to_thread(self.store.put, content)
+        self.cache.put(image.id, image, _image_bytes(image))
+        return image
+
+    async def image(self, image_id: str) -> PreparedImage:
+        """Return a stored image as network input.
+
+        Raises:
+            UnknownImage: it is not stored; and what :meth:`app.inference.service.Service.prepare` raises.
+        """
+        self.store.find(image_id)  # else the cache would outlive the promise of when uploads are removed
+        image: PreparedImage | None = self.cache.get(image_id)
+        if image is None:
+            image = await self.service.prepare(await asyncio.to_thread(self.store.get, image_id))
+            self.cache.put(image_id, image, _image_bytes(image))
+        return image
+
+    def maps(self, image: PreparedImage, layer: str, stage: Stage = "output") -> Tensor:
+        """Return what :func:`model.views.activations.activation_maps` does."""
+        name = layer_at_stage(self.classifier.graph, layer, stage).name
+        return self._compute(image, f"maps {name}", lambda: activation_maps(self.classifier, image.tensor, name))
+
+    def logits(self, image: PreparedImage) -> Tensor:
+        """Return the (K,) logits of the network that answers."""
+        return self._compute(image, "logits", lambda: self.classifier.logits(image.tensor[None])[0])
+
+    def embedding(self, image: PreparedImage) -> Tensor:
+        """Return what :func:`model.views.embedding.embed` does for one image."""
+        return self._compute(image, "embedding", lambda: embed(self.classifier, image.tensor[None])[0])
+
+    def _compute(self, image: PreparedImage, what: str, make: Callable[[], Tensor]) -> Tensor:
+        return self.cache.find((image.id, what), make, lambda tensor: tensor.nbytes + ENTRY_BYTES)
+
+
+def pick(values: Tensor, channel: int, layer: str) -> Tensor:
+    """Return one channel of a layer's maps or filters.
+
+    Raises:
+        ChannelOutOfRange: with the limits.
+    """
+    if not 0 <= channel < len(values):
+        raise ChannelOutOfRange(channel, layer, len(values))
+    return values[channel]
+
+
+def _image_bytes(image: PreparedImage) -> int:
+    return image.tensor.nbytes + ENTRY_BYTES
+
+
+def _load_index(service: Service) -> Index | str:
+    """Return the index beside the checkpoint, or why there is none; the log says more of one that cannot be used."""
+    checkpoint = service.classifier.checkpoint
+    try:
+        return image_index.load(image_index.path_beside(checkpoint.path), checkpoint.digest)
+    except IndexNotFound:
+        return "this service has no index of images"
+    except IndexFileError as error:
+        logger.warning("the index is left out: %s", error)
+        return "the index of this service cannot be used, its log says why"

@@ -1,0 +1,186 @@
+"""Around every request: its id and trace, one line in the log, its metrics, and the catch-all for what nobody foresaw.
+
+Pure ASGI: it sees every response, streamed or refused, and delays none. The log and the trace hold no image, no file
+name, no query and no header.
+"""
+
+import time
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from torchlight.app.api.problems import INTERNAL_ERROR, respond
+from torchlight.app.inference.service import Classified, Service
+from torchlight.app.security.response_headers import ENCODED, request_id_of
+from torchlight.app.telemetry.logs import logger
+from torchlight.app.telemetry.metrics import Metrics
+from torchlight.app.telemetry.trace_context import Exporter, RequestSpan, Stage, begin, parse
+
+CLIENT_LEFT = 499  # in the log and the metrics only, as proxies write it
+UNMATCHED = "unmatched"
+UNTRACED = ("/livez", "/readyz", "/metrics")  # asked every few seconds, by machines that trace nothing
+
+
+class Observability:
+    """The outermost middleware of ours."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, exporter: Exporter | None = None) -> None:
+        """Surround the application.
+
+        Args:
+            exporter: takes the spans of requests; None if nobody collects them.
+        """
+        self._app = app
+        self._metrics = metrics
+        self._exporter = exporter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, send, is_traced=self._exporter is not None)
+        self._metrics.begin_request()
+        try:
+            await self._app(scope, receive, exchange.send)
+        except ClientDisconnect:
+            exchange.status = CLIENT_LEFT
+        except Exception as error:
+            exchange.exception = error
+            logger.exception("unexpected error", extra={"facts": {"request_id": exchange.request_id}})
+            if exchange.has_started:
+                raise
+            detail = f"the server failed; its log says more under request id {exchange.request_id}"
+            await respond(Request(scope), 500, INTERNAL_ERROR, detail)(scope, receive, exchange.send)
+        finally:
+            self._end(exchange)
+
+    def _end(self, exchange: "_Exchange") -> None:
+        exchange.log()
+        seconds, code = exchange.seconds, exchange.code
+        self._metrics.end_request(exchange.route, exchange.method, exchange.status, seconds, code)
+        if exchange.status == CLIENT_LEFT:
+            self._metrics.abandon()
+        if self._exporter is not None and exchange.route not in UNTRACED:
+            self._exporter.export(exchange.span())
+
+
+class _Exchange:
+    """One request and what became of it."""
+
+    def __init__(self, scope: Scope, send: Send, *, is_traced: bool) -> None:
+        headers = Headers(scope=scope)
+        self.request_id = request_id_of(headers.get("x-request-id", ""))
+        self.status = CLIENT_LEFT
+        self.has_started = False
+        self.exception: Exception | None = None
+        self._parent = parse(headers.getlist("traceparent"))
+        self._context = begin(self._parent, is_sampled=is_traced)
+        self._started = time.perf_counter()
+        self._started_ns = time.time_ns()
+        self._scope = scope
+        self._send = send
+        scope.setdefault("state", {})["request_id"] = self.request_id
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.has_started, self.status = True, message["status"]
+            headers = message.get("headers", ())
+            own = {name for name, _ in headers}  # in lower case, as ASGI has them
+            message["headers"] = [
+                *headers,
+                (b"x-request-id", self.request_id.encode()),
+                (b"traceresponse", str(self._context).encode()),
+                *(pair for pair in ENCODED if pair[0] not in own),
+            ]
+        await self._send(message)
+
+    @property
+    def method(self) -> str:
+        return str(self._scope["method"])
+
+    @property
+    def code(self) -> str | None:
+        """That of the problem that was sent, if one was."""
+        code: str | None = self._scope["state"].get("code")
+        return code
+
+    @property
+    def seconds(self) -> float:
+        """How long ago it came."""
+        return time.perf_counter() - self._started
+
+    @property
+    def route(self) -> str:
+        """The template of its path: the path itself has no bound."""
+        route = self._scope.get("route")
+        if route is not None:
+            return str(route.path)
+        if "app_root_path" in self._scope:  # a mounted folder
+            return f"{self._scope['root_path'].removeprefix(self._scope['app_root_path'])}/{{path}}"
+        is_literal = "endpoint" in self._scope and not self._scope["path_params"]
+        return str(self._scope["path"]) if is_literal else UNMATCHED
+
+    def log(self) -> None:
+        facts = {
+            "method": self.method,
+            "path": self._scope["path"],
+            "status": self.status,
+            "code": self.code,
+            "ms": round(1000 * self.seconds, 1),
+            "request_id": self.request_id,
+            "trace_id": self._context.trace_id,
+        }
+        logger.info("request", extra={"facts": facts | self._scope["state"].get("facts", {})})
+
+    def span(self) -> RequestSpan:
+        """Return what is told of it, by OpenTelemetry's names for HTTP."""
+        attributes = {
+            "http.request.method": self.method,
+            "http.route": self.route,
+            "url.path": self._scope["path"],
+            "url.scheme": self._scope.get("scheme", "http"),
+            "http.response.status_code": self.status,
+            "torchlight.request_id": self.request_id,
+        }
+        return RequestSpan(
+            context=self._context,
+            parent=self._parent,
+            name=f"{self.method} {self.route}",
+            started_ns=self._started_ns,
+            ended_ns=self._ns(time.perf_counter()),
+            attributes=attributes | ({"error.type": self.code} if self.code else {}),
+            stages=[stage for one in self._scope["state"].get("classified", ()) for stage in self._stages(one)],
+            exception=self.exception,
+        )
+
+    def _stages(self, classified: Classified) -> list[Stage]:
+        """Return what happened to one image; each stage ends where the next one begins."""
+        facts: dict[str, str | int] = {
+            "torchlight.image_id": classified.image.id,
+            "torchlight.batch_size": classified.answer.batch_size,
+        }
+        ended = classified.answer.started + classified.answer.run_s
+        stages = []
+        for name, seconds in reversed(classified.stages_s.items()):
+            stages.append(Stage(name, self._ns(ended - seconds), self._ns(ended), facts))
+            ended -= seconds
+        return stages[::-1]
+
+    def _ns(self, moment: float) -> int:
+        """Return the nanoseconds since 1970 of a moment by ``perf_counter``."""
+        return self._started_ns + round(1e9 * (moment - self._started))
+
+
+def tell(request: Request, classified: Sequence[Classified], service: Service) -> None:
+    """Let the request's line in the log, and its trace, say what became of its images; of many, the longest times."""
+    request.state.classified = classified
+    facts: dict[str, object] = {"model": service.classifier.digest, "images": len(classified)}
+    if len(classified) == 1:
+        facts["image"] = classified[0].image.id
+    for stage in classified[0].stages_s if classified else ():
+        facts[f"{stage}_ms"] = round(1000 * max(one.stages_s[stage] for one in classified), 2)
+    if classified:
+        facts["batch_size"] = max(one.answer.batch_size for one in classified)
+    request.state.facts = request.scope["state"].get("facts", {}) | facts  # access may have said who asks

@@ -1,0 +1,1 @@
+"""API keys, rate limits, host names and response headers. Knows no ASGI."""

@@ -1,0 +1,1 @@
+"""Metrics, traces and logs. Imported by every room above it."""

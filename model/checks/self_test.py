@@ -1,0 +1,154 @@
+"""The self-test of a checkpoint: the laws of the views checked on it, and the file beside it that says how it went.
+
+    cats.safetensors  ->  cats.selftest.json
+
+The file names the digest of the checkpoint, so that it says nothing about another one. Images are drawn here, seeded:
+the laws hold for any. Knows nothing of terminals or HTTP.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from torchlight.model.checks.rules import ELSEWHERE, RULES
+from torchlight.model.checks.subject import Rule, Subject
+from torchlight.model.classifier import Classifier
+from torchlight.model.errors import ViewNotApplicable
+from torchlight.model.files import json_file
+from torchlight.model.views.image_index import Index
+
+IMAGES = 4
+Outcome = Literal["pass", "fail", "not applicable"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """How one law fared.
+
+    Attributes:
+        id: of the check, ``C1`` to ``C21``; a check may have several laws.
+        title: the law.
+        outcome: ``pass`` if ``measured <= bound``.
+        measured: the worst figure found; None where nothing was measured, or no number came out.
+        bound: what it may be.
+        note: what was measured, or why nothing was.
+    """
+
+    id: str
+    title: str
+    outcome: Outcome
+    measured: float | None
+    bound: float | None
+    note: str
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """All of them, for the checkpoint of that digest."""
+
+    checkpoint: str
+    seconds: float
+    checks: tuple[Check, ...]
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The laws that do not hold."""
+        return tuple(check for check in self.checks if check.outcome == "fail")
+
+
+def run(
+    classifier: Classifier, index: Index | None = None, on_check: Callable[[int, int], None] = lambda done, total: None
+) -> SelfTest:
+    """Check what can be checked on a checkpoint alone.
+
+    Args:
+        classifier: on the CPU.
+        index: the one of the checkpoint, if there is one.
+        on_check: called with how many laws are checked, and how many there are.
+    """
+    started = time.perf_counter()
+    subject = Subject(classifier, draw_images(IMAGES, classifier.spec.size), index)
+    checks = []
+    for rule in RULES:
+        checks.append(_check(rule, subject))
+        on_check(len(checks), len(RULES))
+    checks += [Check(name, title, "not applicable", None, None, reason) for name, title, reason in ELSEWHERE]
+    ordered = sorted(checks, key=lambda check: int(check.id[1:]))
+    return SelfTest(classifier.digest, round(time.perf_counter() - started, 1), tuple(ordered))
+
+
+def draw_images(number: int, size: int) -> Tensor:
+    """Return (N, 3, S, S) uint8 of discs and stripes before a slope of colour, with some grain, seeded."""
+    generator = torch.Generator().manual_seed(0)
+    across = torch.linspace(0, 1, size)
+    y, x = torch.meshgrid(across, across, indexing="ij")
+    images = []
+    for _ in range(number):
+        sky, ground, disc = torch.rand(3, 3, 1, 1, generator=generator)
+        centre, radius, turn = torch.rand(2, generator=generator), 0.15 + 0.2 * torch.rand((), generator=generator), 6
+        is_disc = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2
+        stripes = 0.1 * torch.sin(turn * math.pi * (x * centre[0] + y * centre[1]))
+        picture = torch.where(is_disc, disc, sky * (1 - y) + ground * y + stripes)
+        picture = picture + 0.03 * torch.randn(3, size, size, generator=generator)
+        images.append((255 * picture).round().clamp(0, 255).to(torch.uint8))
+    return torch.stack(images)
+
+
+def path_beside(checkpoint: Path) -> Path:
+    """Return where the result for a checkpoint is: ``cats.safetensors`` has ``cats.selftest.json``."""
+    return checkpoint.with_name(f"{checkpoint.stem}.selftest.json")
+
+
+def save(path: Path, result: SelfTest) -> None:
+    """Write the file.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    json_file.save(path, asdict(result))
+
+
+def load(path: Path, digest: str) -> SelfTest | None:
+    """Return the result for the checkpoint of that digest; None if there is none, or it is of another one.
+
+    Raises:
+        ValueError: the file is not one of these.
+        OSError: it cannot be read.
+    """
+    if not path.exists():
+        return None
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        found = SelfTest(**said | {"checks": tuple(Check(**check) for check in said["checks"])})
+        _validate(found)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not the result of a self-test ({error!r})") from error
+    return found if found.checkpoint == digest else None
+
+
+def _validate(found: SelfTest) -> None:
+    """Raise ValueError if a field does not hold what it should."""
+    figures = [figure for check in found.checks for figure in (check.measured, check.bound) if figure is not None]
+    texts = [text for check in found.checks for text in (check.id, check.title, check.note)]
+    if not all(type(figure) in (int, float) and math.isfinite(figure) for figure in (found.seconds, *figures)):
+        raise ValueError("a figure is not a finite number")
+    if not all(isinstance(text, str) for text in (found.checkpoint, *texts)):
+        raise ValueError("a text is not one")
+    if not all(check.outcome in get_args(Outcome) for check in found.checks):
+        raise ValueError(f"an outcome is none of {', '.join(get_args(Outcome))}")
+
+
+def _check(rule: Rule, subject: Subject) -> Check:
+    try:
+        measured, note = rule.measure(subject)
+    except ViewNotApplicable as reason:
+        return Check(rule.id, rule.title, "not applicable", None, None, str(reason))
+    outcome: Outcome = "pass" if measured <= rule.bound else "fail"
+    return Check(rule.id, rule.title, outcome, measured if math.isfinite(measured) else None, rule.bound, note)

@@ -1,0 +1,1 @@
+"""Arrays to pictures that do not mislead. Knows nothing of networks."""

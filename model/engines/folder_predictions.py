@@ -1,0 +1,172 @@
+"""Many image files -> a file of answers, at the machine's full speed, and to be gone on with after any end.
+
+The file of answers is JSON Lines: one object for each image, in the order of their paths,
+
+    {"file": "a/cat.jpg", "digest": "sha256:...", "predictions": [{"label": "cat", "index": 3, "probability": 0.97}]}
+
+or, if the image cannot be read, ``"error"`` in place of ``"predictions"``.
+"""
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from torchlight.model import images
+from torchlight.model.classifier import Classifier, Prediction
+from torchlight.model.engines.export_file import Run
+from torchlight.model.errors import AnswersError, ImageError
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+BATCH_SIZE = 16  # more is no faster on a CPU, see docs/log.md
+BATCHES_AHEAD = 4  # that are decoded while the network runs: enough for it never to wait
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A file with its labels, most probable first, or why it has none."""
+
+    path: Path
+    predictions: tuple[Prediction, ...]
+    error: str | None = None
+
+
+def find(paths: Iterable[Path]) -> list[Path]:
+    """Return the files among ``paths``, and the images below the folders among them, each once, in order of paths."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            below = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+            found |= dict.fromkeys(sorted(file for file in below if file.suffix.lower() in SUFFIXES))
+        else:
+            found[path] = None
+    return list(found)
+
+
+def classify(classifier: Classifier, run: Run, paths: Sequence[Path], top_k: int | None = None) -> Iterator[Outcome]:
+    """Yield the outcome for each path, in order, while the next ones are decoded.
+
+    Args:
+        run: (N, 3, S, S) uint8 RGB -> (N, K) probabilities, as :attr:`torchlight.model.engines.engine.Engine.run` is.
+        top_k: labels for each; all without it.
+    """
+    size = classifier.spec.size
+
+    def load(batch: Sequence[Path]) -> list[Tensor | str]:
+        return [_load(path, size) for path in batch]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        batches = [paths[start : start + BATCH_SIZE] for start in range(0, len(paths), BATCH_SIZE)]
+        for batch, loaded in zip(batches, _ahead(pool, load, batches), strict=True):
+            tensors = [one for one in loaded if isinstance(one, Tensor)]
+            rows = iter(run(torch.stack(tensors)) if tensors else ())
+            for path, one in zip(batch, loaded, strict=True):
+                if isinstance(one, str):
+                    yield Outcome(path, (), one)
+                else:
+                    yield Outcome(path, tuple(classifier.top_k(next(rows), top_k)))
+
+
+class Answers:
+    """The file of answers, open at its end. What is in it stays, and is not asked again."""
+
+    def __init__(self, path: Path, digest: str) -> None:
+        """Read what there is, and cut off a line that was being written when its process ended.
+
+        Args:
+            path: is made if it does not exist.
+            digest: of the checkpoint; the answers of another one are not mixed with its own.
+
+        Raises:
+            AnswersError: the file holds something else, or answers of another checkpoint.
+            OSError: it cannot be read or written.
+        """
+        self._digest = digest
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: BinaryIO = open(path, "a+b")  # noqa: SIM115  # closed by close
+        try:
+            self.done = self._read(path)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def add(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+        """Write each outcome and pass it on; all that were passed on are in the file once a batch is through."""
+        for number, outcome in enumerate(outcomes, 1):
+            content = {"error": outcome.error} if outcome.error is not None else {
+                "predictions": [asdict(one) for one in outcome.predictions]
+            }  # fmt: skip
+            line = {"file": _printable(outcome.path), "digest": self._digest} | content
+            self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            if number % BATCH_SIZE == 0:
+                self._file.flush()
+            yield outcome
+        self._file.flush()
+
+    def has(self, path: Path) -> bool:
+        """Return whether there is an answer for the file."""
+        return _printable(path) in self.done
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+        self._file.close()
+
+    def _read(self, path: Path) -> frozenset[str]:
+        self._file.seek(0)
+        done, end = set(), 0
+        for number, line in enumerate(self._file, 1):
+            if not line.endswith(b"\n"):
+                break
+            done.add(self._check(path, number, line))
+            end += len(line)
+        self._file.truncate(end)
+        return frozenset(done)
+
+    def _check(self, path: Path, number: int, line: bytes) -> str:
+        try:
+            answer = json.loads(line)
+            file, digest = str(answer["file"]), answer["digest"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise AnswersError(
+                f"answers {path}: line {number} is no answer to an image; choose another name, or remove the file"
+            ) from error
+        if digest != self._digest:
+            raise AnswersError(
+                f"answers {path}: line {number} is by the checkpoint {digest}, and this one is {self._digest}; "
+                "choose another name, or remove the file"
+            )
+        return file
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, load: Callable[[Sequence[Path]], list[Tensor | str]], batches: Sequence[Sequence[Path]]
+) -> Iterator[list[Tensor | str]]:
+    """Yield ``load(batch)`` for each, in order, a few of them begun before they are wanted and no more."""
+    waiting = iter(batches)
+    begun: list[Future[list[Tensor | str]]] = [
+        pool.submit(load, one) for one in itertools.islice(waiting, BATCHES_AHEAD)
+    ]
+    while begun:
+        loaded = begun.pop(0).result()
+        begun += [pool.submit(load, one) for one in itertools.islice(waiting, 1)]
+        yield loaded
+
+
+def _load(path: Path, size: int) -> Tensor | str:
+    """Return the network input of a file, or why there is none."""
+    try:
+        return images.prepare(path.read_bytes(), size)[0]
+    except (ImageError, OSError) as error:
+        return str(error)
+
+
+def _printable(path: Path) -> str:
+    """Return the name as valid Unicode, which names of files need not be; other names give other texts."""
+    return str(path).encode("utf-8", "backslashreplace").decode()

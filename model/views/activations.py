@@ -1,0 +1,91 @@
+"""What a layer of the served network makes of an image."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from torchlight.model.classifier import Classifier
+from torchlight.model.drawing.rendering import flag
+from torchlight.model.errors import ViewNotApplicable
+from torchlight.model.graph import Layer, NetworkGraph
+from torchlight.model.views.receptive_field import ACTIVATIONS
+
+Stage = Literal["output", "pre_activation", "post_activation"]
+NORMS = ("BatchNorm2d", "LayerNorm2d", "GroupNorm")
+
+
+@dataclass(frozen=True)
+class MapStatistics:
+    """One map in figures; ``flag`` is ``all zero``, ``constant``, ``not finite`` or empty."""
+
+    channel: int
+    min: float
+    max: float
+    mean: float
+    std: float
+    zero_share: float
+    flag: str
+
+
+def activation_maps(classifier: Classifier, image: Tensor, layer: str, stage: Stage = "output") -> Tensor:
+    """Return a layer's activation maps for one image.
+
+    Args:
+        image: (3, S, S) uint8 RGB as :func:`model.images.to_tensor` makes it.
+        layer: name in ``classifier.graph``.
+        stage: ``output`` is what the layer itself gives; ``pre_activation`` and ``post_activation`` are the values
+            before and after the activation function that the layer is, or that follows it directly or after a norm.
+
+    Returns:
+        (C, H, W) float32 on the CPU.
+
+    Raises:
+        UnknownLayer: no layer has that name.
+        ViewNotApplicable: its output is not a stack of maps, or it has no such stage.
+    """
+    found = layer_at_stage(classifier.graph, layer, stage)
+    if len(found.out_shape) != 3:
+        size = "x".join(map(str, found.out_shape))
+        raise ViewNotApplicable(f"layer {layer!r} gives {size} numbers, not maps; name a layer before it")
+    with torch.inference_mode():
+        outputs = classifier.graph.run(classifier.network_input(image[None]), [found.name])
+    return outputs[found.name][0].float().cpu().contiguous()
+
+
+def layer_at_stage(graph: NetworkGraph, name: str, stage: Stage) -> Layer:
+    """Return the layer whose output a stage of ``name`` is.
+
+    Raises:
+        UnknownLayer, ViewNotApplicable: as for :func:`activation_maps`.
+    """
+    layer = graph.find(name)
+    if stage == "output":
+        return layer
+    activation: Layer | None = layer
+    while activation is not None and activation.type not in ACTIVATIONS:
+        activation = graph.only_reader(activation.name) if activation is layer or activation.type in NORMS else None
+    if activation is None:
+        raise ViewNotApplicable(f"layer {name!r} has no activation function after it; ask for stage=output")
+    return activation if stage == "post_activation" else graph.find(activation.inputs[0])
+
+
+def statistics(maps: Tensor) -> list[MapStatistics]:
+    """Return the figures of each map (C, H, W); not-finite values are left out of all but the flag."""
+    return [_statistics(channel, values) for channel, values in enumerate(maps)]
+
+
+def _statistics(channel: int, values: Tensor) -> MapStatistics:
+    finite = values[values.isfinite()].double()
+    if not len(finite):
+        finite = torch.zeros(1, dtype=torch.float64)
+    return MapStatistics(
+        channel=channel,
+        min=finite.min().item(),
+        max=finite.max().item(),
+        mean=finite.mean().item(),
+        std=finite.std(correction=0).item(),
+        zero_share=(values == 0).double().mean().item(),
+        flag=flag(values),
+    )

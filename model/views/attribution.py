@@ -1,0 +1,445 @@
+"""Where in an image the evidence for a class lies, and how far that evidence adds up to the answer.
+
+Every method explains the function that is served: the logit of a class before softmax, or its lead over another's.
+Gradients are taken with respect to the image or a layer's maps, never to parameters. Negative evidence stays as it is.
+Knows nothing of pictures, files or HTTP.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchlight.model.classifier import Classifier
+from torchlight.model.errors import UnknownTarget, ViewNotApplicable
+from torchlight.model.graph import INPUT, Layer, NetworkGraph
+from torchlight.model.images import normalise
+from torchlight.model.views.receptive_field import ADAPTIVE_POOLS
+
+Colour = tuple[int, int, int]  # RGB, 0 to 255
+BATCH_SIZE = 16  # 16 images of 224 pixels recorded for gradients take some 1.5 GB in a ResNet-50
+MAX_STEPS = 1024  # of integrated gradients
+MAX_WINDOWS = 1024  # of an occlusion: every single pixel of a 32x32 image
+# Layers after which output = sum of gradient * input + what zeros give, as long as only these follow.
+LINEAR_HEAD = ADAPTIVE_POOLS | frozenset(
+    {"AvgPool2d", "MaxPool2d", "avg_pool2d", "max_pool2d", "mean", "Flatten", "flatten"}
+    | {"Dropout", "dropout", "Identity", "Linear"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribution:
+    """A map of evidence, and its account.
+
+    Attributes:
+        method: its name in METHODS.
+        layer: whose grid the map is on: ``input`` is that of the pixels.
+        target: index of the class that is explained.
+        target_vs: index of the class it is compared with, if any.
+        map: (h, w) float32 on the CPU; positive where the image speaks for the target. Saliency has no sign.
+        logit: that of the target, less that of ``target_vs``.
+        bias: the logit that is left when there is no evidence (maps of zeros, or the mean image); None where the method
+            claims no sum.
+        law: what the cells add up to, or why they do not.
+    """
+
+    method: str
+    layer: str
+    target: int
+    target_vs: int | None
+    map: Tensor
+    logit: float
+    bias: float | None = None
+    law: str
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the method tells what speaks for the target from what speaks against it."""
+        return self.method != "saliency"
+
+    @property
+    def sum(self) -> float:
+        """All cells added up, in float64."""
+        return self.map.double().sum().item()
+
+    @property
+    def residual(self) -> float | None:
+        """``logit - bias - sum``: 0 but for rounding where the law is exact; None where there is no law."""
+        return None if self.bias is None else self.logit - self.bias - self.sum
+
+
+@dataclass(frozen=True, kw_only=True)
+class Occlusion(Attribution):
+    """What hiding each part of the image takes away.
+
+    Attributes:
+        probability_map: (S, S) float32, as ``map``, for the probability; near 0 and 1 it saturates where the logit
+            does not.
+        labels: (n, n) int64: index of the most probable class with the window at ``stride * (row, column)``.
+        window, stride: in pixels.
+    """
+
+    probability_map: Tensor
+    labels: Tensor
+    window: int
+    stride: int
+
+
+def grad_cam(
+    classifier: Classifier, image: Tensor, target: int, target_vs: int | None = None, *, layer: str | None = None
+) -> Attribution:
+    """Weigh each map of a layer by the mean of its gradient, and add the maps up.
+
+    Averaging gradients can light places that the network did not use; where an average pooling and one linear layer
+    follow, gradients are even and it equals :func:`hires_cam`.
+
+    Args:
+        image: (3, S, S) uint8 RGB as :func:`model.images.to_tensor` makes it.
+        target, target_vs: class indices, see :func:`resolve_target`.
+        layer: name in ``classifier.graph``; without it the one of :func:`evidence_layer`.
+
+    Returns:
+        The map on the layer's own grid, before the usual ReLU.
+
+    Raises:
+        UnknownTarget: the network has no such class.
+        UnknownLayer, ViewNotApplicable: the layer does not exist, or does not give maps.
+
+    Source: Selvaraju et al.: Grad-CAM, ICCV 2017.
+    """
+    question = _ask(classifier, image, target, target_vs)
+    layer = _layer_of_maps(classifier.graph, layer)
+    maps, gradients = question.differentiate(question.image, layer)
+    evidence = (gradients.mean((2, 3), keepdim=True) * maps).sum(1)[0]
+    law = "none, since the means of gradients need not add up to the logit; hires_cam does"
+    return question.answer("grad_cam", layer, evidence, law)
+
+
+def hires_cam(
+    classifier: Classifier, image: Tensor, target: int, target_vs: int | None = None, *, layer: str | None = None
+) -> Attribution:
+    """Multiply the maps of a layer by their gradient, place by place, and add the maps up.
+
+    Where the rest of the network is pooling and linear layers, cells + bias = logit, and the bias is the logit of maps
+    that are zero everywhere. Arguments and errors are those of :func:`grad_cam`.
+
+    Source: Draelos and Carin: Use HiResCAM instead of Grad-CAM, 2020.
+    """
+    question = _ask(classifier, image, target, target_vs)
+    layer = _layer_of_maps(classifier.graph, layer)
+    maps, gradients = question.differentiate(question.image, layer)
+    evidence = (gradients * maps).sum(1)[0]
+    obstacle = _first_bend(classifier.graph, layer)
+    if obstacle:
+        bend = f"{obstacle.name!r} ({obstacle.type})"
+        law = f"none, since after {layer!r} comes {bend}, not pooling and linear layers alone"
+        return question.answer("hires_cam", layer, evidence, law)
+    without_maps = classifier.graph.run(question.image, [classifier.graph.output], {layer: torch.zeros_like(maps)})
+    bias = question.narrow(without_maps[classifier.graph.output]).item()
+    return question.answer("hires_cam", layer, evidence, "cells + bias = logit", bias)
+
+
+def saliency(classifier: Classifier, image: Tensor, target: int, target_vs: int | None = None) -> Attribution:
+    """Return how strongly the logit answers to each pixel: |gradient|, the largest of the three colours.
+
+    With respect to the normalised image. Arguments and errors are those of :func:`grad_cam`.
+
+    Source: Simonyan, Vedaldi, Zisserman: Deep Inside Convolutional Networks, 2013.
+    """
+    question = _ask(classifier, image, target, target_vs)
+    _, gradients = question.differentiate(question.image, INPUT)
+    law = "none, since the size of a gradient says how much a pixel matters, not for what"
+    return question.answer("saliency", INPUT, gradients[0].abs().amax(0), law)
+
+
+def input_x_gradient(classifier: Classifier, image: Tensor, target: int, target_vs: int | None = None) -> Attribution:
+    """Multiply the normalised image by the gradient, and add the colours up.
+
+    Arguments and errors are those of :func:`grad_cam`.
+
+    Source: Shrikumar et al.: Not Just a Black Box, 2016.
+    """
+    question = _ask(classifier, image, target, target_vs)
+    pixels, gradients = question.differentiate(question.image, INPUT)
+    law = "none, since a gradient knows the closest surroundings of the image only; integrated_gradients adds up"
+    return question.answer("input_x_gradient", INPUT, (pixels * gradients).sum(1)[0], law)
+
+
+def integrated_gradients(
+    classifier: Classifier,
+    image: Tensor,
+    target: int,
+    target_vs: int | None = None,
+    *,
+    n_steps: int = 64,
+    on_batch: Callable[[], None] = lambda: None,
+) -> Attribution:
+    """Multiply the image by its mean gradient on the way from the mean image, and add the colours up.
+
+    The mean image of the training data is zero after normalisation. The way is cut into ``n_steps`` equal parts, with
+    the gradient taken in the middle of each. The more there are, the smaller the residual: for 40 photos and a trained
+    default network, 64 left 0.4% of ``logit - bias`` in the median and 1.7% at most, 256 left 0.5% at most.
+
+    Args:
+        image, target, target_vs: as for :func:`grad_cam`.
+        n_steps: 1 to 1024.
+        on_batch: called before each ``BATCH_SIZE`` steps; what it raises ends the work.
+
+    Raises:
+        UnknownTarget: the network has no such class.
+        ViewNotApplicable: ``n_steps`` is out of range.
+
+    Source: Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks, ICML 2017.
+    """
+    if not 1 <= n_steps <= MAX_STEPS:
+        raise ViewNotApplicable(f"n_steps is {n_steps}; take 1 to {MAX_STEPS}")
+    question = _ask(classifier, image, target, target_vs)
+    shares = (torch.arange(n_steps, device=classifier.device) + 0.5) / n_steps
+    total = torch.zeros_like(question.image)
+    for some in torch.split(shares, BATCH_SIZE):
+        on_batch()
+        _, gradients = question.differentiate(some.view(-1, 1, 1, 1) * question.image, INPUT)
+        total += gradients.sum(0)
+    evidence = (question.image * total / n_steps).sum(1)[0]
+    bias = question.narrow(_logits(classifier.graph, torch.zeros_like(question.image))).item()
+    law = f"cells + bias = logit, but for the error of {n_steps} steps"
+    return question.answer("integrated_gradients", INPUT, evidence, law, bias)
+
+
+def occlusion(
+    classifier: Classifier,
+    image: Tensor,
+    target: int,
+    target_vs: int | None = None,
+    *,
+    window: int | None = None,
+    stride: int | None = None,
+    baseline: Colour | None = None,
+    on_batch: Callable[[], None] = lambda: None,
+) -> Occlusion:
+    """Hide one square window after the other, and return what each takes away from the logit and the probability.
+
+    A pixel gets the mean over the windows that hide it. Positive means that hiding it weakens the class; Zeiler and
+    Fergus plot what remains, where dark is important. Images with a square in them are unlike those of the training.
+
+    Args:
+        image, target, target_vs: as for :func:`grad_cam`.
+        window: side in pixels; a quarter of the image's without it.
+        stride: pixels from one window to the next, at most ``window``, so that none is left out; a quarter of the
+            window without it. Windows begin at its multiples; the last may reach over the edge.
+        baseline: colour of the window; without it the mean colour of the training data, zero after normalisation.
+        on_batch: called before each ``BATCH_SIZE`` windows; what it raises ends the work.
+
+    Raises:
+        UnknownTarget: the network has no such class.
+        ViewNotApplicable: window or stride are out of range, or make more than 1024 windows.
+
+    Source: Zeiler and Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014.
+    """
+    window = max(1, classifier.spec.size // 4) if window is None else window
+    stride = max(1, window // 4) if stride is None else stride
+    covers = _covers(classifier.spec.size, window, stride)
+    question = _ask(classifier, image, target, target_vs)
+    hidden = _logits_without(question, covers, _paint(classifier, baseline), on_batch)
+    drops = question.narrow(question.logits) - question.narrow(hidden)
+    falls = question.narrow(question.logits.softmax(1)) - question.narrow(hidden.softmax(1))
+    law = "none, since windows overlap, and what they hide works together"
+    return Occlusion(
+        **vars(question.answer("occlusion", INPUT, _spread(drops, covers), law)),
+        probability_map=_spread(falls, covers),
+        labels=hidden.argmax(1).view(len(covers), -1),
+        window=window,
+        stride=stride,
+    )
+
+
+METHODS: dict[str, Callable[..., Attribution]] = {
+    "grad_cam": grad_cam,
+    "hires_cam": hires_cam,
+    "saliency": saliency,
+    "input_x_gradient": input_x_gradient,
+    "integrated_gradients": integrated_gradients,
+    "occlusion": occlusion,
+}
+
+
+def occlude_once(
+    classifier: Classifier, image: Tensor, y: int, x: int, window: int, baseline: Colour | None = None
+) -> Tensor:
+    """Return the probabilities with one square hidden.
+
+    Args:
+        image: (3, S, S) uint8 RGB.
+        y, x: upper left pixel of the square, whose parts outside the image do not count; it may miss the image.
+        window, baseline: as for :func:`occlusion`.
+
+    Returns:
+        (K,) float32 on the CPU.
+    """
+    pixels = torch.arange(classifier.spec.size)
+    rows, columns = ((start <= pixels) & (pixels < start + window) for start in (y, x))
+    covered = (rows[:, None] & columns).to(classifier.device)
+    hidden = torch.where(covered, _paint(classifier, baseline), classifier.network_input(image[None]))
+    return _logits(classifier.graph, hidden)[0].softmax(0)
+
+
+def resolve_target(classifier: Classifier, text: str | None, probabilities: Tensor) -> int:
+    """Return the class that a user means.
+
+    Args:
+        text: a class name or, where no class has that name, an index; None for the most probable class.
+        probabilities: (K,) of the image.
+
+    Raises:
+        UnknownTarget: neither a name nor an index; the message lists the names.
+    """
+    if text is None:
+        return classifier.top_k(probabilities, 1)[0].index
+    indices = {str(index): index for index in range(len(classifier.class_names))}
+    named = indices | {name: index for index, name in enumerate(classifier.class_names)}
+    if text not in named:
+        raise _unknown_target(classifier, text)
+    return named[text]
+
+
+def evidence_layer(graph: NetworkGraph) -> str:
+    """Return the layer that class activation maps are made of unless one is named.
+
+    It is the last whose output is maps of more than one position. Adaptive pooling does not count: it belongs to the
+    head, where it may also repeat positions to fill a fixed grid (VGG).
+
+    Raises:
+        ViewNotApplicable: there is none.
+    """
+    for layer in reversed(graph.layers.values()):
+        if len(layer.out_shape) == 3 and layer.out_shape[1:] != (1, 1) and layer.type not in ADAPTIVE_POOLS:
+            return layer.name
+    raise ViewNotApplicable("no layer of this network gives maps of more than one position; take a method on the input")
+
+
+@dataclass(frozen=True)
+class _Question:
+    """Why this class, for this image: the served function narrowed to one number.
+
+    Attributes:
+        image: (1, 3, S, S) float32 normalised, on the network's device.
+        logits: (1, K) of it, on the CPU.
+    """
+
+    graph: NetworkGraph
+    image: Tensor
+    logits: Tensor
+    target: int
+    target_vs: int | None
+
+    @property
+    def logit(self) -> float:
+        return self.narrow(self.logits).item()
+
+    def narrow(self, outputs: Tensor) -> Tensor:
+        """Return of (N, K) logits or probabilities the target's, less those of the class compared with: (N,)."""
+        chosen = outputs[:, self.target]
+        return chosen if self.target_vs is None else chosen - outputs[:, self.target_vs]
+
+    def differentiate(self, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+        """Return what a layer gives for each image, and the gradient of its score with respect to that: (N, ...)."""
+        with torch.enable_grad():
+            outputs = self.graph.run(images.detach().requires_grad_(), [layer, self.graph.output])
+            score = self.narrow(outputs[self.graph.output]).sum()
+            (gradients,) = torch.autograd.grad(score, outputs[layer], materialize_grads=True)
+        return outputs[layer].detach(), gradients
+
+    def answer(self, method: str, layer: str, evidence: Tensor, law: str, bias: float | None = None) -> Attribution:
+        return Attribution(
+            method=method,
+            layer=layer,
+            target=self.target,
+            target_vs=self.target_vs,
+            map=evidence.float().cpu().contiguous(),
+            logit=self.logit,
+            bias=bias,
+            law=law,
+        )
+
+
+def _ask(classifier: Classifier, image: Tensor, target: int, target_vs: int | None) -> _Question:
+    for index in (target, target_vs):
+        if index is not None and not 0 <= index < len(classifier.class_names):
+            raise _unknown_target(classifier, str(index))
+    batch = classifier.network_input(image[None])
+    return _Question(classifier.graph, batch, _logits(classifier.graph, batch), target, target_vs)
+
+
+def _unknown_target(classifier: Classifier, text: str) -> UnknownTarget:
+    names, last = ", ".join(classifier.class_names), len(classifier.class_names) - 1
+    return UnknownTarget(f"target {text!r} is not a class; name one of {names}, or an index from 0 to {last}")
+
+
+def _logits(graph: NetworkGraph, images: Tensor) -> Tensor:
+    """Return (N, K) on the CPU."""
+    with torch.no_grad():
+        return graph.run(images, [graph.output])[graph.output].cpu()
+
+
+def _layer_of_maps(graph: NetworkGraph, name: str | None) -> str:
+    if name is None:
+        return evidence_layer(graph)
+    shape = graph.find(name).out_shape
+    if len(shape) != 3:
+        size = "x".join(map(str, shape))
+        raise ViewNotApplicable(f"layer {name!r} gives {size} numbers, not maps; name a layer before it")
+    if shape[1:] == (1, 1):
+        raise ViewNotApplicable(f"layer {name!r} gives maps of one position, which is nowhere; name a layer before it")
+    return name
+
+
+def _first_bend(graph: NetworkGraph, layer: str) -> Layer | None:
+    """Return the first layer after ``layer`` that makes the rest of the network not linear, None if none does."""
+    reached = {layer}
+    for later in graph.layers.values():
+        if reached.intersection(later.inputs):
+            if later.type not in LINEAR_HEAD:
+                return later
+            reached.add(later.name)
+    return None
+
+
+def _covers(size: int, window: int, stride: int) -> Tensor:
+    """Return (n, S) bool: which rows, or columns, each of the n windows along a side hides."""
+    if not 1 <= window <= size:
+        raise ViewNotApplicable(f"window is {window} pixels; take 1 to {size}, the side of the image")
+    if not 1 <= stride <= window:
+        raise ViewNotApplicable(f"stride is {stride} pixels; take 1 to {window}, the window, so that none is left out")
+    starts = torch.arange(0, size - window + stride, stride)[:, None]
+    if len(starts) ** 2 > MAX_WINDOWS:
+        raise ViewNotApplicable(f"{len(starts) ** 2} windows are more than {MAX_WINDOWS}; take a longer stride")
+    pixels = torch.arange(size)
+    return (starts <= pixels) & (pixels < starts + window)
+
+
+def _paint(classifier: Classifier, baseline: Colour | None) -> Tensor:
+    """Return the normalised colour of a window, (1, 3, 1, 1)."""
+    if baseline is None:
+        return torch.zeros(1, 3, 1, 1, device=classifier.device)
+    colour = torch.tensor(baseline, dtype=torch.uint8, device=classifier.device)
+    return normalise(colour.view(1, 3, 1, 1), classifier.spec)
+
+
+def _logits_without(question: _Question, covers: Tensor, paint: Tensor, on_batch: Callable[[], None]) -> Tensor:
+    """Return (n * n, K) on the CPU: the logits with each window hidden, row by row."""
+    covers = covers.to(paint.device)
+    windows = torch.cartesian_prod(*[torch.arange(len(covers), device=paint.device)] * 2)
+    logits = []
+    for some in torch.split(windows, BATCH_SIZE):
+        on_batch()
+        hidden = covers[some[:, 0], None, :, None] & covers[some[:, 1], None, None, :]  # (N, 1, S, S)
+        logits.append(_logits(question.graph, torch.where(hidden, paint, question.image)))
+    return torch.cat(logits)
+
+
+def _spread(values: Tensor, covers: Tensor) -> Tensor:
+    """Return (S, S): for each pixel the mean of the values (n * n,) of the windows that hide it."""
+    cover = covers.double()
+    total = cover.T @ values.double().view(len(cover), -1) @ cover
+    return (total / torch.outer(cover.sum(0), cover.sum(0))).float()

@@ -1,0 +1,50 @@
+"""What the network sums up an image to, and how equal images are known. Knows nothing of files."""
+
+import hashlib
+from collections.abc import Collection
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchlight.model.classifier import Classifier
+from torchlight.model.graph import NetworkGraph
+
+
+def embed(classifier: Classifier, images: Tensor) -> Tensor:
+    """Return what the network sums up each image to: the vector that enters its last layer, scaled to length 1.
+
+    Args:
+        images: (N, 3, S, S) uint8 RGB as :func:`model.images.to_tensor` makes them.
+
+    Returns:
+        (N, D) float32 on the CPU; a row of zeros if the vector itself is zero.
+    """
+    layer = embedding_layer(classifier.graph)
+    return to_embeddings(layer_outputs(classifier, images, [layer])[layer])
+
+
+def embedding_layer(graph: NetworkGraph) -> str:
+    """Return the name of the layer whose output enters the last layer with weights, the one that gives the logits."""
+    head = [layer for layer in graph.layers.values() if layer.type in ("Linear", "Conv2d")][-1]
+    return head.inputs[0]
+
+
+def to_embeddings(outputs: Tensor) -> Tensor:
+    """Return outputs of :func:`embedding_layer`, (N, D) or (N, D, H, W), as :func:`embed` does.
+
+    Maps, which enter a network whose last layer is a convolution, are averaged over their positions.
+    """
+    vectors = outputs.float().cpu().flatten(2).mean(2) if outputs.ndim == 4 else outputs.float().cpu()
+    return F.normalize(vectors)
+
+
+def layer_outputs(classifier: Classifier, images: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
+    """Return the outputs of some layers for (N, 3, S, S) uint8 RGB images, by name, on the network's device."""
+    with torch.inference_mode():
+        return classifier.graph.run(classifier.network_input(images), layers)
+
+
+def image_digest(image: Tensor) -> str:
+    """Return the SHA-256, in hex, of the bytes of a (3, S, S) uint8 image: what the network gets, whatever the file."""
+    return hashlib.sha256(image.numpy().tobytes()).hexdigest()

@@ -1,0 +1,624 @@
+"""The report: what it says, that nothing in it is markup but ours, and that a browser shows all of it by itself."""
+
+import base64
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from playwright.sync_api import Page, Route
+from torch import Tensor
+
+from stress.load.browser import PATIENCE_MS, chromium
+from torchlight.model.checkpoint import Header
+from torchlight.model.images import ImageSpec
+from torchlight.model.network import NetworkConfig
+from torchlight.training.evaluation.calibration import measure_calibration
+from torchlight.training.evaluation.classification_metrics import Metrics, evaluate
+from torchlight.training.optimisation.loop import EpochResult
+from torchlight.training.report import charts, report, report_text
+from torchlight.training.report.learning_curves import draw_confusion, draw_curves, to_png
+from torchlight.training.report.markup import clean, data_uri, element, percent, to_html
+from torchlight.training.report.report import Report, render, write
+
+ANIMALS = ("cat", "dog", "owl")
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</style><img src=x onerror=alert(1)>",
+    "\"quoted\" & 'apostrophes' <!--",
+    "猫 🐈 کلب\u202e",
+    "nul \x00 and half a sign \ud83d",
+    "$\\frac$ {braces} %s",
+    "x" * 300,
+)
+HEADINGS = [
+    "How it learned",
+    "What it confuses",
+    "Class by class",
+    "Most confident mistakes",
+    "Does it know when it is right?",
+    "What the first layer looks for",
+    "The data",
+    "How it was made",
+]
+
+
+def history(epochs: int) -> list[EpochResult]:
+    return [
+        EpochResult(epoch, 2 / epoch, 1 - 0.5 / epoch, 3 / epoch, 1 - 0.6 / epoch, 0.1, 1.0)
+        for epoch in range(1, epochs + 1)
+    ]
+
+
+def guesses(class_names: tuple[str, ...], images: int) -> tuple[Tensor, Tensor]:
+    """Return logits that are right more often than not, and labels."""
+    labels = torch.arange(images) % len(class_names)
+    noise = torch.randn(images, len(class_names), generator=torch.Generator().manual_seed(0))
+    return 2 * torch.nn.functional.one_hot(labels, len(class_names)) + noise, labels
+
+
+def metrics(class_names: tuple[str, ...]) -> Metrics:
+    return evaluate(*guesses(class_names, 4 * len(class_names)), class_names)
+
+
+def make_report(class_names: tuple[str, ...] = ANIMALS, images: int = 60, size: int = 8) -> Report:
+    """Return a report of a training of three epochs."""
+    logits, labels = guesses(class_names, images)
+    generator = torch.Generator().manual_seed(0)
+    return Report(
+        source="pets",
+        split="test",
+        exposure="unseen",
+        command="torchlight evaluate runs/pets/checkpoint.safetensors pets",
+        header=Header(
+            network=NetworkConfig("guide", len(class_names)),
+            class_names=class_names,
+            image_spec=ImageSpec(size, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+            metrics={},
+            training={
+                "command": "torchlight train pets --out runs/pets",
+                "epochs": 3,
+                "seed": 7,
+                "flops": 319_036_415_016_960,
+                "seconds": 2869,
+                "multiply_adds_per_image": 119_371_264,
+                "device": "cpu",
+                "flip": True,
+            },
+            data={"fingerprint": "sha256:da7a", "trained_at": "2026-01-02"},
+            versions={"torch": "2.15.0", "python": "3.11.7"},
+        ),
+        digest="sha256:c0ffee",
+        metrics=evaluate(logits, labels, class_names),
+        images=torch.randint(0, 256, (images, 3, size, size), generator=generator, dtype=torch.uint8),
+        names=[f"pets/{k}.jpg" for k in range(images)],
+        counts={"train": [30] * len(class_names), "val": [0] * len(class_names), "test": [7] * len(class_names)},
+        warnings=("cat has 3 images; add some.",),
+        skipped=("pets/broken.jpg: not an image",),
+        history=history(3),
+        filters=[(epoch, torch.randn(6, 3, 5, 5, generator=generator)) for epoch in range(4)],
+        calibration=measure_calibration(logits, logits / 0.5, labels, 0.5),
+    )
+
+
+def plain(whole: Report) -> Report:
+    """Return what ``torchlight evaluate`` knows of a checkpoint that somebody else made."""
+    header = replace(whole.header, training={}, data={}, versions={})
+    return replace(
+        whole, header=header, exposure="unknown", names=(), warnings=(), skipped=(), history=(), filters=(),
+        calibration=None,
+    )  # fmt: skip
+
+
+def text_of(page: str) -> str:
+    """Return what a reader reads, in one line."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page.partition("<body>")[2]))
+
+
+class Reader(HTMLParser):
+    """Collects the tags with their attributes, and the texts between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def read(page: str) -> Reader:
+    reader = Reader()
+    reader.feed(page)
+    reader.close()
+    return reader
+
+
+def headings(page: str) -> list[str]:
+    return re.findall(r"<h2>([^<]*)</h2>", page)
+
+
+# What it says
+
+
+def test_the_summary_names_the_share_its_range_and_what_is_confused() -> None:
+    logits = torch.eye(3)[[0] * 9 + [1] + [1] * 10 + [2] * 10]
+    labels = torch.tensor([0] * 10 + [1] * 10 + [2] * 10)
+    first, second = report_text.summarise(evaluate(logits, labels, ANIMALS))
+    assert "told 29 of 30 images right" in first
+    assert "83.3% to 99.4%" in first
+    assert "the most frequent class would be right in 33.3%" in first
+    assert "knows dog best (100% found) and cat least (90.0%)" in second
+    assert "confuses cat with dog most: 1 of 10 images of cat were taken for dog, and 0 of 10 the other way" in second
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.9, ", about 9 of 10"), (0.884, ", about 9 of 10"), (0.5, ", about 1 of 2"), (0.85, ""), (1.0, ""), (0.001, "")],
+)
+def test_a_share_is_said_in_small_numbers_only_if_one_is_near(share: float, said: str) -> None:
+    right = round(1000 * share)
+    logits = torch.eye(2)[[0] * right + [1] * (1000 - right)]
+    (first, *_) = report_text.summarise(evaluate(logits, torch.zeros(1000, dtype=torch.int64), ("cat", "dog")))
+    assert f"told {right:,} of 1,000 images right{said}." in first
+
+
+def test_a_faultless_network_confuses_nothing_and_has_no_mistakes() -> None:
+    perfect = evaluate(torch.eye(3).repeat(5, 1), torch.arange(3).repeat(5), ANIMALS)
+    text = text_of(render(replace(make_report(), metrics=perfect)))
+    assert "100% right on pets" in text
+    assert "It confuses no two classes." in text
+    assert "There are none: it told every image right." in text
+    assert "Most frequent mistakes" not in text
+
+
+def test_all_sections_are_there() -> None:
+    assert headings(render(make_report())) == HEADINGS
+
+
+def test_what_is_not_known_is_neither_shown_nor_spoken_of() -> None:
+    page = render(plain(make_report()))
+    assert headings(page) == [HEADINGS[k] for k in (1, 2, 3, 6, 7)]
+    text = text_of(page).lower()
+    assert not {word for word in ("epoch", "temperature", "filters", "seed", "flops", "left out") if word in text}
+    assert "no problem found" in text
+
+
+def test_a_name_of_several_words_is_quoted_within_a_sentence() -> None:
+    figures = evaluate(torch.eye(2)[[0, 0, 1]], torch.tensor([0, 1, 1]), ("cat", "guard dog"))
+    assert "images of “guard dog” were taken for cat, and 0 of 1 the other way round" in report_text.name_confusion(
+        figures
+    )
+
+
+@pytest.mark.parametrize(
+    ("split", "exposure", "said"),
+    [
+        ("test", "unseen", "Measured on the test split: images that had no part in training."),
+        ("val", "chose_epoch", "Measured on the validation split. The network was not trained on these images, but"),
+        ("all images", "unknown", "Measured on all images. Should the network have been trained on some of them"),
+    ],
+)
+def test_it_says_how_far_the_figures_can_be_trusted(split: str, exposure: report_text.Exposure, said: str) -> None:
+    assert said in text_of(render(replace(make_report(), split=split, exposure=exposure)))
+
+
+def test_how_it_was_made_is_complete() -> None:
+    text = text_of(render(make_report()))
+    for fact in (
+        "torchlight train pets --out runs/pets",
+        "torchlight evaluate runs/pets/checkpoint.safetensors pets",
+        "guide, 8x8 pixels in, 3 classes out, 119 million multiply-adds an image",
+        "3 epochs, 48 min, 3.19e14 FLOPs, on cpu",
+        "Seed 7 ",
+        "sha256:c0ffee",
+        "sha256:da7a",
+        "python 3.11.7, torch 2.15.0",
+    ):
+        assert fact in text
+
+
+def test_the_data_are_counted_and_their_problems_told() -> None:
+    text = text_of(render(make_report()))
+    assert (
+        "111 images of 3 classes: 90 to train on, 21 to test with. 1 problem found. 1 unreadable file left out." in text
+    )
+    assert "cat has 3 images; add some." in text
+    assert "pets/broken.jpg: not an image" in text
+
+
+def test_a_class_without_images_has_no_figures() -> None:
+    figures = evaluate(torch.eye(3)[[0, 1, 0]], torch.tensor([0, 1, 1]), ANIMALS)
+    page = render(replace(make_report(), metrics=figures))
+    assert '<th scope="row"><bdi>owl</bdi></th><td>0</td><td>–</td><td>–</td><td>–</td>' in page
+    assert "mean of the classes 3 75.0% 75.0% 66.7%" in text_of(page)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "said"),
+    [(2.0, "too sure of itself"), (0.5, "less sure than it could be"), (1.0, "it is off by")],
+)
+def test_calibration_is_told_in_words(temperature: float, said: str) -> None:
+    logits, labels = guesses(ANIMALS, 60)
+    measured = measure_calibration(logits, logits / temperature, labels, temperature)
+    text = text_of(render(replace(make_report(), calibration=measured)))
+    assert said in text
+    assert ("before after" in text) == ("divided by" in text) == (temperature != 1)
+    assert f"(over 60 images; with that many, chance alone makes {100 * measured.ece_by_chance:.1f})" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.4, "0 s"), (12, "12 s"), (252, "4 min 12 s"), (2869, "48 min"), (3599, "1 h 0 min"), (7500, "2 h 5 min")],
+)
+def test_times_are_short(seconds: float, said: str) -> None:
+    assert report_text.duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0, "0%"), (1e-5, "<0.1%"), (0.8844, "88.4%"), (0.99999, ">99.9%"), (1, "100%"), (0.999, "99.9%")],
+)
+def test_only_all_is_called_all_and_only_none_none(share: float, said: str) -> None:
+    assert percent(share) == said
+
+
+# Figures
+
+
+@pytest.mark.parametrize("number", [2, 20, 40, 41, 100])
+def test_confusion_is_a_matrix_up_to_forty_classes_and_a_list_beyond(number: int) -> None:
+    page = render(make_report(tuple(f"class {k}" for k in range(number)), images=20 * number))
+    assert ("Confusion matrix of" in page) == (number <= 40)
+    assert "Most frequent mistakes" in page
+    assert ("The other " in page) == (number > 40)
+    assert page.count('<th scope="row"><bdi>class 7</bdi></th>') >= 2 * (number > 7)  # in the figures and in the data
+
+
+def test_confusion_shows_every_mistake_and_nothing_else() -> None:
+    drawn = charts.draw_confusion("matrix", [[3, 1], [0, 2]], ("cat", "dog"))
+    assert [node.text for node in drawn.iter("text") if node.get("class") == "count"] == ["3", "1", "2"]
+    assert [node.text for node in drawn.iter("title")] == [
+        "cat taken for cat: 3 of 4",
+        "cat taken for dog: 1 of 4",
+        "dog taken for dog: 2 of 2",
+    ]
+    strengths = [float(node.get("fill-opacity", "0")) for node in drawn.iter("rect")]
+    assert strengths == pytest.approx([0.75, 0.15 + 0.85 * 0.5, 0, 1])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[2.0, 1.0, 0.5], [0.7], [0.5, 0.5], [1e-9, 1e9], [float("nan"), 1.0], [float("inf")], [0.0, 0.0]],
+)
+def test_lines_stay_on_the_picture_whatever_the_values(values: list[float]) -> None:
+    epochs = list(range(1, len(values) + 1))
+    for as_percent in (False, True):
+        drawn = charts.draw_lines("Loss", epochs, [charts.Series("val", "val", values)], 1, as_percent=as_percent)
+        places = [(float(node.get("cx", "")), float(node.get("cy", ""))) for node in drawn.iter("circle")]
+        assert len(places) == sum(np.isfinite(values))
+        assert all(charts.LEFT <= x <= charts.WIDTH - charts.RIGHT for x, _ in places)
+        assert all(charts.TOP - 0.01 <= y <= charts.HEIGHT - charts.BOTTOM + 0.01 for _, y in places)
+
+
+def test_reliability_has_a_dot_for_each_bin_with_images() -> None:
+    logits, labels = guesses(ANIMALS, 60)
+    measured = measure_calibration(logits, logits, labels, 1.0)
+    filled = [one for one in measured.reliability if one.count]
+    drawn = charts.draw_reliability("diagram", measured.reliability)
+    assert [node.text for node in drawn.iter("title")] == [
+        f"{percent(one.mean_confidence)} sure: {round(one.accuracy * one.count)} of {one.count} right "
+        f"({percent(one.accuracy)})"
+        for one in filled
+    ]
+    assert len(list(drawn.iter("rect"))) == len(filled)
+
+
+def test_a_long_filmstrip_keeps_its_first_and_its_last_picture() -> None:
+    weights = torch.randn(6, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    page = render(replace(make_report(), filters=[(epoch, weights) for epoch in range(61)]))
+    shown = re.findall(r"the filters of the first layer, ([a-z 0-9]*)", page)
+    assert len(shown) == report.MAX_FRAMES
+    assert (shown[0], shown[-1]) == ("before training", "epoch 60")
+
+
+def test_a_network_without_filters_to_look_at_has_no_filmstrip() -> None:
+    page = render(replace(make_report(), filters=[(0, torch.empty(0)), (1, torch.empty(0))]))
+    assert "What the first layer looks for" not in headings(page)
+
+
+@pytest.mark.parametrize("is_whitened", [False, True])
+def test_it_says_what_the_filters_began_as_if_that_was_not_noise(is_whitened: bool) -> None:
+    whole = make_report()
+    header = replace(whole.header, training={"whitening": is_whitened})
+    said = "They began as the patterns that patches of the training images are made of."
+    assert (said in text_of(render(replace(whole, header=header)))) == is_whitened
+
+
+def test_mistakes_are_shown_as_they_are_and_large_ones_smaller() -> None:
+    small, large = make_report(size=8), make_report(size=600)
+    for whole, side in ((small, 8), (large, 200)):
+        first = whole.metrics.mistakes[0]
+        page = render(whole)
+        picture = page.partition("pets/")[0].rpartition('src="')[2].partition('"')[0]
+        pixels = decode(picture)
+        assert pixels.shape == (side, side, 3)
+        expected = whole.images[first.index].permute(1, 2, 0).numpy().astype(float)
+        step = expected.shape[0] // side
+        expected = expected.reshape(side, step, side, step, 3).mean((1, 3))
+        assert np.abs(pixels - expected).max() <= 0.5
+
+
+def decode(uri: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    kind, _, content = uri.partition(",")
+    assert kind == "data:image/png;base64"
+    with Image.open(io.BytesIO(base64.b64decode(content)), formats=["PNG"]) as image:
+        return np.asarray(image)
+
+
+# Text is text
+
+
+def test_what_users_wrote_never_becomes_markup() -> None:
+    whole = replace(
+        make_report(HOSTILE, images=70),
+        source=HOSTILE[0],
+        split=HOSTILE[1],
+        command=HOSTILE[2],
+        names=list(HOSTILE) * 10,
+        warnings=HOSTILE,
+        skipped=HOSTILE,
+    )
+    page = render(whole)
+    reader = read(page)
+    ours = read(render(make_report((*"abcdef", "g" * 300), images=70)))
+    assert {tag for tag, _ in reader.tags} == {tag for tag, _ in ours.tags}
+    assert {name for _, attributes in reader.tags for name in attributes} <= {
+        name for _, attributes in ours.tags for name in attributes
+    }
+    assert all(
+        (attributes["src"] or "").startswith("data:image/png") for tag, attributes in reader.tags if tag == "img"
+    )
+    assert [tag for tag, _ in reader.tags].count("style") == 1
+    assert set(HOSTILE[:3]) <= set(reader.texts)
+    assert "猫 🐈 کلب" in page
+    assert page.encode().decode() == page
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text(), st.text())
+def test_any_text_comes_back_from_the_page(text: str, attribute: str) -> None:
+    reader = read(to_html(element("p", text, title=attribute)))
+    assert reader.tags == [("p", {"title": clean(attribute)})]
+    assert "".join(reader.texts).removeprefix("\n").removesuffix("\n") == clean(text)
+
+
+def test_an_element_keeps_text_and_elements_in_order() -> None:
+    node: Element = element("p", "a", element("b", "b"), "c", None, "d", class_="x", font_size=12)
+    assert to_html(node) == '<!doctype html>\n<p class="x" font-size="12">a<b>b</b>cd</p>\n'
+
+
+# Files
+
+
+def test_writing_leaves_whole_files_and_nothing_else(tmp_path: Path) -> None:
+    write(tmp_path / "new" / "folder", make_report())
+    assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} == {
+        "report.html",
+        "curves.png",
+        "confusion.png",
+    }
+    assert (tmp_path / "new" / "folder" / "report.html").read_text(encoding="utf-8") == render(make_report())
+
+
+def test_without_a_history_there_are_no_curves(tmp_path: Path) -> None:
+    write(tmp_path, plain(make_report()))
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "confusion.png"}
+
+
+def test_a_failed_write_leaves_the_older_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "report.html").write_text("older")
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("torchlight.model.files.atomic.os.fsync", fail)
+    with pytest.raises(OSError, match="no space left"):
+        write(tmp_path, make_report())
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert (tmp_path / "report.html").read_text() == "older"
+
+
+def test_equal_reports_give_equal_pages() -> None:
+    assert render(make_report()) == render(make_report())
+
+
+# The PNG figures
+
+
+@pytest.mark.parametrize("epochs", [1, 12], ids=["one epoch", "twelve epochs"])
+def test_figures_are_pictures_with_something_on_them(epochs: int, tmp_path: Path) -> None:
+    write(tmp_path, replace(make_report(), history=history(epochs)))
+    for name in ("curves.png", "confusion.png"):
+        with Image.open(tmp_path / name, formats=["PNG"]) as image:
+            pixels = np.asarray(image.convert("L"))
+        assert min(pixels.shape) > 200
+        assert pixels.std() > 5
+
+
+def test_curves_show_every_epoch_of_both_splits() -> None:
+    loss, accuracy = draw_curves(history(5)).axes
+    assert [list(line.get_xdata()) for line in loss.lines] == [[1, 2, 3, 4, 5]] * 2
+    assert list(accuracy.lines[1].get_ydata()) == pytest.approx([40, 70, 80, 85, 88])
+    assert "best: 88.00% in epoch 5" in [text.get_text() for text in accuracy.texts]
+
+
+def test_confusion_names_both_axes_and_counts() -> None:
+    figure = draw_confusion(
+        evaluate(torch.eye(2).repeat(3, 1), torch.tensor([0, 1, 0, 0, 0, 1]), ("cat", "dog")), "val"
+    )
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
+    assert [text.get_text() for text in axes.texts] == ["3", "1", "2"]
+    assert "83.33% of 6 images right (val)" in axes.get_title()
+
+
+@pytest.mark.parametrize(
+    "class_names",
+    [
+        pytest.param(tuple(f"class {k}" for k in range(120)), id="many classes"),
+        pytest.param(("$5 note", "$10 note"), id="dollars"),
+        pytest.param(("a$\\frac$", "b$^^$"), id="broken formulas"),
+        pytest.param(("snake_case", "100%", "a\\b"), id="signs"),
+        pytest.param(("a" * 40, "b"), id="long name"),
+        pytest.param(HOSTILE, id="hostile"),
+    ],
+)
+def test_class_names_of_any_kind_can_be_drawn(class_names: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "confusion.png").write_bytes(to_png(draw_confusion(metrics(class_names), "test")))
+    with Image.open(tmp_path / "confusion.png", formats=["PNG"]) as image:
+        image.load()
+        assert image.width > 100
+
+
+# Colours
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of #rrggbb. Source: Web Content Accessibility Guidelines 2.2."""
+    values = np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)]) / 255
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_text_and_lines_stand_out_from_what_is_behind_them(theme: int) -> None:
+    style = Path(report.__file__).with_name("report.css").read_text()
+    blocks = re.findall(r":root \{([^}]*)\}", style)
+    colours = dict(re.findall(r"--(\w+): (#\w+);", blocks[theme]))
+    text_on = [("ink", "paper"), ("muted", "paper"), ("accent", "paper"), ("ink", "card"), ("muted", "card")]
+    text_on += [("ink", "right"), ("ink", "wrong")]  # counts in the strongest cells of the matrix
+    assert {pair for pair in text_on if contrast(colours[pair[0]], colours[pair[1]]) < 4.5} == set()
+    lines = [(name, "paper") for name in ("accent", "train", "test")]
+    assert {pair for pair in lines if contrast(colours[pair[0]], colours[pair[1]]) < 3} == set()
+
+
+# In a browser
+
+
+@dataclass(frozen=True)
+class Visit:
+    """An open page, with what it asked for elsewhere and what its console said."""
+
+    page: Page
+    asked: list[str]
+    said: list[str]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as running:
+        yield running
+
+
+def visit(browser: Any, folder: Path, whole: Report, width: int = 1200, scheme: str = "light") -> Visit:
+    """Open the report from the disk; every request but for the file itself is refused."""
+    file = folder / "report.html"
+    file.write_bytes(render(whole).encode())
+    address = file.as_uri()
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.set_default_timeout(PATIENCE_MS)
+    asked: list[str] = []
+    said: list[str] = []
+
+    def watch(route: Route) -> None:
+        is_file = route.request.url == address
+        asked.extend([] if is_file else [route.request.url])
+        (route.continue_ if is_file else route.abort)()
+
+    page.route("**/*", watch)
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(address)
+    return Visit(page, asked, said)
+
+
+def test_a_browser_shows_every_figure_and_asks_nobody(browser: Any, tmp_path: Path) -> None:
+    whole = make_report()
+    opened = visit(browser, tmp_path, whole)
+    widths = opened.page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
+    assert len(widths) == len(whole.metrics.mistakes) + len(whole.filters)
+    assert min(widths) > 0
+    labels = opened.page.eval_on_selector_all("svg[role=img]", "all => all.map(one => one.getAttribute('aria-label'))")
+    assert [label.split()[0] for label in labels] == ["Loss", "Accuracy", "Confusion", "Reliability"]
+    boxes = opened.page.eval_on_selector_all("svg", "all => all.map(one => one.getBoundingClientRect().width)")
+    assert min(boxes) > 0
+    assert opened.page.locator("h2").all_text_contents() == HEADINGS
+    assert opened.page.locator("h1").text_content() == f"{percent(whole.metrics.accuracy)} right on pets"
+    assert opened.page.locator("img:not([alt]), th:not([scope]), table:not(:has(caption))").count() == 0
+    background = opened.page.evaluate("getComputedStyle(document.querySelector('.tiles div')).backgroundColor")
+    assert background == "rgb(245, 247, 249)"  # the style sheet passed the page's own policy
+    assert (opened.asked, opened.said) == ([], [])
+
+
+def test_the_page_is_dark_for_those_who_want_it_dark_and_light_on_paper(browser: Any, tmp_path: Path) -> None:
+    opened = visit(browser, tmp_path, make_report(), scheme="dark")
+    ask = "getComputedStyle(document.documentElement).backgroundColor"
+    assert opened.page.evaluate(ask) == "rgb(20, 23, 28)"
+    opened.page.emulate_media(media="print")
+    assert opened.page.evaluate(ask) == "rgb(255, 255, 255)"
+    assert opened.page.pdf(format="A4").startswith(b"%PDF")
+
+
+@pytest.mark.parametrize(
+    "class_names",
+    [
+        pytest.param(ANIMALS, id="three classes"),
+        pytest.param(tuple(f"a class of its own {k}" for k in range(40)), id="forty classes"),
+        pytest.param(HOSTILE, id="hostile names"),
+    ],
+)
+def test_a_narrow_screen_scrolls_down_only(browser: Any, tmp_path: Path, class_names: tuple[str, ...]) -> None:
+    whole = make_report(class_names, images=3 * len(class_names))
+    whole = replace(whole, source=class_names[-1] * 9, names=[f"{name}/{'y' * 200}" for name in class_names] * 3)
+    opened = visit(browser, tmp_path, whole, width=360)
+    assert opened.page.evaluate("document.documentElement.scrollWidth") == 360
+    assert opened.page.locator("script").count() == 0
+    assert (opened.asked, opened.said) == ([], [])
+
+
+def test_no_script_can_run_and_nothing_can_be_fetched_even_if_it_got_in(browser: Any, tmp_path: Path) -> None:
+    opened = visit(browser, tmp_path, make_report())
+    intruder = """() => {
+        const script = document.createElement('script');
+        script.textContent = 'window.ran = true';
+        const picture = document.createElement('img');
+        picture.src = 'http://127.0.0.1:9/picture.png';
+        document.body.append(script, picture);
+        return window.ran === true;
+    }"""
+    assert opened.page.evaluate(intruder) is False
+    assert opened.asked == []
+    assert len(opened.said) >= 2  # the policy names both
+
+
+def test_data_uris_hold_the_bytes() -> None:
+    assert data_uri(b"\x89PNG") == "data:image/png;base64,iVBORw=="

@@ -1,0 +1,1 @@
+"""An image classifier you can see inside. ``torchlight.load("photos.safetensors").predict("cat.jpg")`` answers."""

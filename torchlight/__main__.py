@@ -1,0 +1,5 @@
+"""``python -m torchlight``: the command, also where it is not installed."""
+
+from torchlight.command import main
+
+main()

@@ -1,0 +1,1 @@
+"""Folders of photos to arrays, divided into train, val and test."""

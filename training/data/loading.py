@@ -1,0 +1,263 @@
+"""A source of photos -> three splits of uint8 images in memory.
+
+Every image is decoded and resized once, by the same function that the service uses.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from torchlight.model.errors import DataError
+from torchlight.training.data import dataset_cache, dataset_warnings
+from torchlight.training.data.decode_files import Decoded, decode
+from torchlight.training.data.sources import SPLITS, Item, find, printable, shorten
+from torchlight.training.data.splitting import Example, fractions_to_hold_out, split
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """A split in memory: images (N, 3, S, S) uint8 RGB, labels (N,) int64, and N names of the images or none."""
+
+    images: Tensor
+    labels: Tensor
+    names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Everything a run needs to know of its images.
+
+    Attributes:
+        splits: ``train``, ``val``, ``test``; a split may be empty.
+        fingerprint: over labels, contents and splits; equal if and only if these are, whatever the files are called.
+        skipped: ``name: reason`` of each unreadable file that was left out on request.
+        warnings: what is doubtful about the images, in sentences.
+    """
+
+    class_names: tuple[str, ...]
+    splits: dict[str, LabelledImages]
+    fingerprint: str
+    skipped: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def load(
+    source: str,
+    size: int,
+    *,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    seed: int = 0,
+    skip_unreadable: bool = False,
+    class_names: Sequence[str] | None = None,
+    cache_folder: Path | None = None,
+    on_image: Callable[[int, int], None] = lambda done, total: None,
+) -> DataSet:
+    """Read a source.
+
+    Args:
+        source: a folder of class folders, with or without ``train``, ``val`` and ``test`` above them; a CSV file of
+            ``path,label`` or ``path,label,split``; or the name of a torchvision data set (cifar10, cifar100, mnist,
+            fashion_mnist), fetched on first use.
+        size: side S that images are resized to.
+        val_fraction, test_fraction: share of each class to hold out, for the splits that the source does not have.
+        seed: decides, together with each file's content, what is held out.
+        skip_unreadable: leave unreadable files out instead of refusing the source.
+        class_names: of a trained network, to evaluate it; by default the names in the source, sorted.
+        cache_folder: where decoded images are kept for the next run; default ``~/.cache/torchlight``.
+        on_image: called after each decoded image with how many are done and how many there are; once if all of them
+            come from the cache.
+
+    Raises:
+        DataError: no such source, fewer than two classes, a class without readable images or with a single one that
+            would have to be divided, an unknown class in a held-out split, unreadable files, or what
+            :func:`training.data.sources.find` refuses; nothing has been written but the cache.
+    """
+    items = find(source)
+    names = _name_classes(source, items, class_names)
+    decoded, notes = _decode(source, size, items, cache_folder or Path.home() / ".cache" / "torchlight", on_image)
+    skipped = tuple(f"{item.name}: {error}" for item, error in zip(items, decoded.errors, strict=True) if error)
+    if skipped and not skip_unreadable:
+        raise DataError(
+            f"{len(skipped)} of {len(items)} files are unreadable ({'; '.join(skipped[:5])}"
+            f"{'; ...' if len(skipped) > 5 else ''}); mend them or pass --skip-unreadable"
+        )
+    rows = [row for row, error in enumerate(decoded.errors) if not error]
+    if not rows:
+        raise DataError(f"{printable(source)} has no readable image")
+
+    examples = _describe(items, decoded, rows)
+    fractions = fractions_to_hold_out({item.split for item in items}, val_fraction, test_fraction)
+    needed = 1 + max((math.floor(0.5 / f) for f in fractions.values() if f > 0), default=0)  # round(f * needed) is 1
+    if class_names is None:
+        _check_classes(examples, names, needed)
+    sides = split(examples, val_fraction, test_fraction, seed)
+    if class_names is None:
+        _check_training_images(examples, sides, names)
+    return DataSet(
+        class_names=names,
+        splits={name: _select(decoded, rows, examples, sides, name, names) for name in SPLITS},
+        fingerprint=_fingerprint(examples, sides),
+        skipped=skipped,
+        warnings=(*notes, *_find_warnings(examples, sides, names, needed, decoded, rows)),
+    )
+
+
+def statistics(images: Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Return mean and standard deviation of each colour channel, in [0, 1], over (N, 3, S, S) uint8 images.
+
+    Counts each of the 256 values, so the result is exact and needs no float copy of the images.
+    """
+    means, deviations = [], []
+    values = torch.arange(256, dtype=torch.float64) / 255
+    for channel in range(3):
+        share = torch.bincount(images[:, channel].flatten().int(), minlength=256).double()
+        share /= share.sum()
+        mean = (share * values).sum()
+        means.append(mean.item())
+        deviations.append(max(1e-3, (share * (values - mean) ** 2).sum().sqrt().item()))  # a flat data set has 0
+    return (means[0], means[1], means[2]), (deviations[0], deviations[1], deviations[2])
+
+
+def class_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """Return (K,) float32 weights for the loss, so that each class counts as much as any other.
+
+    The inverse of each class's number of images, scaled so that the mean over the images is 1 and the loss keeps its
+    size. A class without images gets 0.
+
+    Args:
+        labels: (N,) int64 class indices of the training images.
+    """
+    counts = torch.bincount(labels, minlength=num_classes).double()
+    present = int((counts > 0).sum())
+    return torch.where(counts > 0, len(labels) / (max(present, 1) * counts), 0.0).float()
+
+
+def _name_classes(source: str, items: Sequence[Item], class_names: Sequence[str] | None) -> tuple[str, ...]:
+    names = tuple(class_names or sorted({item.label for item in items if item.split in (None, "train")}))
+    if len(names) < 2:
+        raise DataError(
+            f"{printable(source)} has {len(names)} class ({', '.join(names)}); a classifier needs at least 2"
+        )
+    unknown = sorted({item.label for item in items} - set(names))
+    if unknown:
+        raise DataError(f"{printable(source)} has images of classes the network does not know: {shorten(unknown)}")
+    return names
+
+
+def _decode(
+    source: str, size: int, items: Sequence[Item], folder: Path, on_image: Callable[[int, int], None]
+) -> tuple[Decoded, list[str]]:
+    """Return the decoded images, from the cache or into it, and what could not be done about the cache."""
+    if not dataset_cache.is_worthwhile(items, size):
+        return decode(items, size, on_image), []
+    place = dataset_cache.entry(folder, source, size, items)
+    decoded = dataset_cache.load(place)
+    if decoded:
+        on_image(len(items), len(items))
+        return decoded, []
+    decoded = decode(items, size, on_image)
+    try:
+        dataset_cache.store(place, decoded)
+    except OSError as error:
+        reason = error.strerror or error
+        return decoded, [
+            f"the decoded images could not be kept in {folder} ({reason}); the next run decodes them again"
+        ]
+    return decoded, []
+
+
+def _describe(items: Sequence[Item], decoded: Decoded, rows: Sequence[int]) -> list[Example]:
+    """Return the readable images with their groups named by content, not by position."""
+    smallest: dict[int, str] = {}
+    for row in rows:
+        group, digest = decoded.groups[row], decoded.digests[row]
+        smallest[group] = min(smallest.get(group, digest), digest)
+    return [
+        Example(
+            printable(items[row].key),
+            items[row].label,
+            items[row].split,
+            decoded.digests[row],
+            smallest[decoded.groups[row]],
+        )
+        for row in rows
+    ]
+
+
+def _check_classes(examples: Sequence[Example], names: Sequence[str], needed: int) -> None:
+    """Refuse classes of which nothing is readable, and single images of which some would have to be held out."""
+    counts = Counter(example.label for example in examples if example.split in (None, "train"))
+    empty = [repr(name) for name in names if not counts[name]]
+    if empty:
+        raise DataError(f"nothing is readable of class {shorten(empty)}; mend its files or remove it")
+    single = [repr(name) for name in names if counts[name] == 1]
+    if single and needed > 1:
+        raise DataError(
+            f"{len(single)} of {len(names)} classes have one image ({shorten(single)}), which cannot be both learnt "
+            f"and held out; a class needs 2 images, and {needed} for one of them to be held out"
+        )
+
+
+def _check_training_images(examples: Sequence[Example], sides: Sequence[str | None], names: Sequence[str]) -> None:
+    """Refuse a class whose images are all held out, or like ones held out, while others have some to train on."""
+    trained = {example.label for example, side in zip(examples, sides, strict=True) if side == "train"}
+    missing = [repr(name) for name in names if name not in trained]
+    if trained and missing:
+        raise DataError(
+            f"no training image is left of class {shorten(missing)}: all of them are held out, or near-identical to "
+            f"images that are; add different ones"
+        )
+
+
+def _select(
+    decoded: Decoded,
+    rows: Sequence[int],
+    examples: Sequence[Example],
+    sides: Sequence[str | None],
+    name: str,
+    class_names: Sequence[str],
+) -> LabelledImages:
+    """Return one split; all images of a source without copying them."""
+    index = {label: k for k, label in enumerate(class_names)}
+    members = [position for position, side in enumerate(sides) if side == name]
+    labels = torch.tensor([index[examples[position].label] for position in members], dtype=torch.int64)
+    images = torch.from_numpy(decoded.images)
+    if len(members) < len(images):
+        images = images[torch.tensor([rows[position] for position in members], dtype=torch.int64)]
+    return LabelledImages(images, labels, tuple(examples[position].name for position in members))
+
+
+def _fingerprint(examples: Sequence[Example], sides: Sequence[str | None]) -> str:
+    lines = sorted(f"{side} {x.label} {x.digest}" for x, side in zip(examples, sides, strict=True) if side)
+    return "sha256:" + hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _find_warnings(
+    examples: Sequence[Example],
+    sides: Sequence[str | None],
+    class_names: Sequence[str],
+    needed: int,
+    decoded: Decoded,
+    rows: Sequence[int],
+) -> Iterator[str]:
+    yield from dataset_warnings.in_classes(Counter(example.label for example in examples), needed)
+    yield from dataset_warnings.in_splits(examples, sides, class_names)
+    yield from dataset_warnings.in_copies(examples)
+    names = [example.name for example in examples]
+    sizes = [decoded.shorter_sides[row] for row in rows]
+    yield from dataset_warnings.in_pixels(names, sizes, [decoded.flat[row] for row in rows], decoded.images.shape[-1])
+    if decoded.too_alike:
+        yield (
+            "the images are so alike throughout that near-identical ones cannot be told; "
+            "only exact copies are kept on one side"
+        )

@@ -1,0 +1,1 @@
+"""How right a network is, and how far its probabilities can be trusted."""

@@ -1,0 +1,60 @@
+"""Training images -> the ranges of a network's layers; held-out images -> what 8 bits cost. Writes no file."""
+
+from collections.abc import Callable
+
+import torch
+
+from torchlight.model.classifier import Classifier
+from torchlight.model.engines import engine, int8_ranges
+from torchlight.model.engines.export_file import Run
+from torchlight.model.engines.int8_ranges import Accuracy, Quantisation
+from torchlight.model.errors import DataError
+from torchlight.training.data.loading import LabelledImages
+from torchlight.training.held_out import held_out
+
+CALIBRATION_IMAGES = 1_000  # the accuracy of the default network is float32's with them, see docs/log.md
+BATCH_SIZE = 100
+SEED = 0  # of which images they are
+
+
+def quantise(
+    classifier: Classifier,
+    source: str,
+    *,
+    skip_unreadable: bool = False,
+    on_image: Callable[[int, int], None] = lambda done, total: None,
+) -> Quantisation:
+    """Return how to compute a checkpoint in 8 bits, and its accuracy with that on images held out of its training.
+
+    Args:
+        source: what the checkpoint was trained on, or other images with a train and a test split.
+        on_image: called with how many images are read, and how many there are.
+
+    Raises:
+        DataError: the source cannot be read, or has no images apart from those that the ranges are measured on.
+        EngineUnavailable: this network cannot be computed in 8 bits here.
+    """
+    found = held_out(classifier.checkpoint, source, skip_unreadable=skip_unreadable, on_image=on_image)
+    train = found.dataset.splits["train"]
+    if found.split == "all images" or not len(train):
+        raise DataError(
+            f"{source} is not what the checkpoint was trained on, and has no train and test folders; "
+            "8 bits take images to measure ranges on, and others to measure the accuracy on"
+        )
+    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(SEED))[:CALIBRATION_IMAGES]
+    ranges = int8_ranges.measure_ranges(classifier, train.images[chosen])
+    unmeasured = Accuracy(str(found), len(found.examples), 0.0, 0.0)
+    rounded = engine.openvino(classifier, Quantisation(classifier.digest, ranges, unmeasured, difference=1.0))
+    measured = Accuracy(
+        str(found),
+        len(found.examples),
+        float32=_accuracy(classifier.probabilities, found.examples),
+        int8=_accuracy(rounded.run, found.examples),
+    )
+    return Quantisation(classifier.digest, ranges, measured, rounded.difference)
+
+
+def _accuracy(run: Run, examples: LabelledImages) -> float:
+    starts = range(0, len(examples), BATCH_SIZE)
+    given = torch.cat([run(examples.images[start : start + BATCH_SIZE]).argmax(1) for start in starts])
+    return (given == examples.labels).double().mean().item()

@@ -1,0 +1,1 @@
+"""Weights that learn: loop, optimizer, augmentation, several processes."""

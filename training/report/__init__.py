@@ -1,0 +1,1 @@
+"""A run for people: sentences, charts, one HTML file."""

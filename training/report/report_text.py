@@ -1,0 +1,164 @@
+"""Figures -> sentences that need no knowledge of the field. Pure functions; nothing here knows HTML."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchlight.model.checkpoint import Header
+from torchlight.training.evaluation.calibration import Calibration
+from torchlight.training.evaluation.classification_metrics import ClassMetrics, Metrics
+from torchlight.training.report.markup import percent, shorten
+
+NAME = 40  # characters of a class name within a sentence; the tables have all of it
+USES = {"train": "to train on", "val": "to validate with", "test": "to test with"}
+
+Pair = tuple[int, int, int, int]
+Exposure = Literal["unseen", "chose_epoch", "unknown"]
+
+
+def summarise(metrics: Metrics) -> Iterator[str]:
+    """Yield what matters most, the most important first."""
+    low, high = metrics.accuracy_interval
+    right = round(metrics.accuracy * metrics.images)
+    most_frequent = max(one.images for one in metrics.per_class) / metrics.images
+    yield (
+        f"The network told {right:,} of {metrics.images:,} images right{_about(metrics.accuracy)}. Shown many more of "
+        f"the same kind, it would be right in {percent(low)} to {percent(high)} of them (95% confidence); "
+        f"always answering with the most frequent class would be right in {percent(most_frequent)}."
+    )
+    seen = [one for one in metrics.per_class if one.images]
+    best, worst = max(seen, key=lambda one: one.recall), min(seen, key=lambda one: one.recall)
+    if best.recall > worst.recall:
+        yield (
+            f"It knows {_name(best)} best ({percent(best.recall)} found) and {_name(worst)} least "
+            f"({percent(worst.recall)}). {name_confusion(metrics)}"
+        )
+
+
+def describe_split(split: str, exposure: Exposure) -> str:
+    """Return which images the figures are of, and whether that flatters them."""
+    if exposure == "chose_epoch":
+        return (
+            f"Measured on {name_split(split)}. The network was not trained on these images, but they decided which "
+            "epoch was kept, so the figures are a little too good; images set aside for testing would not flatter it."
+        )
+    if exposure == "unseen":
+        return f"Measured on {name_split(split)}: images that had no part in training."
+    return f"Measured on {name_split(split)}. Should the network have been trained on some of them, that flatters it."
+
+
+def name_split(split: str) -> str:
+    """Return a split as one says it: ``the validation split`` for ``val``; other names as they are."""
+    return {"train": "the training split", "val": "the validation split", "test": "the test split"}.get(split, split)
+
+
+def name_confusion(metrics: Metrics) -> str:
+    """Return which two classes are taken for each other most, or that none are."""
+    mistakes = _mistakes(metrics)
+    if not mistakes.any():
+        return "It confuses no two classes."
+    together = (mistakes + mistakes.T) * (mistakes.max() + 1) + mistakes  # the more frequent direction first
+    one, other = divmod(int(together.argmax()), len(mistakes))
+    first, second = metrics.per_class[one], metrics.per_class[other]
+    return (
+        f"It confuses {_name(first)} with {_name(second)} most: {mistakes[one, other]:,} of {first.images:,} images of "
+        f"{_name(first)} were taken for {_name(second)}, and {mistakes[other, one]:,} of {second.images:,} the other "
+        "way round."
+    )
+
+
+def confused_pairs(metrics: Metrics) -> list[Pair]:
+    """Return (true class, predicted class, mistakes, images of the true class), the most frequent mistakes first."""
+    mistakes = _mistakes(metrics)
+    pairs = [
+        (true, predicted, int(mistakes[true, predicted]), metrics.per_class[true].images)
+        for true, predicted in np.argwhere(mistakes).tolist()
+    ]
+    return sorted(pairs, key=lambda pair: (-pair[2], pair[3]))
+
+
+def describe_calibration(calibration: Calibration) -> str:
+    """Return what the temperature says of the network, and how far its probabilities can be believed."""
+    error, by_chance = 100 * calibration.ece_after, 100 * calibration.ece_by_chance
+    reached = (
+        f"When it says how sure it is, it is off by {error:.1f} percentage points on average "
+        f"(over {calibration.images:,} images; with that many, chance alone makes {by_chance:.1f})."
+    )
+    if calibration.temperature == 1:
+        return reached
+    was = "too sure of itself" if calibration.temperature > 1 else "less sure than it could be"
+    return (
+        f"The network was {was}, so its outputs are divided by {calibration.temperature:.3f}, a temperature fitted on "
+        f"validation images. That changes no answer, only how sure it is. {reached}"
+    )
+
+
+def describe_data(counts: Mapping[str, Sequence[int]], problems: int, skipped: int) -> str:
+    """Return how many images there are, in which splits, and what is wrong with them."""
+    parts = [f"{sum(images):,} {USES.get(name, name)}" for name, images in counts.items() if sum(images)]
+    total = sum(map(sum, counts.values()))
+    classes = max(map(len, counts.values()), default=0)
+    found = f"{_count(problems, 'problem')} found" if problems else "No problem found"
+    left_out = f" {_count(skipped, 'unreadable file')} left out." if skipped else ""
+    return f"{_count(total, 'image')} of {_count(classes, 'class', 'classes')}: {', '.join(parts)}. {found}.{left_out}"
+
+
+def describe_network(header: Header) -> str:
+    """Return the architecture with its input and its cost."""
+    size = header.image_spec.size
+    cost = header.training.get("multiply_adds_per_image")
+    spent = f", {cost / 1e6:,.0f} million multiply-adds an image" if cost else ""
+    return f"{header.network.architecture}, {size}x{size} pixels in, {header.network.num_classes} classes out{spent}"
+
+
+def describe_cost(training: Mapping[str, Any]) -> str:
+    """Return epochs, time, arithmetic and device of a training, as far as they are known."""
+    parts = [
+        _count(training["epochs"], "epoch") if "epochs" in training else "",
+        duration(training["seconds"]) if "seconds" in training else "",
+        operations(training["flops"]) if "flops" in training else "",
+        f"on {training['device']}" if "device" in training else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def duration(seconds: float) -> str:
+    """Return a time as one says it: ``2 h 5 min``, ``48 min``, ``4 min 12 s``, ``12 s``."""
+    if seconds < 600:
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def operations(flops: float) -> str:
+    """Return floating-point operations as ``3.19e14 FLOPs``."""
+    mantissa, _, exponent = f"{flops:.2e}".partition("e")
+    return f"{mantissa}e{int(exponent)} FLOPs"
+
+
+def _mistakes(metrics: Metrics) -> NDArray[np.int64]:
+    """Return the confusion matrix without what is right."""
+    counts = np.array(metrics.confusion, np.int64)
+    np.fill_diagonal(counts, 0)
+    return counts
+
+
+def _name(one: ClassMetrics) -> str:
+    """Return a class's name, in quotes unless it reads like one word."""
+    return one.label if one.label.isalnum() and len(one.label) <= NAME else f"“{shorten(one.label, NAME)}”"
+
+
+def _count(number: int, noun: str, plural: str = "") -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def _about(share: float) -> str:
+    """Return a share in small numbers if one is near: ``, about 9 of 10``."""
+    for whole in (2, 3, 4, 5, 10):
+        part = round(share * whole)
+        if 0 < part < whole and abs(part / whole - share) < 0.02:
+            return f", about {part} of {whole}"
+    return ""
