@@ -35,6 +35,7 @@ from torchlight.app.errors import (
     WrongField,
     WrongKey,
 )
+from torchlight.app.telemetry.request_facts import get_request_facts
 from torchlight.model.errors import (
     ChannelOutOfRange,
     ImageError,
@@ -128,7 +129,7 @@ def describe(request: Request, status: int, code: str, detail: str) -> Problem:
         detail=detail,
         instance=quote(request.scope["path"]),
         code=code,
-        request_id=request.state.request_id,
+        request_id=get_request_facts(request.scope).request_id,
     )
 
 
@@ -136,7 +137,7 @@ def respond(
     request: Request, status: int, code: str, detail: str, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """Return the answer whose body is that problem; the request's line in the log will carry the code."""
-    request.state.code = code
+    get_request_facts(request.scope).code = code
     retry = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
     closing = {"Connection": "close"} if status == 408 else {}  # else the rest of the body would be waited for
     body = describe(request, status, code, detail).model_dump()

@@ -21,6 +21,7 @@ from torchlight.app.security import trusted_hosts
 from torchlight.app.security.api_keys import Keys, parse
 from torchlight.app.security.rate_limit import RateLimit, network_of
 from torchlight.app.settings import Settings, listed
+from torchlight.app.telemetry.request_facts import get_request_facts
 
 OPEN_ROUTES = {"probes": ("/livez", "/readyz"), "metrics": ("/metrics",), "docs": ("/docs", "/openapi.json")}
 STATIC = ("/page/", "/docs/assets/")  # files that are the same for everyone, always open
@@ -68,9 +69,8 @@ class Access:
 
     async def _check(self, request: Request) -> None:
         trusted_hosts.check(request.headers.get("host", ""), self._hosts)
-        holder = self._keys and self._keys.holder(_secrets(request))
-        if holder:
-            request.scope["state"]["facts"] = request.scope["state"].get("facts", {}) | {"client": holder}
+        holder = self._keys.holder(_secrets(request)) if self._keys else None
+        get_request_facts(request.scope).client = holder
         if self._limit:
             address = request.client.host if request.client else "unknown"
             await self._limit.hit(f"key {holder}" if holder else f"address {network_of(address)}")

@@ -5,17 +5,16 @@ name, no query and no header.
 """
 
 import time
-from collections.abc import Sequence
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from torchlight.app.api.problems import INTERNAL_ERROR, respond
-from torchlight.app.inference.service import Classified, Service
 from torchlight.app.security.response_headers import ENCODED, request_id_of
 from torchlight.app.telemetry.logs import logger
 from torchlight.app.telemetry.metrics import Metrics
+from torchlight.app.telemetry.request_facts import ImageFacts, RequestFacts, set_request_facts
 from torchlight.app.telemetry.trace_context import Exporter, RequestSpan, Stage, begin, parse
 
 CLIENT_LEFT = 499  # in the log and the metrics only, as proxies write it
@@ -48,17 +47,17 @@ class Observability:
             exchange.status = CLIENT_LEFT
         except Exception as error:
             exchange.exception = error
-            logger.exception("unexpected error", extra={"facts": {"request_id": exchange.request_id}})
+            logger.exception("unexpected error", extra={"facts": {"request_id": exchange.facts.request_id}})
             if exchange.has_started:
                 raise
-            detail = f"the server failed; its log says more under request id {exchange.request_id}"
+            detail = f"the server failed; its log says more under request id {exchange.facts.request_id}"
             await respond(Request(scope), 500, INTERNAL_ERROR, detail)(scope, receive, exchange.send)
         finally:
             self._end(exchange)
 
     def _end(self, exchange: "_Exchange") -> None:
         exchange.log()
-        seconds, code = exchange.seconds, exchange.code
+        seconds, code = exchange.seconds, exchange.facts.code
         self._metrics.end_request(exchange.route, exchange.method, exchange.status, seconds, code)
         if exchange.status == CLIENT_LEFT:
             self._metrics.abandon()
@@ -71,7 +70,7 @@ class _Exchange:
 
     def __init__(self, scope: Scope, send: Send, *, is_traced: bool) -> None:
         headers = Headers(scope=scope)
-        self.request_id = request_id_of(headers.get("x-request-id", ""))
+        self.facts = RequestFacts(request_id_of(headers.get("x-request-id", "")))
         self.status = CLIENT_LEFT
         self.has_started = False
         self.exception: Exception | None = None
@@ -81,7 +80,7 @@ class _Exchange:
         self._started_ns = time.time_ns()
         self._scope = scope
         self._send = send
-        scope.setdefault("state", {})["request_id"] = self.request_id
+        set_request_facts(scope, self.facts)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -90,7 +89,7 @@ class _Exchange:
             own = {name for name, _ in headers}  # in lower case, as ASGI has them
             message["headers"] = [
                 *headers,
-                (b"x-request-id", self.request_id.encode()),
+                (b"x-request-id", self.facts.request_id.encode()),
                 (b"traceresponse", str(self._context).encode()),
                 *(pair for pair in ENCODED if pair[0] not in own),
             ]
@@ -99,12 +98,6 @@ class _Exchange:
     @property
     def method(self) -> str:
         return str(self._scope["method"])
-
-    @property
-    def code(self) -> str | None:
-        """That of the problem that was sent, if one was."""
-        code: str | None = self._scope["state"].get("code")
-        return code
 
     @property
     def seconds(self) -> float:
@@ -127,12 +120,12 @@ class _Exchange:
             "method": self.method,
             "path": self._scope["path"],
             "status": self.status,
-            "code": self.code,
+            "code": self.facts.code,
             "ms": round(1000 * self.seconds, 1),
-            "request_id": self.request_id,
+            "request_id": self.facts.request_id,
             "trace_id": self._context.trace_id,
         }
-        logger.info("request", extra={"facts": facts | self._scope["state"].get("facts", {})})
+        logger.info("request", extra={"facts": facts | self.facts.logged()})
 
     def span(self) -> RequestSpan:
         """Return what is told of it, by OpenTelemetry's names for HTTP."""
@@ -142,7 +135,7 @@ class _Exchange:
             "url.path": self._scope["path"],
             "url.scheme": self._scope.get("scheme", "http"),
             "http.response.status_code": self.status,
-            "torchlight.request_id": self.request_id,
+            "torchlight.request_id": self.facts.request_id,
         }
         return RequestSpan(
             context=self._context,
@@ -150,37 +143,23 @@ class _Exchange:
             name=f"{self.method} {self.route}",
             started_ns=self._started_ns,
             ended_ns=self._ns(time.perf_counter()),
-            attributes=attributes | ({"error.type": self.code} if self.code else {}),
-            stages=[stage for one in self._scope["state"].get("classified", ()) for stage in self._stages(one)],
+            attributes=attributes | ({"error.type": self.facts.code} if self.facts.code else {}),
+            stages=[stage for image in self.facts.images for stage in self._stages(image)],
             exception=self.exception,
         )
 
-    def _stages(self, classified: Classified) -> list[Stage]:
-        """Return what happened to one image; each stage ends where the next one begins."""
-        facts: dict[str, str | int] = {
-            "torchlight.image_id": classified.image.id,
-            "torchlight.batch_size": classified.answer.batch_size,
+    def _stages(self, image: ImageFacts) -> list[Stage]:
+        attributes: dict[str, str | int] = {
+            "torchlight.image_id": image.id,
+            "torchlight.batch_size": image.batch_size,
         }
-        ended = classified.answer.started + classified.answer.run_s
+        ended = image.ended
         stages = []
-        for name, seconds in reversed(classified.stages_s.items()):
-            stages.append(Stage(name, self._ns(ended - seconds), self._ns(ended), facts))
+        for name, seconds in reversed(list(image.stages_s.items())):
+            stages.append(Stage(name, self._ns(ended - seconds), self._ns(ended), attributes))
             ended -= seconds
         return stages[::-1]
 
     def _ns(self, moment: float) -> int:
         """Return the nanoseconds since 1970 of a moment by ``perf_counter``."""
         return self._started_ns + round(1e9 * (moment - self._started))
-
-
-def tell(request: Request, classified: Sequence[Classified], service: Service) -> None:
-    """Let the request's line in the log, and its trace, say what became of its images; of many, the longest times."""
-    request.state.classified = classified
-    facts: dict[str, object] = {"model": service.classifier.digest, "images": len(classified)}
-    if len(classified) == 1:
-        facts["image"] = classified[0].image.id
-    for stage in classified[0].stages_s if classified else ():
-        facts[f"{stage}_ms"] = round(1000 * max(one.stages_s[stage] for one in classified), 2)
-    if classified:
-        facts["batch_size"] = max(one.answer.batch_size for one in classified)
-    request.state.facts = request.scope["state"].get("facts", {}) | facts  # access may have said who asks

@@ -1,6 +1,6 @@
 """Images in, labels out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
@@ -21,7 +21,7 @@ from torchlight.app.api.schemas import (
 )
 from torchlight.app.api.uploads import Upload, image_body, read_image, read_images
 from torchlight.app.inference.service import Classified, PreparedImage, Service
-from torchlight.app.middleware.request_log import tell
+from torchlight.app.telemetry.request_facts import ImageFacts, get_request_facts
 
 router = APIRouter(prefix="/v1", tags=["prediction"], responses=documented(400, 408, 413, 415, 422, 503, 504))
 
@@ -34,7 +34,7 @@ async def predict(request: Request, service: RunningService, top_k: TopK = None)
     """
     content = await read_image(request, service.settings)
     classified = await while_connected(request, service.classify(content))
-    tell(request, [classified], service)
+    _note_images(request, [classified], service)
     timing = _timing(classified)
     body = PredictResponse(
         predictions=_predictions(service, classified.answer.result, top_k),
@@ -53,11 +53,21 @@ async def predict_batch(request: Request, service: RunningService, top_k: TopK =
     """
     uploads = await read_images(request, service.settings)
     outcomes = await while_connected(request, service.classify_all([upload.content for upload in uploads]))
-    tell(request, [one for one in outcomes if isinstance(one, Classified)], service)
+    _note_images(request, [one for one in outcomes if isinstance(one, Classified)], service)
     results = [
         _result(request, service, upload, outcome, top_k) for upload, outcome in zip(uploads, outcomes, strict=True)
     ]
     return _json(BatchResponse(results=results, model=summary(service)))
+
+
+def _note_images(request: Request, classified: Sequence[Classified], service: Service) -> None:
+    """Let the request's line in the log, and its trace, say what became of its images."""
+    facts = get_request_facts(request.scope)
+    facts.model = service.classifier.digest
+    facts.images = [
+        ImageFacts(one.image.id, one.answer.batch_size, one.stages_s, one.answer.started + one.answer.run_s)
+        for one in classified
+    ]
 
 
 def _result(
