@@ -6,7 +6,9 @@ The contract:
   ``max_batch_size`` items. There is no timer: an item that comes to an idle batcher starts at once.
 - At most ``queue_size`` items wait. One more is refused at once with :class:`Overloaded`.
 - Items whose caller has left, or whose deadline has passed, are not computed.
-- When a batch fails, its items are computed one by one, so that only the bad one's caller sees the error.
+- When a batch fails, its halves are computed, and theirs, so that only a bad item's caller sees the error. That takes
+  about 2 log2(size) more runs for one bad item, and never more than there are items; what is left then fails too.
+- An error of the device is not isolated: all items of the batch fail with it at once.
 - :meth:`Batcher.close` refuses new items and returns when all accepted ones are answered.
 """
 
@@ -20,7 +22,7 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 from torchlight.app.errors import DeadlineExceeded, Overloaded
-from torchlight.app.inference import cpu_quota
+from torchlight.app.inference import priority
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,21 +45,34 @@ class _Waiting(Generic[Item]):
     since: float
 
 
+_Batch = dict[asyncio.Future[Answer[Result]], _Waiting[Item]]
+
+
 class Batcher(Generic[Item, Result]):
-    """See the module's docstring. Bound to the event loop in which :meth:`start` is called."""
+    """See the module's docstring. Bound to the event loop in which :meth:`start` is called.
+
+    Args:
+        device_errors: exceptions of ``run_batch`` that have nothing to do with its items, such as memory running out.
+    """
 
     def __init__(
-        self, run_batch: Callable[[list[Item]], Sequence[Result]], *, max_batch_size: int, queue_size: int
+        self,
+        run_batch: Callable[[list[Item]], Sequence[Result]],
+        *,
+        max_batch_size: int,
+        queue_size: int,
+        device_errors: tuple[type[Exception], ...] = (MemoryError,),
     ) -> None:
         self._run_batch = run_batch
+        self._device_errors = device_errors
         self._max_batch_size = max_batch_size
         self._queue_size = queue_size
         # In order of arrival. A future that is done for any reason removes itself, so all that is in here is awaited.
-        self._queue: dict[asyncio.Future[Answer[Result]], _Waiting[Item]] = {}
+        self._queue: _Batch[Item, Result] = {}
         self._wake = asyncio.Event()
         self._is_closing = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference", initializer=cpu_quota.compute_last)
-        self._worker: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, "inference", priority.lower_priority, (priority.COMPUTING,))
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def waiting(self) -> int:
@@ -66,14 +81,14 @@ class Batcher(Generic[Item, Result]):
 
     def start(self) -> None:
         """Begin to compute; items submitted earlier have waited."""
-        self._worker = asyncio.create_task(self._work())
+        self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
         """Refuse new items, answer those accepted, stop the thread."""
         self._is_closing = True
         self._wake.set()
-        if self._worker is not None:
-            await self._worker
+        if self._task is not None:
+            await self._task
         self._thread.shutdown()
 
     async def submit(self, item: Item, deadline: float | None) -> Answer[Result]:
@@ -116,43 +131,58 @@ class Batcher(Generic[Item, Result]):
         self._wake.set()
         return futures
 
-    async def _work(self) -> None:
+    async def _run(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while batch := self._take():
-                await self._compute(batch)
+            while batch := self._take_batch():
+                await self._answer_batch(batch)
             if self._is_closing:
                 return
 
-    def _take(self) -> dict[asyncio.Future[Answer[Result]], _Waiting[Item]]:
+    def _take_batch(self) -> _Batch[Item, Result]:
         awaited = (future for future in self._queue if not future.done())
         return {future: self._queue.pop(future) for future in list(islice(awaited, self._max_batch_size))}
 
-    async def _compute(self, batch: dict[asyncio.Future[Answer[Result]], _Waiting[Item]]) -> None:
+    async def _answer_batch(self, batch: _Batch[Item, Result]) -> None:
+        """Compute a batch; if it fails, by halves, until each error is that of one item."""
+        runs_left = 1 + len(batch)
+        parts = [batch]
+        while parts:
+            part = {future: waiting for future, waiting in parts.pop().items() if not future.done()}
+            if not part:
+                continue
+            runs_left -= 1
+            try:
+                await self._compute(part)
+            except self._device_errors as error:
+                _fail([part, *parts], error)
+                return
+            except Exception as error:
+                if len(part) == 1:
+                    _fail([part], error)
+                elif runs_left == 0:
+                    _fail([part, *parts], error)
+                    return
+                else:
+                    entries, middle = list(part.items()), len(part) // 2
+                    parts += [dict(entries[middle:]), dict(entries[:middle])]
+
+    async def _compute(self, batch: _Batch[Item, Result]) -> None:
         started = time.perf_counter()
         items = [waiting.item for waiting in batch.values()]
-        try:
-            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._run_batch, items)
-            pairs = list(zip(batch.items(), results, strict=True))
-        except Exception as error:
-            await self._isolate(batch, error)
-            return
+        results = await asyncio.get_running_loop().run_in_executor(self._thread, self._run_batch, items)
         run_s = time.perf_counter() - started
-        for (future, waiting), result in pairs:
+        for (future, waiting), result in list(zip(batch.items(), results, strict=True)):
             if not future.done():
                 future.set_result(Answer(result, started - waiting.since, run_s, started, len(batch)))
 
-    async def _isolate(self, batch: dict[asyncio.Future[Answer[Result]], _Waiting[Item]], error: Exception) -> None:
-        """Compute a failed batch's items one by one; the error of an item alone is its caller's."""
-        awaited = {future: waiting for future, waiting in batch.items() if not future.done()}
-        if len(batch) == 1:
-            for future in awaited:
-                future.set_exception(error)
-            return
-        for future, waiting in awaited.items():
+
+def _fail(parts: Sequence[_Batch[Item, Result]], error: Exception) -> None:
+    for part in parts:
+        for future in part:
             if not future.done():
-                await self._compute({future: waiting})
+                future.set_exception(error)
 
 
 async def _answer_before(deadline: float | None, future: asyncio.Future[Answer[Result]]) -> Answer[Result]:

@@ -22,7 +22,7 @@ import struct
 import sys
 from typing import BinaryIO
 
-from torchlight.app.inference import cpu_quota
+from torchlight.app.inference import priority
 from torchlight.model import images
 from torchlight.model.errors import ImageError
 
@@ -40,7 +40,7 @@ def main() -> None:
     time_limit_s, max_pixels, max_bytes = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(stop, signal.SIG_IGN)
-    cpu_quota.step_back(cpu_quota.DECODING)
+    priority.lower_priority(priority.DECODING)
     keep_freed_memory()
     bound_memory(BYTES_PER_PIXEL * max_pixels + COPIES * max_bytes + SPARE_BYTES)
     with open(os.devnull, "wb") as nothing:

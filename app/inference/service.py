@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from torchlight.app.errors import NotReady
-from torchlight.app.inference import cpu_quota
+from torchlight.app.inference import cpu_quota, priority
 from torchlight.app.inference.batcher import Answer, Batcher, within
 from torchlight.app.inference.decoder_pool import Decoders
 from torchlight.app.inference.thread_pool import Workers
@@ -70,9 +70,8 @@ class Service:
         self.multiply_adds = count_multiply_adds(classifier.network, classifier.spec.size)
         _ = classifier.graph  # kept there
         eight_bits = int8_ranges.load(classifier) if settings.precision == "int8" else None
-        with ThreadPoolExecutor(
-            1, initializer=cpu_quota.compute_last
-        ) as pool:  # threads that it starts are as this one
+        # Threads that it starts are as this one.
+        with ThreadPoolExecutor(1, "compile", priority.lower_priority, (priority.COMPUTING,)) as pool:
             self.engine = pool.submit(engine.choose, classifier, settings.engine, eight_bits).result()
         if self.engine.reason is not None and classifier.device.type == "cpu":
             logger.warning("answers are computed by %s: %s", self.engine.name, self.engine.reason)
@@ -80,7 +79,7 @@ class Service:
         self.state: Literal["warming up", "ready", "broken", "stopping"] = "warming up"
         waiting = settings.queue_size
         self._decoders = Decoders(
-            number=min(cpu_quota.share(settings.workers), MAX_DECODERS),
+            number=min(cpu_quota.cpus_per_process(settings.workers), MAX_DECODERS),
             queue_size=waiting,
             time_limit_s=settings.deadline_s,
             max_pixels=settings.max_pixels,

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from torchlight.app.errors import Overloaded
-from torchlight.app.inference import cpu_quota
+from torchlight.app.inference import priority
 from torchlight.app.inference.batcher import within
 
 Result = TypeVar("Result")
@@ -21,9 +21,7 @@ class Workers:
     """
 
     def __init__(self, name: str, *, threads: int, queue_size: int) -> None:
-        self._pool = ThreadPoolExecutor(
-            max_workers=threads, thread_name_prefix=name, initializer=cpu_quota.compute_last
-        )
+        self._pool = ThreadPoolExecutor(threads, name, priority.lower_priority, (priority.COMPUTING,))
         self._idle = asyncio.Semaphore(threads)
         self._limit = threads + queue_size
         self._accepted = 0  # those that wait, and those whose thread is still busy

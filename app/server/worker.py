@@ -78,7 +78,7 @@ def serve(
         TorchlightError, OSError: it cannot start; nothing was accepted.
     """
     configure_logging(settings.log_format)
-    torch.set_num_threads(settings.threads or cpu_quota.share(settings.workers))
+    torch.set_num_threads(settings.threads or cpu_quota.cpus_per_process(settings.workers))
     app = create_app(settings, metrics_dir)
     service: Service = app.state.service
     config = uvicorn.Config(

@@ -1,8 +1,9 @@
 """The batcher with a fake function: no network, no HTTP."""
 
 import asyncio
+import math
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,11 +18,13 @@ pytestmark = pytest.mark.anyio
 class Squares:
     """Squares its items, keeps the batches it was given, and waits inside while its gate is shut."""
 
-    def __init__(self, *, is_open: bool = True, bad_item: int | None = None) -> None:
+    def __init__(
+        self, *, is_open: bool = True, bad_items: Collection[int] = (), error: Exception | None = None
+    ) -> None:
         self.batches: list[list[int]] = []
         self.is_running = threading.Event()
         self.gate = threading.Event()
-        self.bad_item = bad_item
+        self.bad_items, self.error = set(bad_items), error
         self.max_at_once = 0
         self._at_once = 0
         if is_open:
@@ -34,8 +37,8 @@ class Squares:
         self.is_running.set()
         assert self.gate.wait(timeout=120)
         self._at_once -= 1
-        if self.bad_item in items:
-            raise ValueError(f"{self.bad_item} cannot be squared")
+        if bad := self.bad_items.intersection(items):
+            raise self.error or ValueError(f"{min(bad)} cannot be squared")
         return [item * item for item in items]
 
     async def until_running(self) -> None:
@@ -44,7 +47,9 @@ class Squares:
 
 @asynccontextmanager
 async def running(squares: Squares, max_batch_size: int = 4, queue_size: int = 8) -> AsyncIterator[Batcher[int, int]]:
-    batcher = Batcher(squares, max_batch_size=max_batch_size, queue_size=queue_size)
+    batcher = Batcher(
+        squares, max_batch_size=max_batch_size, queue_size=queue_size, device_errors=(MemoryError, ConnectionError)
+    )
     batcher.start()
     yield batcher
     squares.gate.set()
@@ -152,7 +157,7 @@ async def test_a_caller_who_leaves_while_its_batch_runs_does_not_disturb_the_oth
 
 
 async def test_only_the_bad_item_of_a_failing_batch_fails() -> None:
-    squares = Squares(is_open=False, bad_item=2)
+    squares = Squares(is_open=False, bad_items=[2])
     async with running(squares) as batcher:
         first = await begin(batcher.submit(0, soon()))
         await squares.until_running()
@@ -166,6 +171,48 @@ async def test_only_the_bad_item_of_a_failing_batch_fails() -> None:
     assert (one.result, str(two), three.result) == (1, "2 cannot be squared", 9)
 
 
+async def answers_of_one_batch(squares: Squares, size: int) -> list[Answer[int] | BaseException]:
+    """Return what the callers of the items 1 to ``size`` get, which wait for item 0 and then are one batch."""
+    async with running(squares, max_batch_size=size, queue_size=size) as batcher:
+        first = await begin(batcher.submit(0, soon()))
+        await squares.until_running()
+        rest = [await begin(batcher.submit(item, soon())) for item in range(1, size + 1)]
+        squares.gate.set()
+        await first
+        return await asyncio.gather(*rest, return_exceptions=True)
+
+
+@pytest.mark.parametrize(("size", "bad_item"), [(16, 5), (32, 1), (32, 32), (32, 20)])
+async def test_one_bad_item_of_many_costs_two_runs_for_each_halving(size: int, bad_item: int) -> None:
+    squares = Squares(is_open=False, bad_items=[bad_item])
+    answers = await answers_of_one_batch(squares, size)
+    assert [type(answer) for answer in answers].count(Answer) == size - 1
+    assert isinstance(answers[bad_item - 1], ValueError)
+    extra = len(squares.batches) - 2  # item 0, and the batch that failed
+    assert extra <= 2 * math.log2(size)
+
+
+async def test_four_bad_items_are_told_from_the_others() -> None:
+    squares = Squares(is_open=False, bad_items=[3, 11, 19, 27])
+    answers = await answers_of_one_batch(squares, 32)
+    bad = [item for item, answer in enumerate(answers, 1) if isinstance(answer, ValueError)]
+    assert bad == [3, 11, 19, 27]
+
+
+async def test_a_batch_of_bad_items_costs_no_more_runs_than_it_has_items() -> None:
+    squares = Squares(is_open=False, bad_items=range(1, 33))
+    answers = await answers_of_one_batch(squares, 32)
+    assert all(isinstance(answer, ValueError) for answer in answers)
+    assert len(squares.batches) - 2 <= 32
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), ConnectionResetError("the device is gone")])
+async def test_an_error_of_the_device_fails_the_whole_batch_at_once(error: Exception) -> None:
+    squares = Squares(is_open=False, bad_items=[7], error=error)
+    assert await answers_of_one_batch(squares, 32) == [error] * 32
+    assert len(squares.batches) == 2
+
+
 async def test_a_function_that_returns_too_few_results_is_an_error_and_not_a_hang() -> None:
     batcher: Batcher[int, int] = Batcher(lambda _items: [], max_batch_size=4, queue_size=8)
     batcher.start()
@@ -175,7 +222,7 @@ async def test_a_function_that_returns_too_few_results_is_an_error_and_not_a_han
 
 
 async def test_many_items_are_accepted_together_or_not_at_all() -> None:
-    squares = Squares(bad_item=2)
+    squares = Squares(bad_items=[2])
     async with running(squares, queue_size=3) as batcher:
         with pytest.raises(Overloaded):
             await batcher.submit_all([1, 2, 3, 4], soon())

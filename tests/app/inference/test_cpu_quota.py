@@ -72,10 +72,10 @@ def write(root: Path, files: dict[str, str]) -> Path:
     ],
 )  # fmt: skip
 def test_the_quota_bounds_the_threads(tmp_path: Path, files: dict[str, str], expected: int) -> None:
-    assert cpu_quota.available(write(tmp_path, files)) == expected
+    assert cpu_quota.available_cpus(write(tmp_path, files)) == expected
 
 
 @pytest.mark.parametrize(("processes", "expected"), [(1, 4), (2, 2), (3, 1), (8, 1)])
 def test_processes_share_them(monkeypatch: pytest.MonkeyPatch, processes: int, expected: int) -> None:
-    monkeypatch.setattr(cpu_quota, "available", lambda: 4)
-    assert cpu_quota.share(processes) == expected
+    monkeypatch.setattr(cpu_quota, "available_cpus", lambda: 4)
+    assert cpu_quota.cpus_per_process(processes) == expected

@@ -119,7 +119,7 @@ async def test_image_of_a_client_who_left_is_not_computed(tiny_checkpoint: Path,
 async def test_files_of_a_batch_are_decoded_side_by_side(
     tiny_checkpoint: Path, tmp_path: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torchlight.app.inference.cpu_quota.available", lambda: 3)
+    monkeypatch.setattr("torchlight.app.inference.cpu_quota.available_cpus", lambda: 3)
     monkeypatch.setitem(Decoders.__init__.__kwdefaults__, "module", "tests.app.inference.faulty_decoder")
     async with running(Settings(checkpoint=tiny_checkpoint, deadline_s=120)) as (_, client, held):
         held.gate.set()
@@ -131,7 +131,7 @@ async def test_files_of_a_batch_are_decoded_side_by_side(
 async def test_files_of_a_batch_that_have_not_begun_at_its_deadline_are_dropped(
     tiny_checkpoint: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torchlight.app.inference.cpu_quota.available", lambda: 1)
+    monkeypatch.setattr("torchlight.app.inference.cpu_quota.available_cpus", lambda: 1)
     monkeypatch.setitem(Decoders.__init__.__kwdefaults__, "module", "tests.app.inference.faulty_decoder")
     async with running(Settings(checkpoint=tiny_checkpoint, deadline_s=1)) as (app, client, held):
         held.gate.set()
