@@ -24,7 +24,7 @@ from torchlight.app.api.routes import (
 )
 from torchlight.app.application import Application
 from torchlight.app.errors import StartError
-from torchlight.app.inference.service import Service
+from torchlight.app.inference.service import Service, prepare_model
 from torchlight.app.inspection.inspector import Inspector
 from torchlight.app.middleware import authentication
 from torchlight.app.middleware.body_limits import Bodies
@@ -52,7 +52,8 @@ def create_app(settings: Settings, metrics_dir: Path | None = None) -> FastAPI:
         StartError: traces are wanted, but OpenTelemetry is not installed.
     """
     loaded = checkpoint.load(settings.checkpoint)
-    service = Service(settings, Classifier(loaded, choose_device(settings.device)), Metrics(metrics_dir))
+    model = prepare_model(Classifier(loaded, choose_device(settings.device)), settings)
+    service = Service(settings, model, Metrics(metrics_dir))
     service.metrics.expect(problems.CODES)
     app = Application(
         direct=predictions.router,

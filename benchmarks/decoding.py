@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stress.hostile_images import draw, encode
-from torchlight.app.inference.decoder_pool import Decoders
+from torchlight.app.inference.decoder_pool import DecoderPool
 from torchlight.model.images import MAX_PIXELS, prepare
 
 ROUNDS = 100
@@ -36,7 +36,7 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     drawn = Table("file", "kB", "thread CPU ms", "process CPU ms", "extra", "thread ms", "process ms", box=None)
     loop = asyncio.Runner()
-    decoders = Decoders(number=1, queue_size=1, time_limit_s=60, max_pixels=MAX_PIXELS, max_bytes=20_000_000)
+    decoders = DecoderPool(number=1, queue_size=1, time_limit_s=60, max_pixels=MAX_PIXELS, max_bytes=20_000_000)
     loop.run(decoders.start())
     (pid,) = decoders.pids
     for name, content in CASES.items():

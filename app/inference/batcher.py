@@ -62,16 +62,17 @@ class Batcher(Generic[Item, Result]):
         max_batch_size: int,
         queue_size: int,
         device_errors: tuple[type[Exception], ...] = (MemoryError,),
+        thread_name: str = "inference",
     ) -> None:
         self._run_batch = run_batch
         self._device_errors = device_errors
         self._max_batch_size = max_batch_size
         self._queue_size = queue_size
         # In order of arrival. A future that is done for any reason removes itself, so all that is in here is awaited.
-        self._queue: _Batch[Item, Result] = {}
+        self._queue: _Batch[Result, Item] = {}
         self._wake = asyncio.Event()
         self._is_closing = False
-        self._thread = ThreadPoolExecutor(1, "inference", priority.lower_priority, (priority.COMPUTING,))
+        self._thread = ThreadPoolExecutor(1, thread_name, priority.lower_priority, (priority.COMPUTING,))
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -140,11 +141,11 @@ class Batcher(Generic[Item, Result]):
             if self._is_closing:
                 return
 
-    def _take_batch(self) -> _Batch[Item, Result]:
+    def _take_batch(self) -> _Batch[Result, Item]:
         awaited = (future for future in self._queue if not future.done())
         return {future: self._queue.pop(future) for future in list(islice(awaited, self._max_batch_size))}
 
-    async def _answer_batch(self, batch: _Batch[Item, Result]) -> None:
+    async def _answer_batch(self, batch: _Batch[Result, Item]) -> None:
         """Compute a batch; if it fails, by halves, until each error is that of one item."""
         runs_left = 1 + len(batch)
         parts = [batch]
@@ -168,7 +169,7 @@ class Batcher(Generic[Item, Result]):
                     entries, middle = list(part.items()), len(part) // 2
                     parts += [dict(entries[middle:]), dict(entries[:middle])]
 
-    async def _compute(self, batch: _Batch[Item, Result]) -> None:
+    async def _compute(self, batch: _Batch[Result, Item]) -> None:
         started = time.perf_counter()
         items = [waiting.item for waiting in batch.values()]
         results = await asyncio.get_running_loop().run_in_executor(self._thread, self._run_batch, items)
@@ -178,7 +179,7 @@ class Batcher(Generic[Item, Result]):
                 future.set_result(Answer(result, started - waiting.since, run_s, started, len(batch)))
 
 
-def _fail(parts: Sequence[_Batch[Item, Result]], error: Exception) -> None:
+def _fail(parts: Sequence[_Batch[Result, Item]], error: Exception) -> None:
     for part in parts:
         for future in part:
             if not future.done():

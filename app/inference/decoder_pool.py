@@ -1,7 +1,7 @@
-"""Decodes uploads in processes of its own, so that a file that breaks a decoder costs its own answer and no other.
+"""Decodes uploads in child processes, so that a file that breaks a decoder costs its own answer and no other.
 
 A process that crashes, takes too long or takes too much memory is replaced. The event loop talks to them itself: a
-thread to wait for each took as long as decoding a small picture. Knows nothing of HTTP.
+thread for each to wait in took as long as decoding a small picture. Knows nothing of HTTP.
 """
 
 import asyncio
@@ -41,8 +41,8 @@ class Prepared:
     height: int
 
 
-class Decoders:
-    """A few processes, with a bounded line before them. Bound to the event loop in which :meth:`start` is called.
+class DecoderPool:
+    """Child processes behind a bounded queue. Bound to the event loop in which :meth:`start` is called.
 
     A call whose caller leaves before it began is dropped with all it holds. One that has begun keeps its process until
     it ends, whoever left.
@@ -61,12 +61,12 @@ class Decoders:
         self._command = [sys.executable, "-m", module, str(time_limit_s), str(max_pixels), str(max_bytes)]
         self._number = number
         self._limit = number + queue_size
-        self._accepted = 0  # those that wait, and those that a process is busy with
+        self._accepted = 0  # calls that wait, and those that a process is busy with
         self._idle: deque[_Process] = deque()
-        self._line: deque[asyncio.Future[_Process]] = deque()  # of those who wait for one; nobody passes another
+        self._has_idle = asyncio.Semaphore(0)  # as many permits as there are idle processes
         self._living: set[_Process] = set()
         self._failure: OSError | None = None  # why no process could be started
-        self._chores: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._is_closing = False
 
     async def start(self) -> None:
@@ -93,7 +93,7 @@ class Decoders:
         self._accepted += 1
         async with within(deadline):
             try:
-                process = await self._take()
+                process = await self._take_idle()
             except BaseException:
                 self._accepted -= 1
                 raise
@@ -122,14 +122,14 @@ class Decoders:
         self._is_closing = True
         for process in self._living:
             process.close()
-        while self._chores:
-            await asyncio.wait(self._chores)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _start(self) -> None:
         process = _Process(self._command)
         await process.start()
         self._living.add(process)
-        self._hand_over(process)
+        self._put_idle(process)
         self._spawn(self._replace_when_ended(process))
         if self._is_closing:
             process.close()
@@ -147,41 +147,28 @@ class Decoders:
                 self._failure = None
                 return
 
-    def _spawn(self, chore: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(chore)
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _take(self) -> "_Process":
-        while not (process := self._idle.popleft() if self._idle else await self._turn()).is_running:
-            pass  # its replacement will be there in a moment
-        return process
+    async def _take_idle(self) -> "_Process":
+        """Return the process that becomes idle when all callers who came before have one."""
+        while True:
+            await self._has_idle.acquire()  # in order of arrival, see asyncio.Semaphore
+            process = self._idle.popleft()
+            if process.is_running:
+                return process  # else its replacement will be there in a moment
 
-    async def _turn(self) -> "_Process":
-        """Return the process that becomes idle when all have one who came before."""
-        turn: asyncio.Future[_Process] = asyncio.get_running_loop().create_future()
-        self._line.append(turn)
-        try:
-            return await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._hand_over(turn.result())
-            raise
-
-    def _hand_over(self, process: "_Process") -> None:
-        """Give an idle process to whoever waits longest."""
-        while self._line:
-            turn = self._line.popleft()
-            if not turn.done():
-                turn.set_result(process)
-                return
+    def _put_idle(self, process: "_Process") -> None:
         self._idle.append(process)
+        self._has_idle.release()
 
     def _release(self, process: "_Process", reply: "asyncio.Future[Prepared]") -> None:
         self._accepted -= 1
         reply.exception()  # its caller may have left
         if process.is_connected:
-            self._hand_over(process)
+            self._put_idle(process)
 
 
 class _Process(asyncio.Protocol):
@@ -200,7 +187,7 @@ class _Process(asyncio.Protocol):
         self._ending: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start the process, and wait for its first word.
+        """Start the process, and wait for its first reply.
 
         Raises:
             OSError: the system starts none, or it ended at once.
@@ -237,7 +224,7 @@ class _Process(asyncio.Protocol):
         return self.is_connected and self._process.poll() is None
 
     def ask(self, content: bytes, size: int) -> "asyncio.Future[Prepared]":
-        """Send a file, and return what will be its reply, or the error that :meth:`Decoders.prepare` raises."""
+        """Send a file, and return what will be its reply, or the error that :meth:`DecoderPool.prepare` raises."""
         self._reply, self._side = asyncio.get_running_loop().create_future(), size
         self._transport.writelines((decoder_process.REQUEST.pack(len(content), size), content))
         return self._reply
@@ -258,7 +245,7 @@ class _Process(asyncio.Protocol):
         error_bytes, width, height, name = decoder_process.REPLY.unpack_from(self._received)
         end = head + (error_bytes or (3 * self._side**2 if width else 0))
         if error_bytes > MAX_ERROR_BYTES or len(self._received) > end:
-            self._transport.abort()  # it makes no sense
+            self._transport.abort()  # it is malformed
         elif len(self._received) == end:
             rest, self._received = self._received[head:end], bytearray()
             try:
@@ -273,10 +260,10 @@ class _Process(asyncio.Protocol):
         self._ending = asyncio.create_task(self._end())
 
     def _read(self, rest: bytearray, width: int, height: int, name: str) -> Prepared | None:
-        """Return what a reply says, None if it is the first word.
+        """Return what a reply says, None if it is the first reply.
 
         Raises:
-            ImageError: as the process says; and LookupError, TypeError or ValueError if that makes no sense.
+            ImageError: as the process says; and LookupError, TypeError or ValueError if it is malformed.
         """
         if width:
             pixels = torch.frombuffer(rest, dtype=torch.uint8).view(3, self._side, self._side)
@@ -285,7 +272,7 @@ class _Process(asyncio.Protocol):
             said = json.loads(rest)
             raise ERRORS[said["error"]](said["detail"])
         if self._side:
-            raise ValueError("it says nothing of what was asked")
+            raise ValueError("it does not answer the request")
         return None
 
     async def _end(self) -> None:
@@ -303,10 +290,10 @@ class _Process(asyncio.Protocol):
 
 
 def _explain(status: int) -> Exception:
-    """Return what a process's exit status means for the file that it had; it is negative if a signal ended it."""
+    """Return what a decoder's exit status means for the file it had; a negative status is minus the signal."""
     logger.warning("a decoder ended while it decoded", extra={"facts": {"exit_status": status}})
     if status == -signal.SIGKILL:
-        return Overloaded("the system ended the decoder, maybe for want of memory; send the image again")
+        return Overloaded("the system ended the decoder, maybe because memory was short; send the image again")
     if status in (-signal.SIGPROF, -signal.SIGALRM):
         return DecoderFailed("image takes far longer to decode than images of its size; save it again")
     return DecoderFailed("the decoder crashed on this image; save it again, or in another format")

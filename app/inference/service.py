@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,8 +16,7 @@ from torch import Tensor
 from torchlight.app.errors import NotReady
 from torchlight.app.inference import cpu_quota, priority
 from torchlight.app.inference.batcher import Answer, Batcher, within
-from torchlight.app.inference.decoder_pool import Decoders
-from torchlight.app.inference.thread_pool import Workers
+from torchlight.app.inference.decoder_pool import DecoderPool
 from torchlight.app.settings import Settings
 from torchlight.app.telemetry.metrics import PUBLISH_S, Metrics, Snapshot
 from torchlight.model import golden
@@ -25,11 +24,14 @@ from torchlight.model.checks import self_test
 from torchlight.model.checks.self_test import SelfTest
 from torchlight.model.classifier import Classifier
 from torchlight.model.engines import engine, int8_ranges
+from torchlight.model.engines.engine import Engine
 from torchlight.model.errors import TorchlightError
 from torchlight.model.network import count_multiply_adds
 
 Result = TypeVar("Result")
 LONG_BYTES = 1_000_000  # whose hash takes as long as handing it to a thread and more
+# They say nothing about the images of a batch. PyTorch's first two are RuntimeErrors, which a bad image may raise too.
+DEVICE_ERRORS = (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError)
 MAX_DECODERS = 4  # each may hold a whole picture, and the copies that turning and converting it take
 logger = logging.getLogger("torchlight")
 
@@ -59,40 +61,77 @@ class Classified:
         return {"decode": self.image.decode_s, "queue": self.answer.queue_s, "inference": self.answer.run_s}
 
 
-class Service:
-    """The classifier with its queue and its threads. Nothing runs before :meth:`start`."""
+@dataclass(frozen=True)
+class PreparedModel:
+    """A classifier with what is computed from it before anything is answered; see :func:`prepare_model`.
 
-    def __init__(self, settings: Settings, classifier: Classifier, metrics: Metrics) -> None:
+    Attributes:
+        engine: what computes the probabilities of uploads.
+        multiply_adds: of one image.
+        self_test: how the views' checks came out on this very checkpoint, if they were ever run.
+    """
+
+    classifier: Classifier
+    engine: Engine
+    multiply_adds: int
+    self_test: SelfTest | None
+
+
+def prepare_model(classifier: Classifier, settings: Settings) -> PreparedModel:
+    """Count the network's operations with one forward pass, trace its graph, and compile it.
+
+    Takes seconds. Call it before the network is used elsewhere: counting hooks into it, and tracing changes for a while
+    how all modules are called.
+
+    Raises:
+        EngineUnavailable: the engine of the settings cannot compute this network.
+    """
+    multiply_adds = count_multiply_adds(classifier.network, classifier.spec.size)
+    _ = classifier.graph  # traced here, and kept there
+    ranges = int8_ranges.load(classifier) if settings.precision == "int8" else None
+    # Threads that the engine starts inherit the priority of this one.
+    with ThreadPoolExecutor(1, "compile", priority.lower_priority, (priority.COMPUTING,)) as pool:
+        chosen = pool.submit(engine.choose, classifier, settings.engine, ranges).result()
+    if chosen.reason is not None and classifier.device.type == "cpu":
+        logger.warning("answers are computed by %s: %s", chosen.name, chosen.reason)
+    return PreparedModel(classifier, chosen, multiply_adds, _load_self_test(classifier))
+
+
+class Service:
+    """A prepared model with its queues, threads and decoders; they run from :meth:`start` to :meth:`stop`."""
+
+    def __init__(self, settings: Settings, model: PreparedModel, metrics: Metrics) -> None:
         self.settings = settings
         self.metrics = metrics
-        self.classifier = classifier
-        # While nothing runs the network: a count hooks into it, a trace changes for a while how all modules are called.
-        self.multiply_adds = count_multiply_adds(classifier.network, classifier.spec.size)
-        _ = classifier.graph  # kept there
-        eight_bits = int8_ranges.load(classifier) if settings.precision == "int8" else None
-        # Threads that it starts are as this one.
-        with ThreadPoolExecutor(1, "compile", priority.lower_priority, (priority.COMPUTING,)) as pool:
-            self.engine = pool.submit(engine.choose, classifier, settings.engine, eight_bits).result()
-        if self.engine.reason is not None and classifier.device.type == "cpu":
-            logger.warning("answers are computed by %s: %s", self.engine.name, self.engine.reason)
-        self.self_test = _load_self_test(classifier)
+        self.classifier = model.classifier
+        self.engine = model.engine
+        self.multiply_adds = model.multiply_adds
+        self.self_test = model.self_test
         self.state: Literal["warming up", "ready", "broken", "stopping"] = "warming up"
-        waiting = settings.queue_size
-        self._decoders = Decoders(
+        self._decoders = DecoderPool(
             number=min(cpu_quota.cpus_per_process(settings.workers), MAX_DECODERS),
-            queue_size=waiting,
+            queue_size=settings.queue_size,
             time_limit_s=settings.deadline_s,
             max_pixels=settings.max_pixels,
             max_bytes=settings.max_body_bytes,
         )
-        self._viewers = Workers("view", threads=1, queue_size=waiting)  # one at a time, on as many cores as answers use
-        self.batcher = Batcher(self._run_batch, max_batch_size=settings.max_batch_size, queue_size=waiting)
+        self.batcher = Batcher(
+            self._run_batch,
+            max_batch_size=settings.max_batch_size,
+            queue_size=settings.queue_size,
+            device_errors=DEVICE_ERRORS,
+        )
+        # Views are computed one at a time, each on as many cores as an answer.
+        self._views: Batcher[Callable[[], Any], Any] = Batcher(
+            _run_one, max_batch_size=1, queue_size=settings.queue_size, thread_name="view"
+        )
         self._warm_up_task: asyncio.Task[None] | None = None
         self._defect: TorchlightError | None = None
 
     async def start(self) -> None:
-        """Begin to answer; ready when its golden image is answered as it should be."""
+        """Start threads and decoders; the service is ready once its golden image is answered right."""
         self.batcher.start()
+        self._views.start()
         self._warm_up_task = asyncio.create_task(self._warm_up())
 
     async def warmed_up(self) -> None:
@@ -113,8 +152,8 @@ class Service:
         if self._warm_up_task is not None:
             await self._warm_up_task  # it may be starting processes
         await self.batcher.close()
+        await self._views.close()
         await self._decoders.close()
-        self._viewers.close()
 
     def drain(self) -> None:
         """Stop being ready, while requests are still answered."""
@@ -128,7 +167,7 @@ class Service:
         """
         deadline = self._deadline()
         image = await self._prepare(content, deadline)
-        return self._count(Classified(image, await self.batcher.submit(image.tensor, deadline)))
+        return self._record_metrics(Classified(image, await self.batcher.submit(image.tensor, deadline)))
 
     async def classify_all(self, contents: Sequence[bytes]) -> list[Classified | BaseException]:
         """Return for each file its answer, or the error that :meth:`classify` would raise.
@@ -141,7 +180,7 @@ class Service:
         prepared = await asyncio.gather(*(self._prepare(one, deadline) for one in contents), return_exceptions=True)
         good = [one for one in prepared if isinstance(one, PreparedImage)]
         answers = await self.batcher.submit_all([one.tensor for one in good], deadline)
-        outcomes = iter([self._join(image, answer) for image, answer in zip(good, answers, strict=True)])
+        outcomes = iter([self._finish(image, answer) for image, answer in zip(good, answers, strict=True)])
         return [next(outcomes) if isinstance(one, PreparedImage) else one for one in prepared]
 
     async def prepare(self, content: bytes) -> PreparedImage:
@@ -154,7 +193,8 @@ class Service:
 
     async def view(self, draw: Callable[[], Result]) -> Result:
         """Return what ``draw`` returns, run in a thread apart from those that answer."""
-        return await self._viewers.run(self._deadline(), draw)
+        result: Result = (await self._views.submit(draw, self._deadline())).result
+        return result
 
     async def view_of(
         self, load: Callable[[], Awaitable[PreparedImage]], draw: Callable[[PreparedImage], Result]
@@ -167,7 +207,8 @@ class Service:
         deadline = self._deadline()
         async with within(deadline):
             image = await load()
-        return await self._viewers.run(deadline, partial(draw, image))
+        result: Result = (await self._views.submit(partial(draw, image), deadline)).result
+        return result
 
     async def _warm_up(self) -> None:
         size = self.classifier.spec.size
@@ -190,22 +231,20 @@ class Service:
 
     async def _prepare(self, content: bytes, deadline: float) -> PreparedImage:
         started = time.perf_counter()
-        self._decoders.check_room(1)
-        digest = _sha256(content) if len(content) < LONG_BYTES else None  # while it is in the processor's cache
         image = await self._decoders.prepare(content, self.classifier.spec.size, deadline)
-        if digest is None:
-            digest = await asyncio.to_thread(_sha256, content)
+        is_short = len(content) < LONG_BYTES
+        digest = _sha256(content) if is_short else await asyncio.to_thread(_sha256, content)
         seconds = time.perf_counter() - started
         return PreparedImage(image.tensor, digest, image.width, image.height, image.format, seconds)
 
     async def keep_publishing(self) -> None:
-        """Let scrapes that other processes answer see this one too."""
+        """Keep this process's gauges up to date for scrapes that other processes answer."""
         while True:
             self.publish()
             await asyncio.sleep(PUBLISH_S)
 
     def publish(self) -> None:
-        """Let metrics say what this process has now."""
+        """Write this process's gauges to the metrics."""
         checkpoint = self.classifier.checkpoint
         self.metrics.publish(
             Snapshot(
@@ -223,17 +262,21 @@ class Service:
         self.metrics.compute(len(tensors))
         return probabilities
 
-    def _join(self, image: PreparedImage, answer: Answer[Tensor] | BaseException) -> Classified | BaseException:
-        return answer if isinstance(answer, BaseException) else self._count(Classified(image, answer))
+    def _finish(self, image: PreparedImage, answer: Answer[Tensor] | BaseException) -> Classified | BaseException:
+        return answer if isinstance(answer, BaseException) else self._record_metrics(Classified(image, answer))
 
-    def _count(self, classified: Classified) -> Classified:
+    def _record_metrics(self, classified: Classified) -> Classified:
         (best,) = self.classifier.top_k(classified.answer.result, 1)
         self.metrics.classify(best.label, best.probability, classified.stages_s)
         return classified
 
 
+def _run_one(calls: list[Callable[[], Result]]) -> list[Result]:
+    return [call() for call in calls]
+
+
 def _load_self_test(classifier: Classifier) -> SelfTest | None:
-    """Return how the laws of the views fared on this very checkpoint, if that was ever checked."""
+    """Return the result of the self-test on this very checkpoint, if there is one beside it."""
     try:
         return self_test.load(self_test.path_beside(classifier.checkpoint.path), classifier.digest)
     except (OSError, ValueError) as error:

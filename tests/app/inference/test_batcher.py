@@ -1,9 +1,11 @@
 """The batcher with a fake function: no network, no HTTP."""
 
 import asyncio
+import gc
 import math
 import threading
-from collections.abc import AsyncIterator, Collection, Coroutine
+import weakref
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -231,6 +233,74 @@ async def test_many_items_are_accepted_together_or_not_at_all() -> None:
     assert isinstance(two, ValueError)
     assert isinstance(three, Answer)
     assert 4 not in [item for batch in squares.batches for item in batch]
+
+
+class Payload:
+    """Something large that an item holds, such as an upload."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def call(self) -> None:
+        self.calls += 1
+
+
+@asynccontextmanager
+async def running_calls() -> AsyncIterator[Batcher[Callable[[], Any], Any]]:
+    """Run functions one at a time, as the service does with views; one may wait."""
+    calls: Batcher[Callable[[], Any], Any] = Batcher(
+        lambda items: [item() for item in items], max_batch_size=1, queue_size=1
+    )
+    calls.start()
+    yield calls
+    await calls.close()
+
+
+async def test_an_item_past_its_deadline_is_dropped_with_what_it_holds() -> None:
+    gate, payload = threading.Event(), Payload()
+    held = weakref.ref(payload)
+    async with running_calls() as calls:
+        first = await begin(calls.submit(lambda: gate.wait(120), soon()))
+        await asyncio.sleep(0)
+        now = asyncio.get_running_loop().time()
+        for _ in range(5):  # each gives its place back
+            outcomes = await asyncio.gather(calls.submit(payload.call, now), return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes] == [DeadlineExceeded]
+        count = payload.calls
+        del payload, outcomes
+        await asyncio.sleep(0)  # the event loop drops the last outcome
+        gc.collect()
+        is_dropped = held() is None
+        gate.set()
+        await first
+        assert (await calls.submit(lambda: "in time", soon())).result == "in time"
+    assert (count, is_dropped) == (0, True)
+
+
+async def test_an_item_whose_caller_left_keeps_the_thread_until_it_ends() -> None:
+    gate, has_begun = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow() -> None:
+        loop.call_soon_threadsafe(has_begun.set)
+        gate.wait(120)
+
+    async with running_calls() as calls:
+        first = await begin(calls.submit(slow, soon()))
+        await has_begun.wait()
+        first.cancel()
+        await asyncio.wait([first])
+        second = await begin(calls.submit(lambda: "second", soon()))
+        with pytest.raises(Overloaded, match="1 wait, 1 may"):
+            await calls.submit(lambda: "third", soon())
+        gate.set()
+        assert (await second).result == "second"
+
+
+async def test_an_error_of_one_item_reaches_its_caller() -> None:
+    async with running_calls() as calls:
+        with pytest.raises(ZeroDivisionError):
+            await calls.submit(lambda: 1 // 0, soon())
 
 
 async def test_closing_answers_what_was_accepted_and_refuses_what_comes_later() -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from stress.hostile_images import png
 from torchlight.app.errors import DeadlineExceeded, DecoderFailed, Overloaded
 from torchlight.app.inference import decoder_pool
-from torchlight.app.inference.decoder_pool import Decoders, Prepared
+from torchlight.app.inference.decoder_pool import DecoderPool, Prepared
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
 from torchlight.model import images
@@ -36,7 +36,7 @@ class Running:
     def __init__(self, **options: Any) -> None:
         self._runner = asyncio.Runner()
         usual = {"number": 1, "queue_size": 100, "time_limit_s": 60, "max_pixels": 10_000, "max_bytes": 20_000_000}
-        self.decoders = Decoders(**usual | options)
+        self.decoders = DecoderPool(**usual | options)
         self._runner.run(self.decoders.start())
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
@@ -172,9 +172,9 @@ def test_decoders_end_with_the_service() -> None:
 
 
 @pytest.fixture
-async def full() -> AsyncIterator[Decoders]:
+async def full() -> AsyncIterator[DecoderPool]:
     """A decoder that is busy for as long as it may be, and the one file that may wait for it."""
-    decoders = Decoders(
+    decoders = DecoderPool(
         number=1, queue_size=1, time_limit_s=TIME_LIMIT_S, max_pixels=10_000, max_bytes=20_000_000, module=FAULTY
     )
     await decoders.start()
@@ -183,7 +183,7 @@ async def full() -> AsyncIterator[Decoders]:
 
 
 @pytest.mark.anyio
-async def test_a_file_more_than_may_wait_is_refused_at_once(full: Decoders, photo: bytes) -> None:
+async def test_a_file_more_than_may_wait_is_refused_at_once(full: DecoderPool, photo: bytes) -> None:
     slow = asyncio.create_task(full.prepare(photo + b"BREAK sleep", 32, None))
     waiting = asyncio.create_task(full.prepare(photo, 32, None))
     await asyncio.sleep(0)
@@ -197,7 +197,7 @@ async def test_a_file_more_than_may_wait_is_refused_at_once(full: Decoders, phot
 
 
 @pytest.mark.anyio
-async def test_a_file_past_its_deadline_counts_only_while_its_decoder_is_busy(full: Decoders, photo: bytes) -> None:
+async def test_a_file_past_its_deadline_counts_only_while_its_decoder_is_busy(full: DecoderPool, photo: bytes) -> None:
     now = asyncio.get_running_loop().time()
     slow = asyncio.create_task(full.prepare(photo + b"BREAK sleep", 32, now + 0.5))
     await asyncio.sleep(0)
@@ -213,7 +213,7 @@ async def test_a_file_past_its_deadline_counts_only_while_its_decoder_is_busy(fu
     assert (await waiting).format
 
 
-def has_room(decoders: Decoders) -> bool:
+def has_room(decoders: DecoderPool) -> bool:
     try:
         decoders.check_room(1)
     except Overloaded:
@@ -223,7 +223,7 @@ def has_room(decoders: Decoders) -> bool:
 
 @pytest.mark.anyio
 async def test_when_no_decoder_can_be_started_it_is_said(
-    full: Decoders, photo: bytes, monkeypatch: pytest.MonkeyPatch
+    full: DecoderPool, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_arguments: object, **_options: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
@@ -246,7 +246,7 @@ async def test_when_no_decoder_can_be_started_it_is_said(
 def test_the_service_answers_on_after_a_crash(
     tiny_checkpoint: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(decoder_pool.Decoders.__init__.__kwdefaults__, "module", FAULTY)
+    monkeypatch.setitem(decoder_pool.DecoderPool.__init__.__kwdefaults__, "module", FAULTY)
     app = create_app(Settings(checkpoint=tiny_checkpoint, store_dir=tmp_path))
     with TestClient(app) as client:
         broken = client.post("/v1/predict", content=photo + b"BREAK abort", headers={"Content-Type": "image/png"})

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import torch
 from fastapi import FastAPI
 from starlette.types import Message
 from torch import Tensor
 
-from torchlight.app.inference.decoder_pool import Decoders
+from torchlight.app.inference.decoder_pool import DecoderPool
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
 from torchlight.model.classifier import Classifier
@@ -120,7 +121,7 @@ async def test_files_of_a_batch_are_decoded_side_by_side(
     tiny_checkpoint: Path, tmp_path: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torchlight.app.inference.cpu_quota.available_cpus", lambda: 3)
-    monkeypatch.setitem(Decoders.__init__.__kwdefaults__, "module", "tests.app.inference.faulty_decoder")
+    monkeypatch.setitem(DecoderPool.__init__.__kwdefaults__, "module", "tests.app.inference.faulty_decoder")
     async with running(Settings(checkpoint=tiny_checkpoint, deadline_s=120)) as (_, client, held):
         held.gate.set()
         meeting = photo + f"BREAK meet {tmp_path}".encode()  # each waits for the two others
@@ -132,7 +133,7 @@ async def test_files_of_a_batch_that_have_not_begun_at_its_deadline_are_dropped(
     tiny_checkpoint: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torchlight.app.inference.cpu_quota.available_cpus", lambda: 1)
-    monkeypatch.setitem(Decoders.__init__.__kwdefaults__, "module", "tests.app.inference.faulty_decoder")
+    monkeypatch.setitem(DecoderPool.__init__.__kwdefaults__, "module", "tests.app.inference.faulty_decoder")
     async with running(Settings(checkpoint=tiny_checkpoint, deadline_s=1)) as (app, client, held):
         held.gate.set()
         slow = photo + b"BREAK sleep"
@@ -149,6 +150,49 @@ async def test_files_of_a_batch_that_have_not_begun_at_its_deadline_are_dropped(
 async def test_layers_are_known_when_the_service_is_ready(tiny_checkpoint: Path) -> None:
     async with running(Settings(checkpoint=tiny_checkpoint)) as (app, _, _):
         assert "graph" in vars(app.state.service.classifier)  # traced already
+
+
+async def test_of_sixteen_clients_only_the_one_with_the_bad_image_gets_an_error(
+    tiny_checkpoint: Path, picture: Callable[[int], bytes]
+) -> None:
+    async with running(Settings(checkpoint=tiny_checkpoint, deadline_s=120)) as (app, client, held):
+        bad = (await app.state.service.prepare(picture(5))).tensor
+        compute = held._probabilities
+
+        def fail_on_bad(images: Tensor) -> Tensor:
+            if any(image.equal(bad) for image in images):
+                raise RuntimeError("cannot be computed")
+            return compute(images)
+
+        held._probabilities = fail_on_bad
+        first = predict(client, picture(100))
+        await held.until_running()
+        rest = [predict(client, picture(seed)) for seed in range(16)]
+        await until_waiting(app, 16)
+        held.gate.set()
+        answers = await asyncio.gather(first, *rest, return_exceptions=True)
+    assert [getattr(answer, "status_code", 500) for answer in answers] == [200] * 6 + [500] + [200] * 10
+    assert held.images <= 1 + 16 + 2 * 16  # each halving computes the sixteen or fewer again
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("out of memory"), torch.AcceleratorError("device is lost")])
+async def test_an_error_of_the_device_is_everybodys_at_once(
+    tiny_checkpoint: Path, picture: Callable[[int], bytes], error: Exception
+) -> None:
+    async with running(Settings(checkpoint=tiny_checkpoint, deadline_s=120)) as (app, client, held):
+        first = predict(client, picture(100))
+        await held.until_running()
+        rest = [predict(client, picture(seed)) for seed in range(16)]
+        await until_waiting(app, 16)
+
+        def fail(_images: Tensor) -> Tensor:
+            raise error
+
+        held._probabilities = fail
+        held.gate.set()
+        answers = await asyncio.gather(first, *rest, return_exceptions=True)
+    assert [getattr(answer, "status_code", 500) for answer in answers] == [500] * 17
+    assert held.images == 17
 
 
 async def test_health_and_pictures_are_answered_while_the_network_is_busy(tiny_checkpoint: Path, photo: bytes) -> None:
