@@ -41,7 +41,7 @@ from torchlight.model.errors import (
 from torchlight.model.files import tensor_file
 from torchlight.model.files.tensor_file import FileKind
 from torchlight.model.images import ImageSpec
-from torchlight.model.network import NetworkConfig, build
+from torchlight.model.network import NetworkConfig, build, first_convolution
 
 FORMAT_VERSION = "1"
 KIND = FileKind(
@@ -208,7 +208,7 @@ def _check_shapes(path: Path, network: nn.Module, shapes: Mapping[str, tuple[int
 def _check_filmstrip(path: Path, network: nn.Module, filmstrip: Tensor | None) -> None:
     if filmstrip is None:
         return
-    first = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+    first = first_convolution(network)
     if first is None or filmstrip.shape[1:] != first.weight.shape:
         raise WeightsMismatch(
             f"checkpoint {path}: tensor {FILMSTRIP!r} is {_shape(tuple(filmstrip.shape))}, which are not frames of the "

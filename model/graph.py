@@ -46,17 +46,18 @@ class NetworkGraph:
     """The layers of a network for S x S images.
 
     Attributes:
+        network: the twin, whose modules ``layers`` refer to. Never to be changed.
         layers: by name, in the order they run; does not contain ``input``.
         output: name of the layer that gives the logits.
     """
 
     def __init__(self, network: nn.Module, image_size: int) -> None:
         """Trace ``network`` and run it once on zeros, on its own device and in its own precision."""
-        self._twin = _twin(network)
+        self.network = _twin(network)
         tracer = _NamingTracer()
-        graph = tracer.trace(self._twin)
+        graph = tracer.trace(self.network)
         _make_out_of_place(graph)
-        self._module = fx.GraphModule(self._twin, graph)
+        self._module = fx.GraphModule(self.network, graph)
         names = {node: name for node, name in tracer.names.items() if node.op != "placeholder"}
         (image,) = (node for node in graph.nodes if node.op == "placeholder")
         self._nodes = {INPUT: image} | {name: node for node, name in names.items()}
@@ -76,6 +77,10 @@ class NetworkGraph:
         if name not in self.layers:
             raise UnknownLayer(f"layer {name!r} does not exist; this network has {', '.join(self.layers)}")
         return self.layers[name]
+
+    def name_of(self, module: nn.Module) -> str:
+        """Return the name of the layer that runs a module of :attr:`network`, the first one if several do."""
+        return next(layer.name for layer in self.layers.values() if layer.module is module)
 
     def only_reader(self, name: str) -> Layer | None:
         """Return the layer that reads the output of ``name``; None if several do, or none."""
@@ -115,7 +120,7 @@ class NetworkGraph:
             if name == INPUT:
                 continue
             inputs = [source for source in node.all_input_nodes if source in names]
-            module = self._twin.get_submodule(str(node.target)) if node.op == "call_module" else None
+            module = self.network.get_submodule(str(node.target)) if node.op == "call_module" else None
             layers[name] = Layer(
                 name=name,
                 type=type(module).__name__ if module is not None else name.rsplit(".", 1)[-1].rstrip("_0123456789"),

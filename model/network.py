@@ -109,7 +109,12 @@ def check_size(architecture: str, image_size: int) -> None:
             ) from error
 
 
-def head(network: nn.Module) -> nn.Module:
+def first_convolution(network: nn.Module) -> nn.Conv2d | None:
+    """Return the convolution that reads the image; None if the network has no convolution."""
+    return next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+
+
+def classifier_head(network: nn.Module) -> nn.Linear | nn.Conv2d:
     """Return the last layer with weights, which gives the logits: fully connected, or a 1x1 convolution."""
     return [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
 

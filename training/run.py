@@ -29,6 +29,7 @@ from torchlight.model.network import (
     check_size,
     count_multiply_adds,
     default_image_size,
+    first_convolution,
     load_pretrained,
 )
 from torchlight.model.versions import library_versions
@@ -489,13 +490,10 @@ def _check_classes(start: Checkpoint, dataset: DataSet) -> None:
 
 def _first_filters(network: nn.Module) -> Tensor:
     """Return a copy of the weights of the first convolution, on the CPU; none if there are very many."""
-    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    weights = (
-        convolutions[0].weight
-        if convolutions and convolutions[0].weight.numel() <= MAX_FILTER_NUMBERS
-        else torch.empty(0)
-    )
-    return weights.detach().cpu().clone()
+    convolution = first_convolution(network)
+    if convolution is None or convolution.weight.numel() > MAX_FILTER_NUMBERS:
+        return torch.empty(0)
+    return convolution.weight.detach().cpu().clone()
 
 
 def held_out_split(dataset: DataSet) -> str:

@@ -13,7 +13,7 @@ from torchlight.model.errors import ViewNotApplicable
 from torchlight.model.graph import Layer, NetworkGraph
 from torchlight.model.views.embedding import layer_outputs
 from torchlight.model.views.filters import filters, following_batch_norm
-from torchlight.model.views.layer_table import first_convolution
+from torchlight.model.views.layer_table import first_convolution_name
 from torchlight.model.views.receptive_field import ACTIVATIONS, Box, box, receptive_fields, window
 from torchlight.model.views.trace import Trace, obstacle, trace
 
@@ -38,7 +38,7 @@ def traces(subject: Subject) -> Finding:
 
 def whole_layer(subject: Subject) -> Finding:
     """Compute the first convolution position by position."""
-    layer = subject.graph.find(first_convolution(subject.graph))
+    layer = subject.graph.find(first_convolution_name(subject.graph))
     source, given = _in_and_out(subject, layer)
     ours = _convolve_by_loops(source, layer)
     return Finding(_relative(ours, given), f"{layer.name}, {given.numel()} numbers")

@@ -13,7 +13,7 @@ from torchlight.model.graph import INPUT, NetworkGraph
 from torchlight.model.views.attribution import evidence_layer, hires_cam, integrated_gradients, occlusion, saliency
 from torchlight.model.views.deconvnet import reconstruct
 from torchlight.model.views.embedding import layer_outputs
-from torchlight.model.views.layer_table import describe, first_convolution
+from torchlight.model.views.layer_table import describe, first_convolution_name
 from torchlight.model.views.receptive_field import box
 
 STEPS = 256  # of integrated gradients
@@ -66,7 +66,7 @@ def saliency_by_differences(subject: Subject) -> Finding:
 
 def deconvnet_is_adjoint(subject: Subject) -> Finding:
     """Check <W x, y> = <x, W' y> where the way down is one convolution."""
-    name = first_convolution(subject.graph)
+    name = first_convolution_name(subject.graph)
     layer = subject.graph.find(name)
     if layer.inputs != (INPUT,):
         raise ViewNotApplicable(f"the first convolution, {name!r}, does not read the image")

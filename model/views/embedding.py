@@ -9,6 +9,7 @@ from torch import Tensor
 
 from torchlight.model.classifier import Classifier
 from torchlight.model.graph import NetworkGraph
+from torchlight.model.network import classifier_head
 
 
 def embed(classifier: Classifier, images: Tensor) -> Tensor:
@@ -25,9 +26,8 @@ def embed(classifier: Classifier, images: Tensor) -> Tensor:
 
 
 def embedding_layer(graph: NetworkGraph) -> str:
-    """Return the name of the layer whose output enters the last layer with weights, the one that gives the logits."""
-    head = [layer for layer in graph.layers.values() if layer.type in ("Linear", "Conv2d")][-1]
-    return head.inputs[0]
+    """Return the name of the layer whose output enters the classifier head."""
+    return graph.find(graph.name_of(classifier_head(graph.network))).inputs[0]
 
 
 def to_embeddings(outputs: Tensor) -> Tensor:

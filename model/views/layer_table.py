@@ -8,6 +8,7 @@ from torch import nn
 
 from torchlight.model.errors import ViewNotApplicable
 from torchlight.model.graph import INPUT, Layer, NetworkGraph
+from torchlight.model.network import first_convolution
 from torchlight.model.views.deconvnet import LINEAR, RECTIFIERS
 from torchlight.model.views.receptive_field import Pair, ReceptiveField, receptive_fields, window
 from torchlight.model.views.trace import obstacle
@@ -50,16 +51,16 @@ def describe(graph: NetworkGraph) -> list[LayerFacts]:
     return [_facts(layer, fields[name], reversible) for name, layer in graph.layers.items()]
 
 
-def first_convolution(graph: NetworkGraph) -> str:
-    """Return the name of the first convolution, the layer that sees the image itself.
+def first_convolution_name(graph: NetworkGraph) -> str:
+    """Return the layer of :func:`model.network.first_convolution`.
 
     Raises:
         ViewNotApplicable: the network has no convolution.
     """
-    for layer in graph.layers.values():
-        if layer.type == "Conv2d":
-            return layer.name
-    raise ViewNotApplicable("this network has no convolution; name a layer")
+    convolution = first_convolution(graph.network)
+    if convolution is None:
+        raise ViewNotApplicable("this network has no convolution; name a layer")
+    return graph.name_of(convolution)
 
 
 def _facts(layer: Layer, field: ReceptiveField | None, reversible: Collection[str]) -> LayerFacts:

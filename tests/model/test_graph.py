@@ -9,7 +9,7 @@ from torchvision.models.feature_extraction import NodePathTracer
 
 from torchlight.model.errors import UnknownLayer, ViewNotApplicable
 from torchlight.model.graph import INPUT, NetworkGraph
-from torchlight.model.views.layer_table import first_convolution
+from torchlight.model.views.layer_table import first_convolution_name
 
 MakeNetwork = Callable[..., nn.Module]
 
@@ -212,11 +212,11 @@ def test_first_convolution_is_the_one_that_sees_the_image(
     architecture: str, name: str, make_network: MakeNetwork
 ) -> None:
     graph = NetworkGraph(make_network(architecture), 32)
-    assert first_convolution(graph) == name
+    assert first_convolution_name(graph) == name
     assert graph.find(name).inputs == (INPUT,)
 
 
 def test_network_without_convolutions_has_no_first_one() -> None:
     graph = NetworkGraph(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), 8)
     with pytest.raises(ViewNotApplicable, match="no convolution"):
-        first_convolution(graph)
+        first_convolution_name(graph)

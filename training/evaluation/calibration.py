@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchlight.model.network import head
+from torchlight.model.network import classifier_head
 
 BINS = 15  # as in the source, so that figures compare
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 100.0
@@ -206,5 +206,5 @@ def divide_logits(network: nn.Module, temperature: float) -> None:
     So the temperature is in the weights: applied once, wherever the network runs, and true of every view into it.
     """
     with torch.no_grad():
-        for parameter in head(network).parameters():
+        for parameter in classifier_head(network).parameters():
             parameter.div_(temperature)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from torchlight.model.images import ImageSpec, normalise
+from torchlight.model.network import first_convolution
 
 SAMPLE = 5_000  # images; patterns of patches hardly differ beyond
 FLOOR = 5e-2  # added to the variances: rarer patterns are noise, and would be amplified most
@@ -22,7 +23,8 @@ def whiten_first_layer(network: nn.Module, images: Tensor, spec: ImageSpec) -> N
 
     Source: the whitening layer of Page: How to Train Your ResNet, 2018, in the form of airbench (Jordan, 2024).
     """
-    convolution = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    convolution = first_convolution(network)
+    assert convolution is not None
     kernel_size, half = convolution.kernel_size[0], convolution.out_channels // 2
     chosen = torch.linspace(0, len(images) - 1, min(SAMPLE, len(images))).long()
     unfolded = normalise(images[chosen], spec).unfold(2, kernel_size, 3).unfold(3, kernel_size, 3)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from torchlight.model.errors import TorchlightError
 from torchlight.model.images import ImageSpec, normalise
-from torchlight.model.network import head
+from torchlight.model.network import classifier_head
 from torchlight.training.config import Precision, Schedule, TrainingConfig
 from torchlight.training.data.loading import LabelledImages
 from torchlight.training.evaluation.classification_metrics import infer
@@ -272,4 +272,4 @@ def _freeze(network: nn.Module, is_frozen: bool) -> None:
     """Keep all layers but the last one with weights from learning, batch norm's statistics included; or let them."""
     network.requires_grad_(not is_frozen).train(not is_frozen)
     if is_frozen:
-        head(network).requires_grad_(True)
+        classifier_head(network).requires_grad_(True)

@@ -23,7 +23,7 @@ from torchlight.app.inspection.inspector import pick
 from torchlight.model.drawing.rendering import render_box, render_filters, text_chunks
 from torchlight.model.errors import ViewError, ViewNotApplicable
 from torchlight.model.views.filters import FilterBank, filters
-from torchlight.model.views.layer_table import describe, first_convolution
+from torchlight.model.views.layer_table import describe, first_convolution_name
 from torchlight.model.views.receptive_field import box, receptive_fields
 
 router = APIRouter(prefix="/v1/layers", tags=["layers"], default_response_class=Response, route_class=ViewRoute)
@@ -97,8 +97,8 @@ def _frames(exchange: Exchange, layer: str) -> Tensor:
     graph.find(layer)
     if frames is None:
         raise ViewNotApplicable("this checkpoint has no filmstrip; those that `torchlight train` makes now have one")
-    if layer != first_convolution(graph):
-        raise ViewNotApplicable(f"the filmstrip is of layer {first_convolution(graph)!r}, not of {layer!r}")
+    if layer != first_convolution_name(graph):
+        raise ViewNotApplicable(f"the filmstrip is of layer {first_convolution_name(graph)!r}, not of {layer!r}")
     return frames.float()
 
 

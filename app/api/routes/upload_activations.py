@@ -17,7 +17,7 @@ from torchlight.app.inference.service import PreparedImage
 from torchlight.model.drawing.rendering import render_maps
 from torchlight.model.errors import ViewError
 from torchlight.model.views.activations import activation_maps
-from torchlight.model.views.layer_table import first_convolution
+from torchlight.model.views.layer_table import first_convolution_name
 
 router = APIRouter(prefix="/v1", tags=["inspection"], default_response_class=Response)
 
@@ -41,7 +41,7 @@ async def activations(
     check_limit(parameters)
 
     def draw(image: PreparedImage) -> bytes:
-        layer = parameters.layer or first_convolution(service.classifier.graph)
+        layer = parameters.layer or first_convolution_name(service.classifier.graph)
         maps = activation_maps(service.classifier, image.tensor, layer, parameters.stage)
         facts = {"model": service.classifier.digest, "image": image.id, "layer": layer, "stage": parameters.stage}
         facts |= explained(service)

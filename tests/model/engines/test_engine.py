@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchlight.model.classifier import Classifier
 from torchlight.model.engines import engine
 from torchlight.model.errors import EngineUnavailable
-from torchlight.model.network import head
+from torchlight.model.network import classifier_head
 
 MakeClassifier = Callable[..., Classifier]
 ROOT = Path(__file__).parents[3]
@@ -32,7 +32,7 @@ def with_answers(classifier: Classifier) -> Classifier:
             classifier.network(classifier.network_input(tiles(32, size)))
         classifier.network.eval()
         logits = classifier.logits(tiles(32, size))
-        last, scale = head(classifier.network), 2 / logits.std(dim=0).mean()
+        last, scale = classifier_head(classifier.network), 2 / logits.std(dim=0).mean()
         last.weight *= scale
         last.bias.copy_((last.bias - logits.mean(dim=0)) * scale)
     return classifier

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchlight.model.errors import ViewNotApplicable
 from torchlight.model.graph import NetworkGraph
 from torchlight.model.network import NetworkConfig, build, count_multiply_adds, count_parameters
-from torchlight.model.views.layer_table import LayerFacts, describe, first_convolution
+from torchlight.model.views.layer_table import LayerFacts, describe, first_convolution_name
 from torchlight.model.views.receptive_field import ReceptiveField
 from torchlight.model.views.trace import obstacle
 
@@ -154,12 +154,12 @@ def test_rows_become_json() -> None:
 
 
 def test_first_convolution_is_the_one_that_sees_the_image() -> None:
-    assert first_convolution(graph_of("resnet18", 64)) == "conv1"
-    assert first_convolution(graph_of("mobilenet_v3_small", 64)) == "features.0.0"
+    assert first_convolution_name(graph_of("resnet18", 64)) == "conv1"
+    assert first_convolution_name(graph_of("mobilenet_v3_small", 64)) == "features.0.0"
 
 
 def test_network_without_a_convolution_has_no_first_one() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
 
     with pytest.raises(ViewNotApplicable, match="no convolution"):
-        first_convolution(NetworkGraph(network, 4))
+        first_convolution_name(NetworkGraph(network, 4))
