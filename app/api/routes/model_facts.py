@@ -6,13 +6,12 @@ from torchlight.app.api.dependencies import RunningInspector, RunningService
 from torchlight.app.api.schemas import (
     EngineBody,
     ModelResponse,
-    ModelSummary,
     PrecisionAccuracy,
     Preprocessing,
     SelfTestBody,
     Versions,
 )
-from torchlight.app.inference.service import Service
+from torchlight.app.api.summaries import summarise_model
 from torchlight.model.checks.self_test import SelfTest
 from torchlight.model.engines.engine import Engine
 from torchlight.model.network import count_parameters
@@ -28,7 +27,7 @@ async def model(service: RunningService, inspector: RunningInspector) -> ModelRe
     header = classifier.checkpoint.header
     spec = classifier.spec
     return ModelResponse(
-        **dict(summary(service)),
+        **dict(summarise_model(service)),
         classes=list(classifier.class_names),
         preprocessing=Preprocessing(size=spec.size, mean=spec.mean, std=spec.std, resize=spec.resize),
         parameters=count_parameters(classifier.network),
@@ -63,12 +62,4 @@ def _self_test(result: SelfTest) -> SelfTestBody:
         not_applicable=outcomes.count("not applicable"),
         seconds=result.seconds,
         checks=list(result.checks),
-    )
-
-
-def summary(service: Service) -> ModelSummary:
-    """Return what each answer says of the model."""
-    checkpoint = service.classifier.checkpoint
-    return ModelSummary(
-        name=checkpoint.path.stem, digest=checkpoint.digest, architecture=checkpoint.header.network.architecture
     )

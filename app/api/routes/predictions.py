@@ -9,18 +9,17 @@ from torch import Tensor
 from torchlight.app.api.dependencies import RunningService, TopK
 from torchlight.app.api.disconnect import while_connected
 from torchlight.app.api.problems import describe, documented, find
-from torchlight.app.api.routes.model_facts import summary
 from torchlight.app.api.schemas import (
     BatchPrediction,
     BatchProblem,
     BatchResponse,
-    ImageSummary,
     PredictionBody,
     PredictResponse,
     Timing,
 )
+from torchlight.app.api.summaries import summarise_image, summarise_model
 from torchlight.app.api.uploads import Upload, image_body, read_image, read_images
-from torchlight.app.inference.service import Classified, PreparedImage, Service
+from torchlight.app.inference.service import Classified, Service
 from torchlight.app.telemetry.request_facts import ImageFacts, get_request_facts
 
 router = APIRouter(prefix="/v1", tags=["prediction"], responses=documented(400, 408, 413, 415, 422, 503, 504))
@@ -38,8 +37,8 @@ async def predict(request: Request, service: RunningService, top_k: TopK = None)
     timing = _timing(classified)
     body = PredictResponse(
         predictions=_predictions(service, classified.answer.result, top_k),
-        model=summary(service),
-        image=image_summary(classified.image),
+        model=summarise_model(service),
+        image=summarise_image(classified.image),
         timing_ms=timing,
     )
     return _json(body, {"Server-Timing": ", ".join(f"{stage};dur={ms}" for stage, ms in timing)})
@@ -57,7 +56,7 @@ async def predict_batch(request: Request, service: RunningService, top_k: TopK =
     results = [
         _result(request, service, upload, outcome, top_k) for upload, outcome in zip(uploads, outcomes, strict=True)
     ]
-    return _json(BatchResponse(results=results, model=summary(service)))
+    return _json(BatchResponse(results=results, model=summarise_model(service)))
 
 
 def _note_images(request: Request, classified: Sequence[Classified], service: Service) -> None:
@@ -75,7 +74,7 @@ def _result(
 ) -> BatchPrediction | BatchProblem:
     if isinstance(outcome, Classified):
         predictions = _predictions(service, outcome.answer.result, top_k)
-        return BatchPrediction(filename=upload.filename, predictions=predictions, image=image_summary(outcome.image))
+        return BatchPrediction(filename=upload.filename, predictions=predictions, image=summarise_image(outcome.image))
     found = find(outcome)
     if found is None:
         raise outcome
@@ -86,11 +85,6 @@ def _result(
 def _predictions(service: Service, probabilities: Tensor, top_k: int | None) -> list[PredictionBody]:
     best = service.classifier.top_k(probabilities, top_k)
     return [PredictionBody(label=one.label, index=one.index, probability=one.probability) for one in best]
-
-
-def image_summary(image: PreparedImage) -> ImageSummary:
-    """Return what each answer says of the image."""
-    return ImageSummary(id=image.id, width=image.width, height=image.height, format=image.format)
 
 
 def _timing(classified: Classified) -> Timing:

@@ -12,9 +12,8 @@ from torchlight.app.api.content_negotiation import ViewRoute
 from torchlight.app.api.dependencies import RunningInspector
 from torchlight.app.api.disconnect import while_connected
 from torchlight.app.api.problems import documented
-from torchlight.app.api.routes.model_facts import summary
-from torchlight.app.api.routes.predictions import image_summary
 from torchlight.app.api.routes.upload_activations import check_limit, draw_maps
+from torchlight.app.api.summaries import summarise_image, summarise_model
 from torchlight.app.api.uploads import image_body, read_image
 from torchlight.app.api.view_response import Channel, Exchange, ImageId, LayerName, Nothing, Viewing, shown
 from torchlight.app.api.view_schemas import (
@@ -74,7 +73,7 @@ async def image_prediction(
         best = exchange.classifier.top_k(logits.softmax(0), parameters.top_k)
         predictions = [PredictionWithLogit(**vars(one), logit=logits[one.index].item()) for one in best]
         return ImagePrediction(
-            predictions=predictions, model=summary(exchange.inspector.service), image=image_summary(image)
+            predictions=predictions, model=summarise_model(exchange.inspector.service), image=summarise_image(image)
         )
 
     return await exchange.show_image(image_id, {"json": body}, **dict(parameters))
@@ -93,7 +92,7 @@ async def image_input(exchange: Viewing, image_id: ImageId, _: Nothing) -> Respo
         side = min(image.width, image.height)
         square = Square(top=(image.height - side) / 2, left=(image.width - side) / 2, side=side)
         facts = text_chunks(picture(image))
-        return ImageInput(facts=facts, image=image_summary(image), size=image.tensor.shape[-1], square=square)
+        return ImageInput(facts=facts, image=summarise_image(image), size=image.tensor.shape[-1], square=square)
 
     return await exchange.show_image(image_id, {"png": picture, "json": body, "npy": lambda image: image.tensor})
 
@@ -180,7 +179,7 @@ def _stored(request: Request, image: PreparedImage) -> StoredImage:
     paths = (path for path in reversed(request.app.openapi()["paths"]) if path.startswith(f"{PREFIX}/{{image_id}}/"))
     addresses = {path.split("/")[4]: path.removeprefix(f"{PREFIX}/{{image_id}}") for path in paths}
     links = {view: f"{_root(request)}/{image.id}{rest}" for view, rest in addresses.items()}
-    return StoredImage(**dict(image_summary(image)), links=links)
+    return StoredImage(**dict(summarise_image(image)), links=links)
 
 
 def _root(request: Request) -> str:

@@ -1,0 +1,17 @@
+"""What every answer says of the model and of the image; several routes share it."""
+
+from torchlight.app.api.schemas import ImageSummary, ModelSummary
+from torchlight.app.inference.service import PreparedImage, Service
+
+
+def summarise_model(service: Service) -> ModelSummary:
+    """Return which model answers."""
+    checkpoint = service.classifier.checkpoint
+    return ModelSummary(
+        name=checkpoint.path.stem, digest=checkpoint.digest, architecture=checkpoint.header.network.architecture
+    )
+
+
+def summarise_image(image: PreparedImage) -> ImageSummary:
+    """Return the id of the image and what its file says of it."""
+    return ImageSummary(id=image.id, width=image.width, height=image.height, format=image.format)
