@@ -53,7 +53,7 @@ from torchlight.model.images import ImageSpec
 from torchlight.model.network import NetworkConfig, build
 
 PEERS = ROOT / ".venv" / "peers" / "bin"
-SCRIPT = ROOT / "benchmarks" / "load" / "post.lua"
+SCRIPT = ROOT / "benchmarks" / "post.lua"
 CONNECTIONS = (1, 8, 32, 128)
 SHARES = {"32x32 JPEG": 0.6, "photo": 0.8}  # of the ceiling, at least: small files are mostly HTTP
 ALONE, BUSY = 1, 32  # connections that the limits are about

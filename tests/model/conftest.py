@@ -1,6 +1,6 @@
 """Small networks with random weights, their checkpoints, and images of noise."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,15 +14,6 @@ from torchlight.model.images import ImageSpec
 from torchlight.model.network import NetworkConfig, build
 
 MakeClassifier = Callable[..., Classifier]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """On networks and images as small as these, sharing the work among cores costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

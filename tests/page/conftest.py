@@ -1,15 +1,12 @@
-"""One real server with the checkpoint that ships, one with a network of another kind, and one real browser.
+"""One real server with the checkpoint that ships, one with a network of another kind, and pages in a real browser.
 
 Whatever asks elsewhere is stopped, and fails the test; so does an error on the browser's console or in the page.
 """
 
 import io
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,15 +18,12 @@ import torch
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, expect
 
-from stress.load.browser import PATIENCE_MS, chromium
+from tests.server_process import PATIENCE_S, running_server
 from torchlight.model import checkpoint
 from torchlight.model.checkpoint import Header
+from torchlight.model.defaults import PRETRAINED
 from torchlight.model.images import ImageSpec
 from torchlight.model.network import NetworkConfig, build
-
-ROOT = Path(__file__).parents[2]
-PATIENCE_S = PATIENCE_MS // 1000
-CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 
 @dataclass(frozen=True)
@@ -91,48 +85,25 @@ class Visit:
         return float(self.page.locator(selector).first.evaluate("element => element.value"))
 
 
-@pytest.fixture(scope="module")  # while it runs, no test elsewhere can start one
-def browser() -> Iterator[Browser]:
-    with chromium(*CAMERA) as running:
+@contextmanager
+def serving(checkpoint: Path, store: Path) -> Iterator[Service]:
+    """Serve a checkpoint until the end of the block."""
+    with (
+        running_server(checkpoint=checkpoint, store_dir=store, deadline_s=PATIENCE_S) as server,
+        httpx2.Client(base_url=server.url, timeout=PATIENCE_S) as api,
+    ):
+        yield Service(server.url, api)
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The checkpoint that ships."""
+    with serving(PRETRAINED, tmp_path_factory.mktemp("store")) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Service]]:
-    """Serve a checkpoint on a free port; stopped at the end."""
-
-    def serve(*arguments: object) -> Service:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("TORCHLIGHT_")}
-        environment |= {
-            "TORCHLIGHT_STORE_DIR": str(tmp_path_factory.mktemp("store")),
-            "TORCHLIGHT_DEVICE": "cpu",
-            "TORCHLIGHT_DEADLINE_S": str(PATIENCE_S),
-        }
-        command = [sys.executable, "-m", "torchlight", "serve", "--port", "0", *map(str, arguments)]
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        process = stack.enter_context(subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes))
-        stack.callback(process.terminate)
-        assert process.stderr is not None
-        greeting = process.stderr.readline()
-        found = re.search(r"http://[\d.]+:\d+", greeting)
-        assert found, greeting + process.stderr.read()
-        api = stack.enter_context(httpx2.Client(base_url=found[0], timeout=PATIENCE_S))
-        while api.get("/readyz").status_code != 200:
-            assert process.poll() is None
-        return Service(found[0], api)
-
-    with ExitStack() as stack:
-        yield serve
-
-
-@pytest.fixture(scope="session")
-def service(start: Callable[..., Service]) -> Service:
-    """What ``make serve`` starts."""
-    return start()
-
-
-@pytest.fixture(scope="session")
-def other_service(start: Callable[..., Service], tmp_path_factory: pytest.TempPathFactory) -> Service:
+@pytest.fixture(scope="module")
+def other_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A residual network for pictures of 224 pixels, other classes, random weights, that tells how it was trained."""
     names = tuple(f"plant {number}" for number in range(14))
     with torch.random.fork_rng():
@@ -154,7 +125,8 @@ def other_service(start: Callable[..., Service], tmp_path_factory: pytest.TempPa
     path = tmp_path_factory.mktemp("checkpoint") / "plants.safetensors"
     film = torch.stack([network.get_submodule("conv1").weight.detach() * factor for factor in (0.1, 0.4, 0.7, 1.0)])
     checkpoint.save(path, network, header, filmstrip=film)
-    return start("--checkpoint", path)
+    with serving(path, tmp_path_factory.mktemp("store")) as running:
+        yield running
 
 
 @pytest.fixture
@@ -225,6 +197,6 @@ def stored(service: Service, photo: Path) -> str:
     return str(service.api.post("/v1/images", files={"file": photo.read_bytes()}).json()["id"])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def other_stored(other_service: Service, photo: Path) -> str:
     return str(other_service.api.post("/v1/images", files={"file": photo.read_bytes()}).json()["id"])

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import expect
 
-from tests.page.conftest import ROOT, Visit
+from tests.page.conftest import Visit
+from tests.server_process import ROOT
 from torchlight.model.drawing.colours import diverging, sequential
 
 FOLDER = ROOT / "app" / "page"

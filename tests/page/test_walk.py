@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.page.conftest import PATIENCE_S, Service, Visit
+from tests.page.conftest import Service, Visit
+from tests.server_process import PATIENCE_S
 
 STEPS = ["Image", "Network", "Unit", "Torch", "Why", "Training"]
 

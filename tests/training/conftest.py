@@ -1,11 +1,10 @@
 """Folders of pictures drawn in code: three classes that differ in colour and are noisy enough to differ in content."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 COLOURS = {"apple": (220, 30, 40), "leaf": (40, 200, 60), "sky": (60, 90, 230)}
@@ -17,15 +16,6 @@ def draw(path: Path, colour: tuple[int, int, int], seed: int, side: int = 12) ->
     noise = np.random.default_rng(seed).normal(0, 25, (side, side, 3))
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(path, "PNG")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """On networks and images as small as these, sharing the work among cores costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

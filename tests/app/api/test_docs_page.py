@@ -6,13 +6,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
-from stress.load.browser import PATIENCE_MS, chromium
+from stress.load.browser import PATIENCE_MS
 
 
 @pytest.fixture(scope="module")
-def visit(server: Any) -> Iterator[tuple[Page, list[str]]]:
+def visit(browser: Browser, server: Any) -> Iterator[tuple[Page, list[str]]]:
     """Open /docs; yield the page and the addresses elsewhere that it asked for."""
     host, elsewhere = urlsplit(server.url).netloc, []
 
@@ -21,12 +21,12 @@ def visit(server: Any) -> Iterator[tuple[Page, list[str]]]:
         elsewhere.extend([] if is_ours else [route.request.url])
         (route.continue_ if is_ours else route.abort)()
 
-    with chromium() as browser:
-        page = browser.new_page(viewport={"width": 1200, "height": 1600})
-        page.set_default_timeout(PATIENCE_MS)
-        page.route("**/*", watch)
-        page.goto(f"{server.url}/docs")
-        yield page, elsewhere
+    page = browser.new_page(viewport={"width": 1200, "height": 1600})
+    page.set_default_timeout(PATIENCE_MS)
+    page.route("**/*", watch)
+    page.goto(f"{server.url}/docs")
+    yield page, elsewhere
+    page.close()
 
 
 def test_the_documentation_is_of_this_service(visit: tuple[Page, list[str]]) -> None:

@@ -38,14 +38,6 @@ FUNCTIONS = ("ReLU", "relu", "Tanh", "Hardswish", "Hardsigmoid")  # activation f
 PATIENCE_S = 120
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 SLOW = ("vgg11_bn", "densenet121")  # many weights, many layers
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-from stress.load.browser import PATIENCE_MS, chromium
+from stress.load.browser import PATIENCE_MS
 
 KEY = "k3y" * 12
 
@@ -14,12 +14,6 @@ KEY = "k3y" * 12
 @pytest.fixture(scope="module")
 def guarded(start_server: Callable[..., Any]) -> Any:
     return start_server(api_keys=f"alice={KEY}", deadline_s=120)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,7 +18,7 @@ from PIL import Image
 from playwright.sync_api import Page, Route
 from torch import Tensor
 
-from stress.load.browser import PATIENCE_MS, chromium
+from stress.load.browser import PATIENCE_MS
 from torchlight.model.checkpoint import Header
 from torchlight.model.images import ImageSpec
 from torchlight.model.network import NetworkConfig
@@ -531,12 +530,6 @@ class Visit:
     page: Page
     asked: list[str]
     said: list[str]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 def visit(browser: Any, folder: Path, whole: Report, width: int = 1200, scheme: str = "light") -> Visit:

@@ -1,0 +1,37 @@
+"""The order of the files, the threads of the tests' own process, and the browser.
+
+The tests run in two processes at once, a file always in one of them, so every fixture is made once for each process.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from playwright.sync_api import Browser
+
+from stress.load.browser import chromium
+
+# The files that take longest, longest first: else one process would still be busy with one of them at the end.
+LONGEST_FIRST = ("command/test_command.py",)
+CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first; the order of tests within a file stays."""
+    folder = Path(__file__).parent
+    rank = {folder / name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Compute with one thread: networks and images are small, and another process of tests has the other core."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real browser with a camera that shows drawn pictures. While it runs, ``asyncio.run`` does not work here."""
+    with chromium(*CAMERA) as running:
+        yield running
