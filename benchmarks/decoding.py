@@ -19,7 +19,7 @@ from rich.table import Table
 
 from stress.hostile_images import draw, encode
 from torchlight.app.inference.decoder_pool import DecoderPool
-from torchlight.model.images import MAX_PIXELS, prepare
+from torchlight.model.images import MAX_PIXELS, prepare_image
 
 ROUNDS = 100
 SIZE = 32
@@ -40,7 +40,7 @@ def main() -> None:
     loop.run(decoders.start())
     (pid,) = decoders.pids
     for name, content in CASES.items():
-        in_thread = Clock(lambda content=content: prepare(content, SIZE), pid)
+        in_thread = Clock(lambda content=content: prepare_image(content, SIZE), pid)
         in_process = Clock(lambda content=content: loop.run(decoders.prepare(content, SIZE, None)), pid)
         for _ in range(rounds):
             in_thread.run()

@@ -43,14 +43,14 @@ from torch import Tensor
 from stress.load import drawings
 from stress.load.report import Check, Report, Sheet, finish
 from stress.load.service import ROOT
-from torchlight.model import checkpoint, images
-from torchlight.model.checkpoint import Header
+from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.defaults import PRETRAINED
-from torchlight.model.engines import engine, int8_ranges
-from torchlight.model.engines.export_file import Run
-from torchlight.model.images import ImageSpec
-from torchlight.model.network import NetworkConfig, build
+from torchlight.model.engines.engine import choose_engine
+from torchlight.model.engines.export_file import InferenceFunction
+from torchlight.model.engines.int8_ranges import quantisation_path
+from torchlight.model.images import ImageSpec, prepare_image
+from torchlight.model.network import NetworkConfig, build_network
 
 PEERS = ROOT / ".venv" / "peers" / "bin"
 SCRIPT = ROOT / "benchmarks" / "post.lua"
@@ -143,9 +143,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         if arguments.random is not None:
             arguments.checkpoint = _save_random(arguments.random, Path(folder))
-        classifier = Classifier(checkpoint.load(arguments.checkpoint), torch.device("cpu"))
-        run = engine.choose(classifier, "auto").run
-        if not int8_ranges.path_beside(arguments.checkpoint).exists():
+        classifier = Classifier(load_checkpoint(arguments.checkpoint), torch.device("cpu"))
+        run = choose_engine(classifier, "auto").run
+        if not quantisation_path(arguments.checkpoint).exists():
             contestants = [one for one in contestants if one is not INT8]
         for name, kind in (("32x32 JPEG", "small"), ("photo", "photo")):
             files = draw_files(Path(folder), kind)
@@ -167,10 +167,10 @@ def _measure(
     files: Sequence[Path],
     contestants: Sequence[Contestant],
     classifier: Classifier,
-    run: Run,
+    run: InferenceFunction,
     arguments: argparse.Namespace,
 ) -> Measured:
-    expected = [run(images.prepare(file.read_bytes(), classifier.spec.size)[0][None])[0] for file in files]
+    expected = [run(prepare_image(file.read_bytes(), classifier.spec.size)[0][None])[0] for file in files]
     answers = {file: float(one.max()) for file, one in zip(files, expected, strict=True)}
     ceilings: dict[tuple[int, int], list[float]] = defaultdict(list)
     found: dict[tuple[str, int], list[Result]] = defaultdict(list)
@@ -221,7 +221,7 @@ def _save_random(architecture: str, folder: Path) -> Path:
         versions={},
     )
     path = folder / f"random-{architecture}.safetensors"
-    checkpoint.save(path, build(config), header)
+    save_checkpoint(path, build_network(config), header)
     return path
 
 
@@ -235,13 +235,18 @@ def draw_files(folder: Path, kind: str, number: int = FILES) -> list[Path]:
 
 
 def ceiling(
-    classifier: Classifier, run: Run, files: Sequence[Path], batch_size: int, threads: int, seconds: float = 2
+    classifier: Classifier,
+    run: InferenceFunction,
+    files: Sequence[Path],
+    batch_size: int,
+    threads: int,
+    seconds: float = 2,
 ) -> float:
     """Return images/s of decoding and classifying in this process, the files in memory."""
     contents = [file.read_bytes() for file in files] * (64 // FILES)
 
     def prepare(content: bytes) -> Tensor:
-        return images.prepare(content, classifier.spec.size)[0]
+        return prepare_image(content, classifier.spec.size)[0]
 
     began, rounds = time.perf_counter(), 0
     with ThreadPoolExecutor(threads) as pool:

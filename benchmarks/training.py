@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from torchlight.model.images import ImageSpec
-from torchlight.model.network import NetworkConfig, build
+from torchlight.model.network import NetworkConfig, build_network
 from torchlight.training.config import Precision, TrainingConfig, default_optimizer
 from torchlight.training.data.loading import LabelledImages
 from torchlight.training.optimisation.loop import StepResult, Training, best_precision
@@ -142,7 +142,7 @@ def noise(workload: Workload) -> LabelledImages:
 
 def network(workload: Workload) -> nn.Module:
     """Return freshly initialised weights in training mode."""
-    return build(NetworkConfig(workload.architecture, NUM_CLASSES))
+    return build_network(NetworkConfig(workload.architecture, NUM_CLASSES))
 
 
 def our_loop(workload: Workload, train: LabelledImages, precision: Precision) -> float:

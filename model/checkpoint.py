@@ -11,7 +11,7 @@ The header is a flat map of text. Beside ``format`` and ``format_version`` each 
     training         the training configuration, the command, seconds, multiply-adds
     data             {"source", "fingerprint", images per split and class}
     versions         {"torchlight", "torch", ...}
-    golden           [0.0123, ...]                         the answer to the picture of model/golden.py; optional
+    golden           [0.0123, ...]                         the answer to the picture of model/canary.py; optional
 
 Beside the weights there may be one tensor more: ``filmstrip``, the first layer's filters while the network learnt.
 
@@ -38,10 +38,9 @@ from torchlight.model.errors import (
     UnsupportedVersion,
     WeightsMismatch,
 )
-from torchlight.model.files import tensor_file
-from torchlight.model.files.tensor_file import FileKind
+from torchlight.model.files.tensor_file import FileKind, read_tensors, save_tensors
 from torchlight.model.images import ImageSpec
-from torchlight.model.network import NetworkConfig, build, first_convolution
+from torchlight.model.network import NetworkConfig, build_network, first_convolution
 
 FORMAT_VERSION = "1"
 KIND = FileKind(
@@ -93,7 +92,7 @@ class Checkpoint:
     filmstrip: Tensor | None = None
 
 
-def save(path: Path, network: nn.Module, header: Header, filmstrip: Tensor | None = None) -> None:
+def save_checkpoint(path: Path, network: nn.Module, header: Header, filmstrip: Tensor | None = None) -> None:
     """Write the file so that at every moment either the old or the new one is there, whole.
 
     Weights are stored as they are (float32 after training), contiguous. Equal input gives equal bytes.
@@ -108,10 +107,10 @@ def save(path: Path, network: nn.Module, header: Header, filmstrip: Tensor | Non
     if filmstrip is not None:
         tensors[FILMSTRIP] = filmstrip.contiguous()
     documents = {name: _plain(getattr(header, name)) for name in KIND.documents}
-    tensor_file.save(path, KIND, tensors, {name: value for name, value in documents.items() if value is not None})
+    save_tensors(path, KIND, tensors, {name: value for name, value in documents.items() if value is not None})
 
 
-def load(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path) -> Checkpoint:
     """Return the network and its header.
 
     Half-precision weights become float32. Nothing is fetched from a network. The file is read once: what is written
@@ -122,7 +121,7 @@ def load(path: Path) -> Checkpoint:
             the first that applies, in this order; the message names the file.
         CheckpointError: the disk or its permissions are in the way.
     """
-    contents = tensor_file.read(path, KIND)
+    contents = read_tensors(path, KIND)
     header = _parse_header(path, contents.documents)
     network = _build_empty(path, header)
     tensors = {name: _as_float32(tensor) for name, tensor in contents.tensors.items()}
@@ -190,7 +189,7 @@ def _build_empty(path: Path, header: Header) -> nn.Module:
         )
     try:
         with torch.device("meta"):
-            return build(header.network)
+            return build_network(header.network)
     except UnknownArchitecture as error:
         raise InvalidHeader(f"checkpoint {path}: {error}") from error
 

@@ -12,7 +12,7 @@
     │   ├── UnsupportedVersion      written by a newer Torchlight
     │   ├── InvalidHeader           a field is missing or does not hold what it should
     │   ├── WeightsMismatch         the tensors do not fit the architecture or the class names
-    │   └── GoldenMismatch          the network does not answer as it did when it was saved
+    │   └── CanaryMismatch          the network does not answer as it did when it was saved
     ├── IndexFileError              the file of top images and neighbours beside a checkpoint
     │   ├── IndexNotFound
     │   ├── IndexTruncated          shorter than its own header says
@@ -88,7 +88,7 @@ class WeightsMismatch(CheckpointError):
     """The tensors do not fit the architecture, or the head does not fit the class names."""
 
 
-class GoldenMismatch(CheckpointError):
+class CanaryMismatch(CheckpointError):
     """The network does not give its golden image the probabilities that the checkpoint says."""
 
 

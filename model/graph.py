@@ -68,7 +68,7 @@ class NetworkGraph:
         self.layers = self._describe({node: value for node, value in values.items() if isinstance(value, Tensor)})
         self.output = next(reversed(self.layers))
 
-    def find(self, name: str) -> Layer:
+    def find_layer(self, name: str) -> Layer:
         """Return the layer of that name.
 
         Raises:
@@ -108,7 +108,7 @@ class NetworkGraph:
         """
         for name in (*keep, *(replace or {})):
             if name != INPUT:
-                self.find(name)
+                self.find_layer(name)
         replaced = {self._nodes[name]: value for name, value in (replace or {}).items()}
         values = _Run(self._module, [self._nodes[name] for name in keep]).start(images, replaced)
         return {name: values[self._nodes[name]] for name in keep}

@@ -1,7 +1,7 @@
 """Image bytes -> upright RGB -> the uint8 tensor that both training and serving feed to the network.
 
 The only user of Pillow for reading. Knows nothing of networks, files or HTTP. The decode policy is the
-docstring of :func:`decode`; the resize policy that of :func:`to_tensor`.
+docstring of :func:`decode_image`; the resize policy that of :func:`to_tensor`.
 
 torch is imported where a tensor is made: the processes that decode uploads need none, and its import takes seconds.
 """
@@ -59,7 +59,7 @@ class DecodedImage:
     height: int
 
 
-def decode(
+def decode_image(
     content: bytes,
     *,
     max_pixels: int = MAX_PIXELS,
@@ -126,7 +126,7 @@ def to_tensor(image: Image.Image, size: int) -> "Tensor":
     Takes the largest centred square and resizes it to S x S with a bilinear filter whose support grows with the
     reduction, so that it antialiases. Enlarges pictures smaller than S.
 
-    A JPEG that :func:`decode` reduced gives the same values within 2/255 (0.3/255 on average); a test measures it.
+    A JPEG decoded at reduced scale gives the same values within 2/255 (0.3/255 on average); a test measures it.
 
     Args:
         image: RGB picture of any size.
@@ -140,13 +140,13 @@ def to_tensor(image: Image.Image, size: int) -> "Tensor":
     return from_numpy(_centre_square(image, size))
 
 
-def prepare(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> "tuple[Tensor, DecodedImage]":
+def prepare_image(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> "tuple[Tensor, DecodedImage]":
     """Decode and resize in one step: the one door that training and evaluation go through.
 
     Serving does the same in processes of their own, with :func:`prepare_array`.
 
     Returns:
-        (3, S, S) uint8 RGB, and the facts about the file. Raises what :func:`decode` raises.
+        (3, S, S) uint8 RGB, and the facts about the file. Raises what :func:`decode_image` raises.
     """
     from torch import from_numpy
 
@@ -161,8 +161,8 @@ def prepare_array(
     max_pixels: int = MAX_PIXELS,
     before_pixels: Callable[[int], None] | None = None,
 ) -> tuple[np.ndarray[tuple[int, int, int], np.dtype[np.uint8]], DecodedImage]:
-    """Return what :func:`prepare` does, the pixels as an array: needs no torch."""
-    image = decode(content, max_pixels=max_pixels, target_size=size, before_pixels=before_pixels)
+    """Return what :func:`prepare_image` does, the pixels as an array: needs no torch."""
+    image = decode_image(content, max_pixels=max_pixels, target_size=size, before_pixels=before_pixels)
     return _centre_square(image.pixels, size), image
 
 
@@ -250,7 +250,7 @@ def _reduction(width: int, height: int, target_size: int) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Return ``image`` in RGB by the policy in :func:`decode`."""
+    """Return ``image`` in RGB by the policy in :func:`decode_image`."""
     if image.mode.startswith("I;16"):
         values = np.asarray(image)
         grey = _eight_bits(values)

@@ -32,7 +32,7 @@ class NetworkConfig:
     num_classes: int
 
 
-def build(config: NetworkConfig) -> nn.Module:
+def build_network(config: NetworkConfig) -> nn.Module:
     """Return the network with freshly initialised weights (from torch's global generator), in training mode.
 
     Raises:
@@ -85,12 +85,12 @@ def default_image_size(architecture: str) -> int:
     return size
 
 
-def architectures() -> list[str]:
+def architecture_names() -> list[str]:
     """Return the names that :func:`build` takes: our own, then torchvision's."""
     return [*OWN_ARCHITECTURES, *_torchvision_architectures()]
 
 
-def check_size(architecture: str, image_size: int) -> None:
+def check_image_size(architecture: str, image_size: int) -> None:
     """Make sure that a network takes S x S images, without memory for its weights.
 
     Raises:
@@ -98,7 +98,7 @@ def check_size(architecture: str, image_size: int) -> None:
         NetworkError: it does not.
     """
     with torch.device("meta"):
-        network = build(NetworkConfig(architecture, 2)).eval()
+        network = build_network(NetworkConfig(architecture, 2)).eval()
         try:
             network(torch.zeros(1, 3, image_size, image_size))
         except (RuntimeError, AssertionError) as error:  # what layers and torchvision's own checks raise

@@ -345,14 +345,14 @@ async def _spoil_the_checkpoint(service: Service, path: Path) -> Findings:
     path.write_bytes(good)
     back_s = await service.until_all_answer(2)
     rows.append(("put back", f"both workers answer after {back_s:.0f} s"))
-    from torchlight.model import checkpoint  # here alone: with it comes torch
+    from torchlight.model.checkpoint import load_checkpoint, save_checkpoint
 
-    loaded = checkpoint.load(path)
+    loaded = load_checkpoint(path)
     header = replace(loaded.header, metrics=dict(loaded.header.metrics) | {"note": {"exchanged": 1.0}})
-    checkpoint.save(path, loaded.network, header)
+    save_checkpoint(path, loaded.network, header)
     async with loading(service) as load:
         await _reload(service, "reloaded")
-        await expect("another one in its place, told to reload it", checkpoint.load(path).digest, load)
+        await expect("another one in its place, told to reload it", load_checkpoint(path).digest, load)
     return checks, Sheet("checkpoint: its file", ("what", "then"), rows)
 
 

@@ -51,10 +51,10 @@ from stress.hostile_images import draw, encode
 from stress.load.client import Client, Closed, form
 from stress.load.report import Check, Report, Sheet, finish
 from stress.load.service import ROOT, Service, running
-from torchlight.model import checkpoint
+from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.defaults import PRETRAINED
-from torchlight.model.engines import engine
+from torchlight.model.engines.engine import choose_engine
 
 WORKERS = 2
 TIMES = 10
@@ -349,8 +349,8 @@ def probe(host: str, port: int, seconds: float) -> list[float]:
 
 def folder(rounds: int) -> Findings:
     """Classify folders by the command, in turn with the ceiling."""
-    classifier = Classifier(checkpoint.load(PRETRAINED), torch.device("cpu"))
-    run = engine.choose(classifier, "auto").run
+    classifier = Classifier(load_checkpoint(PRETRAINED), torch.device("cpu"))
+    run = choose_engine(classifier, "auto").run
     checks, rows = [], []
     with tempfile.TemporaryDirectory() as name:
         for kind, number in FOLDERS.items():

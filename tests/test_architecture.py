@@ -35,7 +35,7 @@ FLOORS = {
         ("checkpoint",),
         ("graph",),
         ("classifier",),
-        ("golden",),
+        ("canary",),
         ("drawing",),
         ("views",),
         ("engines", "checks"),

@@ -224,7 +224,7 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Measure a checkpoint on images; on its own training data, only on those held out then."""
-    from torchlight.model import checkpoint
+    from torchlight.model.checkpoint import load_checkpoint
     from torchlight.model.classifier import Classifier, choose_device
     from torchlight.training.evaluation import classification_metrics
     from torchlight.training.evaluation.calibration import measure_calibration
@@ -232,7 +232,7 @@ def evaluate(
     from torchlight.training.report import report
     from torchlight.training.run import count_images
 
-    loaded = checkpoint.load(checkpoint_path)
+    loaded = load_checkpoint(checkpoint_path)
     with _progress() as progress:
         task = progress.add_task("reading images", total=None, figures="")
         found = held_out(
@@ -284,16 +284,16 @@ def predict(
     device: Device = "auto",
 ) -> None:
     """Classify image files, in the terminal or into a file. Exit code 1 if one of them cannot be read."""
-    from torchlight.model import checkpoint
+    from torchlight.model.checkpoint import load_checkpoint
     from torchlight.model.classifier import Classifier, choose_device
-    from torchlight.model.engines import folder_predictions
+    from torchlight.model.engines.folder_predictions import classify_files, find_image_files
 
-    classifier = Classifier(checkpoint.load(checkpoint_path), choose_device(device))
-    found = folder_predictions.find(paths)
+    classifier = Classifier(load_checkpoint(checkpoint_path), choose_device(device))
+    found = find_image_files(paths)
     if out is not None:
         raise typer.Exit(1 if _predict_into(out, classifier, found, top_k) else 0)
     failures = 0
-    for outcome in folder_predictions.classify(classifier, classifier.probabilities, found, top_k):
+    for outcome in classify_files(classifier, classifier.probabilities, found, top_k):
         console.print(f"[bold]{escape(str(outcome.path))}[/]", highlight=False, soft_wrap=True)
         if outcome.error is None:
             _print_predictions(outcome.predictions)
@@ -305,14 +305,16 @@ def predict(
 
 def _predict_into(out: Path, classifier: "Classifier", paths: list[Path], top_k: int) -> int:
     """Write the answers that are not in ``out`` yet, and return how many of the images cannot be read."""
-    from torchlight.model.engines import engine, folder_predictions
+    from torchlight.model.engines import folder_predictions
+    from torchlight.model.engines.engine import choose_engine
+    from torchlight.model.engines.folder_predictions import AnswerFile, classify_files
 
-    run = engine.choose(classifier, "auto").run  # for a few files it would take longer to start than they do
+    run = choose_engine(classifier, "auto").run  # for a few files it would take longer to start than they do
     failures: list[folder_predictions.Outcome] = []
-    with closing(folder_predictions.Answers(out, classifier.digest)) as answers, _progress() as progress:
+    with closing(AnswerFile(out, classifier.digest)) as answers, _progress() as progress:
         left = [path for path in paths if not answers.has(path)]
         task = progress.add_task("classifying", total=len(paths), completed=len(paths) - len(left), figures="")
-        for outcome in answers.add(folder_predictions.classify(classifier, run, left, top_k)):
+        for outcome in answers.add(classify_files(classifier, run, left, top_k)):
             progress.advance(task)
             failures += [outcome] if outcome.error is not None else []
     told = f"{len(left)} of {len(paths)} images classified now"
@@ -336,12 +338,12 @@ def index(
     device: Device = "auto",
 ) -> None:
     """Index images: what each unit fires for, and which images the network finds alike."""
-    from torchlight.model import checkpoint
+    from torchlight.model.checkpoint import load_checkpoint
     from torchlight.model.classifier import Classifier, choose_device
     from torchlight.model.views import image_index as files
     from torchlight.training import index_images
 
-    classifier = Classifier(checkpoint.load(checkpoint_path), choose_device(device))
+    classifier = Classifier(load_checkpoint(checkpoint_path), choose_device(device))
     with _progress() as progress:
         reading = progress.add_task("reading images", total=None, figures="")
         indexing_task = progress.add_task("indexing", total=None, figures="", visible=False)
@@ -371,23 +373,25 @@ def selftest(checkpoint_path: CheckpointPath) -> None:
     """Check on this very checkpoint that what the views say is so, and write the result beside it."""
     import torch
 
-    from torchlight.model import checkpoint
-    from torchlight.model.checks import self_test as tests
+    from torchlight.model.checkpoint import load_checkpoint
+    from torchlight.model.checks.self_test import run_self_test, save_self_test, self_test_path
     from torchlight.model.classifier import Classifier, choose_device
     from torchlight.model.errors import IndexMismatch, IndexNotFound
     from torchlight.model.views import image_index as indexes
 
     torch.set_num_threads(1)  # single images: sharing them among busy cores takes many times as long
-    classifier = Classifier(checkpoint.load(checkpoint_path), choose_device("cpu"))
+    classifier = Classifier(load_checkpoint(checkpoint_path), choose_device("cpu"))
     try:
         found = indexes.load(indexes.path_beside(checkpoint_path), classifier.digest)
     except (IndexNotFound, IndexMismatch):
         found = None
     with _progress() as progress:
         task = progress.add_task("checking", total=None, figures="")
-        result = tests.run(classifier, found, lambda done, total: progress.update(task, completed=done, total=total))
-    path = tests.path_beside(checkpoint_path)
-    tests.save(path, result)
+        result = run_self_test(
+            classifier, found, lambda done, total: progress.update(task, completed=done, total=total)
+        )
+    path = self_test_path(checkpoint_path)
+    save_self_test(path, result)
     table = Table("", "law", "", "worst", "bound", "of what, or why not", box=None)
     colours = {"pass": "green", "fail": "bold red", "not applicable": "dim"}
     for one in result.checks:
@@ -406,12 +410,12 @@ def quantise(checkpoint_path: CheckpointPath, source: Source, skip_unreadable: S
     The images are those that it was trained on, or others with a train and a test folder. Serve it with
     TORCHLIGHT_PRECISION=int8.
     """
-    from torchlight.model import checkpoint
+    from torchlight.model.checkpoint import load_checkpoint
     from torchlight.model.classifier import Classifier, choose_device
-    from torchlight.model.engines import int8_ranges as files
+    from torchlight.model.engines.int8_ranges import quantisation_path, save_quantisation
     from torchlight.training import int8_calibration
 
-    classifier = Classifier(checkpoint.load(checkpoint_path), choose_device("cpu"))
+    classifier = Classifier(load_checkpoint(checkpoint_path), choose_device("cpu"))
     with _progress() as progress:
         task = progress.add_task("reading images", total=None, figures="")
         made = int8_calibration.quantise(
@@ -420,8 +424,8 @@ def quantise(checkpoint_path: CheckpointPath, source: Source, skip_unreadable: S
             skip_unreadable=skip_unreadable,
             on_image=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    path, accuracy = files.path_beside(checkpoint_path), made.accuracy
-    files.save(path, made)
+    path, accuracy = quantisation_path(checkpoint_path), made.accuracy
+    save_quantisation(path, made)
     lost = 100 * (accuracy.float32 - accuracy.int8)
     console.print(
         f"accuracy in float32 {accuracy.float32:.2%}, in int8 {accuracy.int8:.2%} ({lost:+.2f} points lost) of "
@@ -445,12 +449,12 @@ def export(
 
     It takes resized images (N, 3, S, S) as uint8 RGB and gives probabilities (N, K).
     """
-    from torchlight.model import checkpoint
+    from torchlight.model.checkpoint import load_checkpoint
     from torchlight.model.classifier import Classifier, choose_device
-    from torchlight.model.engines.export_file import export as run
+    from torchlight.model.engines.export_file import export_network
 
-    classifier = Classifier(checkpoint.load(checkpoint_path), choose_device("cpu"))
-    difference = run(classifier, out, dynamic_batch=dynamic_batch, overwrite=force)
+    classifier = Classifier(load_checkpoint(checkpoint_path), choose_device("cpu"))
+    difference = export_network(classifier, out, dynamic_batch=dynamic_batch, overwrite=force)
     batch = "N" if dynamic_batch else "1"
     size, classes = classifier.spec.size, len(classifier.class_names)
     console.print(

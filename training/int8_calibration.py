@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 
 from torchlight.model.classifier import Classifier
-from torchlight.model.engines import engine, int8_ranges
-from torchlight.model.engines.export_file import Run
+from torchlight.model.engines import int8_ranges
+from torchlight.model.engines.engine import openvino_engine
+from torchlight.model.engines.export_file import InferenceFunction
 from torchlight.model.engines.int8_ranges import Accuracy, Quantisation
 from torchlight.model.errors import DataError
 from torchlight.training.data.loading import LabelledImages
@@ -44,7 +45,7 @@ def quantise(
     chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(SEED))[:CALIBRATION_IMAGES]
     ranges = int8_ranges.measure_ranges(classifier, train.images[chosen])
     unmeasured = Accuracy(str(found), len(found.examples), 0.0, 0.0)
-    rounded = engine.openvino(classifier, Quantisation(classifier.digest, ranges, unmeasured, difference=1.0))
+    rounded = openvino_engine(classifier, Quantisation(classifier.digest, ranges, unmeasured, difference=1.0))
     measured = Accuracy(
         str(found),
         len(found.examples),
@@ -54,7 +55,7 @@ def quantise(
     return Quantisation(classifier.digest, ranges, measured, rounded.difference)
 
 
-def _accuracy(run: Run, examples: LabelledImages) -> float:
+def _accuracy(run: InferenceFunction, examples: LabelledImages) -> float:
     starts = range(0, len(examples), BATCH_SIZE)
     given = torch.cat([run(examples.images[start : start + BATCH_SIZE]).argmax(1) for start in starts])
     return (given == examples.labels).double().mean().item()

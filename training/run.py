@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchlight.model import checkpoint, golden
-from torchlight.model.checkpoint import Checkpoint, Header
+from torchlight.model.canary import canary_answer
+from torchlight.model.checkpoint import Checkpoint, Header, load_checkpoint, save_checkpoint
 from torchlight.model.errors import DataError, TorchlightError
 from torchlight.model.files.atomic import write_bytes
 from torchlight.model.images import ImageSpec
@@ -25,8 +25,8 @@ from torchlight.model.network import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     NetworkConfig,
-    build,
-    check_size,
+    build_network,
+    check_image_size,
     count_multiply_adds,
     default_image_size,
     first_convolution,
@@ -145,14 +145,14 @@ def set_up(options: RunOptions, device: torch.device, observer: Observer, num_pr
     Raises:
         DataError, NetworkError: see there.
     """
-    start = None if options.start_from is None else checkpoint.load(options.start_from)
+    start = None if options.start_from is None else load_checkpoint(options.start_from)
     if start is not None:
         known = start.header
         options = dataclasses.replace(
             options, architecture=known.network.architecture, image_size=known.image_spec.size
         )
     size = options.image_size or default_image_size(options.architecture)
-    check_size(options.architecture, size)
+    check_image_size(options.architecture, size)
     dataset = loading.load(
         options.source,
         size,
@@ -167,7 +167,7 @@ def set_up(options: RunOptions, device: torch.device, observer: Observer, num_pr
 
     torch.manual_seed(config.seed)
     network_config = NetworkConfig(options.architecture, len(dataset.class_names))
-    network = build(network_config)
+    network = build_network(network_config)
     train = dataset.splits["train"]
     if options.pretrained:
         load_pretrained(network, options.architecture)
@@ -314,7 +314,7 @@ class _Run:
             self.filters.append(_first_filters(self._network))
             self._snapshot(result.epoch)
             if result is self._best():
-                checkpoint.save(self._folder / CHECKPOINT, self._network, self._described(result))
+                save_checkpoint(self._folder / CHECKPOINT, self._network, self._described(result))
             self._save_state()
             self._write_metrics()
             observer.on_epoch(result)
@@ -322,7 +322,7 @@ class _Run:
     def finish(self, dataset: DataSet, device: torch.device) -> RunResult:
         """Calibrate the best epoch, evaluate it on images it never saw, and write checkpoint and report."""
         path, split = self._folder / CHECKPOINT, held_out_split(dataset)
-        best = checkpoint.load(path)
+        best = load_checkpoint(path)
         network, spec, examples = best.network.to(device), best.header.image_spec, dataset.splits[split]
         calibration = None
         if "calibration" not in best.header.metrics:  # else a crash came between the last lines below
@@ -331,9 +331,9 @@ class _Run:
         metrics = evaluate(logits, examples.labels, dataset.class_names)
         if calibration is not None:
             header = self._finished(best.header, split, metrics, calibration)
-            header = dataclasses.replace(header, golden=golden.answer(network.cpu(), spec))
-            checkpoint.save(path, network, header, self._film())
-        done = checkpoint.load(path)
+            header = dataclasses.replace(header, golden=canary_answer(network.cpu(), spec))
+            save_checkpoint(path, network, header, self._film())
+        done = load_checkpoint(path)
         finished = Report(
             source=done.header.data["source"],
             split=split,
@@ -400,7 +400,7 @@ class _Run:
         """Keep the whole network at epochs 0, 1, 2, 4, 8, ...: early ones differ most."""
         if epoch & (epoch - 1) == 0:
             header = self._described(self.history[-1]) if self.history else self._header
-            checkpoint.save(self._folder / SNAPSHOTS / f"epoch-{epoch:03d}.safetensors", self._network, header)
+            save_checkpoint(self._folder / SNAPSHOTS / f"epoch-{epoch:03d}.safetensors", self._network, header)
 
     def _save_state(self) -> None:
         found = RunState(self._identity(), self.history, torch.stack(self.filters), self._training.state())

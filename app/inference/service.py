@@ -19,12 +19,11 @@ from torchlight.app.inference.batcher import Answer, Batcher, within
 from torchlight.app.inference.decoder_pool import DecoderPool
 from torchlight.app.settings import Settings
 from torchlight.app.telemetry.metrics import PUBLISH_S, Metrics, Snapshot
-from torchlight.model import golden
-from torchlight.model.checks import self_test
-from torchlight.model.checks.self_test import SelfTest
+from torchlight.model.canary import check_canary, draw_canary_image
+from torchlight.model.checks.self_test import SelfTest, load_self_test, self_test_path
 from torchlight.model.classifier import Classifier
-from torchlight.model.engines import engine, int8_ranges
-from torchlight.model.engines.engine import Engine
+from torchlight.model.engines.engine import Engine, choose_engine
+from torchlight.model.engines.int8_ranges import load_quantisation
 from torchlight.model.errors import TorchlightError
 from torchlight.model.network import count_multiply_adds
 
@@ -88,10 +87,10 @@ def prepare_model(classifier: Classifier, settings: Settings) -> PreparedModel:
     """
     multiply_adds = count_multiply_adds(classifier.network, classifier.spec.size)
     _ = classifier.graph  # traced here, and kept there
-    ranges = int8_ranges.load(classifier) if settings.precision == "int8" else None
+    ranges = load_quantisation(classifier) if settings.precision == "int8" else None
     # Threads that the engine starts inherit the priority of this one.
     with ThreadPoolExecutor(1, "compile", priority.lower_priority, (priority.COMPUTING,)) as pool:
-        chosen = pool.submit(engine.choose, classifier, settings.engine, ranges).result()
+        chosen = pool.submit(choose_engine, classifier, settings.engine, ranges).result()
     if chosen.reason is not None and classifier.device.type == "cpu":
         logger.warning("answers are computed by %s: %s", chosen.name, chosen.reason)
     return PreparedModel(classifier, chosen, multiply_adds, _load_self_test(classifier))
@@ -138,7 +137,7 @@ class Service:
         """Wait until the service is ready.
 
         Raises:
-            GoldenMismatch: the network does not answer as it did when it was saved.
+            CanaryMismatch: the network does not answer as it did when it was saved.
             NotReady: it cannot run; the log says why.
         """
         assert self._warm_up_task is not None, "not started"
@@ -214,10 +213,10 @@ class Service:
         size = self.classifier.spec.size
         try:
             await self._decoders.start()
-            answer = (await self.batcher.submit(golden.image(size), deadline=None)).result
+            answer = (await self.batcher.submit(draw_canary_image(size), deadline=None)).result
             if self.engine.quantisation is not None:  # which gives another one, by what is known
-                answer = self.classifier.probabilities(golden.image(size)[None])[0]
-            golden.check(self.classifier.checkpoint, answer)
+                answer = self.classifier.probabilities(draw_canary_image(size)[None])[0]
+            check_canary(self.classifier.checkpoint, answer)
         except TorchlightError as error:
             self.state, self._defect = "broken", error
         except Exception as error:
@@ -278,7 +277,7 @@ def _run_one(calls: list[Callable[[], Result]]) -> list[Result]:
 def _load_self_test(classifier: Classifier) -> SelfTest | None:
     """Return the result of the self-test on this very checkpoint, if there is one beside it."""
     try:
-        return self_test.load(self_test.path_beside(classifier.checkpoint.path), classifier.digest)
+        return load_self_test(self_test_path(classifier.checkpoint.path), classifier.digest)
     except (OSError, ValueError) as error:
         logger.warning("the result of the self-test is left out: %s", error)
         return None

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from torchlight.model import checkpoint
+from torchlight.model.checkpoint import load_checkpoint
 
 CHECKPOINT = "TORCHLIGHT_CHECKPOINT"  # the environment variable that names the file, for peers as for ours
 
@@ -21,7 +21,7 @@ class Network:
     def __init__(self, threads: int | None = None, is_channels_last: bool = False) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        loaded = checkpoint.load(Path(os.environ[CHECKPOINT]))
+        loaded = load_checkpoint(Path(os.environ[CHECKPOINT]))
         self.memory_format = torch.channels_last if is_channels_last else torch.contiguous_format
         self.network = loaded.network.eval().to(memory_format=self.memory_format)
         self.labels = loaded.header.class_names

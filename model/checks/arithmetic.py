@@ -38,7 +38,7 @@ def traces(subject: Subject) -> Finding:
 
 def whole_layer(subject: Subject) -> Finding:
     """Compute the first convolution position by position."""
-    layer = subject.graph.find(first_convolution_name(subject.graph))
+    layer = subject.graph.find_layer(first_convolution_name(subject.graph))
     source, given = _in_and_out(subject, layer)
     ours = _convolve_by_loops(source, layer)
     return Finding(_relative(ours, given), f"{layer.name}, {given.numel()} numbers")

@@ -67,7 +67,7 @@ def saliency_by_differences(subject: Subject) -> Finding:
 def deconvnet_is_adjoint(subject: Subject) -> Finding:
     """Check <W x, y> = <x, W' y> where the way down is one convolution."""
     name = first_convolution_name(subject.graph)
-    layer = subject.graph.find(name)
+    layer = subject.graph.find_layer(name)
     if layer.inputs != (INPUT,):
         raise ViewNotApplicable(f"the first convolution, {name!r}, does not read the image")
     assert isinstance(layer.module, nn.Conv2d)

@@ -10,7 +10,7 @@ from torchlight.model.checks.subject import Finding, Subject
 from torchlight.model.drawing.colours import diverging, sequential
 from torchlight.model.drawing.rendering import LARGE, MARGIN, TOP, Grid, render_evidence, render_maps, text_chunks
 from torchlight.model.errors import ViewNotApplicable
-from torchlight.model.images import decode
+from torchlight.model.images import decode_image
 from torchlight.model.views.activations import activation_maps
 from torchlight.model.views.attribution import saliency
 
@@ -42,7 +42,7 @@ class _Reading:
         self._values = maps[channel].double().numpy()
         height, width = self._values.shape
         zoom = max(1, LARGE // max(height, width))
-        pixels = np.asarray(decode(png).pixels)[TOP : TOP + height * zoom, MARGIN : MARGIN + width * zoom]
+        pixels = np.asarray(decode_image(png).pixels)[TOP : TOP + height * zoom, MARGIN : MARGIN + width * zoom]
         self._colours = pixels[::zoom, ::zoom]
         self._is_even = bool((self._colours.repeat(zoom, 0).repeat(zoom, 1) == pixels).all())
         self._is_signed = bool((maps < 0).any())

@@ -21,7 +21,7 @@ from torchlight.model.checks.rules import ELSEWHERE, RULES
 from torchlight.model.checks.subject import Rule, Subject
 from torchlight.model.classifier import Classifier
 from torchlight.model.errors import ViewNotApplicable
-from torchlight.model.files import json_file
+from torchlight.model.files.json_file import save_json
 from torchlight.model.views.image_index import Index
 
 IMAGES = 4
@@ -63,7 +63,7 @@ class SelfTest:
         return tuple(check for check in self.checks if check.outcome == "fail")
 
 
-def run(
+def run_self_test(
     classifier: Classifier, index: Index | None = None, on_check: Callable[[int, int], None] = lambda done, total: None
 ) -> SelfTest:
     """Check what can be checked on a checkpoint alone.
@@ -101,21 +101,21 @@ def draw_images(number: int, size: int) -> Tensor:
     return torch.stack(images)
 
 
-def path_beside(checkpoint: Path) -> Path:
+def self_test_path(checkpoint: Path) -> Path:
     """Return where the result for a checkpoint is: ``cats.safetensors`` has ``cats.selftest.json``."""
     return checkpoint.with_name(f"{checkpoint.stem}.selftest.json")
 
 
-def save(path: Path, result: SelfTest) -> None:
+def save_self_test(path: Path, result: SelfTest) -> None:
     """Write the file.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    json_file.save(path, asdict(result))
+    save_json(path, asdict(result))
 
 
-def load(path: Path, digest: str) -> SelfTest | None:
+def load_self_test(path: Path, digest: str) -> SelfTest | None:
     """Return the result for the checkpoint of that digest; None if there is none, or it is of another one.
 
     Raises:

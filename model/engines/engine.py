@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from torchlight.model.classifier import Classifier
-from torchlight.model.engines.export_file import BATCH_SIZES, TOLERANCE, Run, largest_difference
+from torchlight.model.engines.export_file import BATCH_SIZES, TOLERANCE, InferenceFunction, largest_difference
 from torchlight.model.engines.int8_ranges import LEVELS, Quantisation, on_grid
 from torchlight.model.errors import EngineUnavailable
 from torchlight.model.graph import INPUT, Layer
@@ -41,13 +41,13 @@ class Engine:
     """
 
     name: str
-    run: Run
+    run: InferenceFunction
     difference: float
     reason: str | None = None
     quantisation: Quantisation | None = None
 
 
-def choose(classifier: Classifier, wanted: str, quantisation: Quantisation | None = None) -> Engine:
+def choose_engine(classifier: Classifier, wanted: str, quantisation: Quantisation | None = None) -> Engine:
     """Return the fastest engine whose answers are the classifier's.
 
     Args:
@@ -61,23 +61,23 @@ def choose(classifier: Classifier, wanted: str, quantisation: Quantisation | Non
     if quantisation is not None:
         if wanted == "pytorch":
             raise EngineUnavailable("8 bits are computed by OpenVINO; set TORCHLIGHT_ENGINE to auto or openvino")
-        return openvino(classifier, quantisation)
+        return openvino_engine(classifier, quantisation)
     if wanted == "pytorch":
-        return pytorch(classifier)
+        return pytorch_engine(classifier)
     try:
-        return openvino(classifier)
+        return openvino_engine(classifier)
     except EngineUnavailable as error:
         if wanted == "openvino":
             raise
-        return pytorch(classifier, reason=str(error))
+        return pytorch_engine(classifier, reason=str(error))
 
 
-def pytorch(classifier: Classifier, reason: str | None = None) -> Engine:
+def pytorch_engine(classifier: Classifier, reason: str | None = None) -> Engine:
     """Return the engine that is always there."""
     return Engine(f"pytorch {version('torch')}", classifier.probabilities, 0.0, reason)
 
 
-def openvino(classifier: Classifier, quantisation: Quantisation | None = None) -> Engine:
+def openvino_engine(classifier: Classifier, quantisation: Quantisation | None = None) -> Engine:
     """Return OpenVINO with the network's layers, on as many threads as PyTorch has now.
 
     Args:
@@ -91,7 +91,7 @@ def openvino(classifier: Classifier, quantisation: Quantisation | None = None) -
     if find_spec("openvino") is None:
         raise EngineUnavailable("OpenVINO is not installed; add it with `pip install openvino`")
     sys.modules[REPORTER] = None  # type: ignore[assignment]  # not importable: OpenVINO then goes on without it
-    run = _compile(translate(classifier, quantisation), torch.get_num_threads())
+    run = _compile(translate_network(classifier, quantisation), torch.get_num_threads())
     difference = largest_difference(classifier, run, BATCH_SIZES)
     limit = TOLERANCE if quantisation is None else quantisation.difference + SLACK
     if not difference <= limit:
@@ -101,7 +101,7 @@ def openvino(classifier: Classifier, quantisation: Quantisation | None = None) -
     return Engine(f"openvino {version('openvino')}", run, difference, quantisation=quantisation)
 
 
-def translate(classifier: Classifier, quantisation: Quantisation | None = None) -> Any:
+def translate_network(classifier: Classifier, quantisation: Quantisation | None = None) -> Any:
     """Return the served function as an ``openvino.Model``: normalisation, the layers one by one, softmax.
 
     With ``quantisation``, what it names is rounded to 8 bits: what the layers read, over the range of all of it, and
@@ -127,7 +127,7 @@ def translate(classifier: Classifier, quantisation: Quantisation | None = None) 
     return openvino.Model([probabilities], [images], classifier.checkpoint.path.stem)
 
 
-def _compile(network: Any, threads: int) -> Run:
+def _compile(network: Any, threads: int) -> InferenceFunction:
     import openvino
 
     settings = {

@@ -27,7 +27,7 @@ BATCH_SIZES = (1, 2, 7)  # that a file for any batch is compared at
 TOLERANCE = 1e-4  # in a probability: invisible in an answer, a hundred times what other kernels' rounding costs
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
-Run = Callable[[Tensor], Tensor]
+InferenceFunction = Callable[[Tensor], Tensor]
 
 
 class ServedFunction(nn.Module):
@@ -44,7 +44,7 @@ class ServedFunction(nn.Module):
         return logits.softmax(dim=1)
 
 
-def export(classifier: Classifier, path: Path, *, dynamic_batch: bool = True, overwrite: bool = False) -> float:
+def export_network(classifier: Classifier, path: Path, *, dynamic_batch: bool = True, overwrite: bool = False) -> float:
     """Write the file, once what is in it has answered as the classifier does.
 
     Args:
@@ -71,7 +71,7 @@ def export(classifier: Classifier, path: Path, *, dynamic_batch: bool = True, ov
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         temporary = Path(folder) / path.name
         try:
-            write(_trace(classifier, dynamic_batch), temporary, metadata(classifier))
+            write(_trace(classifier, dynamic_batch), temporary, export_metadata(classifier))
         except RuntimeError as error:  # what both exporters raise
             architecture = classifier.checkpoint.header.network.architecture
             reason = str(error).strip().partition("\n")[0]
@@ -86,7 +86,7 @@ def export(classifier: Classifier, path: Path, *, dynamic_batch: bool = True, ov
     return difference
 
 
-def metadata(classifier: Classifier) -> dict[str, str]:
+def export_metadata(classifier: Classifier) -> dict[str, str]:
     """Return what another program has to know, each value a JSON document except ``digest``."""
     header = classifier.checkpoint.header
     documents = {
@@ -99,7 +99,7 @@ def metadata(classifier: Classifier) -> dict[str, str]:
     return texts | {"digest": classifier.digest}
 
 
-def largest_difference(classifier: Classifier, run: Run, batch_sizes: tuple[int, ...]) -> float:
+def largest_difference(classifier: Classifier, run: InferenceFunction, batch_sizes: tuple[int, ...]) -> float:
     """Return by how much ``run`` differs from ``classifier.probabilities``, over batches of seeded noise."""
     generator = torch.Generator().manual_seed(0)
     size = classifier.spec.size
@@ -136,7 +136,7 @@ def _write_onnx(program: ExportedProgram, path: Path, texts: Mapping[str, str]) 
     exported.save(path)
 
 
-def _read_onnx(path: Path) -> Run:
+def _read_onnx(path: Path) -> InferenceFunction:
     import onnxruntime  # optional: the extra "export"
 
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
@@ -147,12 +147,14 @@ def _write_program(program: ExportedProgram, path: Path, texts: Mapping[str, str
     torch.export.save(program, path, extra_files=dict(texts))
 
 
-def _read_program(path: Path) -> Run:
+def _read_program(path: Path) -> InferenceFunction:
     module = torch.export.load(path).module()
     return lambda images: module(images)
 
 
-FORMATS: dict[str, tuple[Callable[[ExportedProgram, Path, Mapping[str, str]], None], Callable[[Path], Run]]] = {
+FORMATS: dict[
+    str, tuple[Callable[[ExportedProgram, Path, Mapping[str, str]], None], Callable[[Path], InferenceFunction]]
+] = {
     ".onnx": (_write_onnx, _read_onnx),
     ".pt2": (_write_program, _read_program),
 }

@@ -19,10 +19,10 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from torchlight.model import images
 from torchlight.model.classifier import Classifier, Prediction
-from torchlight.model.engines.export_file import Run
+from torchlight.model.engines.export_file import InferenceFunction
 from torchlight.model.errors import AnswersError, ImageError
+from torchlight.model.images import prepare_image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 BATCH_SIZE = 16  # more is no faster on a CPU, see docs/log.md
@@ -38,7 +38,7 @@ class Outcome:
     error: str | None = None
 
 
-def find(paths: Iterable[Path]) -> list[Path]:
+def find_image_files(paths: Iterable[Path]) -> list[Path]:
     """Return the files among ``paths``, and the images below the folders among them, each once, in order of paths."""
     found: dict[Path, None] = {}
     for path in paths:
@@ -50,7 +50,9 @@ def find(paths: Iterable[Path]) -> list[Path]:
     return list(found)
 
 
-def classify(classifier: Classifier, run: Run, paths: Sequence[Path], top_k: int | None = None) -> Iterator[Outcome]:
+def classify_files(
+    classifier: Classifier, run: InferenceFunction, paths: Sequence[Path], top_k: int | None = None
+) -> Iterator[Outcome]:
     """Yield the outcome for each path, in order, while the next ones are decoded.
 
     Args:
@@ -74,7 +76,7 @@ def classify(classifier: Classifier, run: Run, paths: Sequence[Path], top_k: int
                     yield Outcome(path, tuple(classifier.top_k(next(rows), top_k)))
 
 
-class Answers:
+class AnswerFile:
     """The file of answers, open at its end. What is in it stays, and is not asked again."""
 
     def __init__(self, path: Path, digest: str) -> None:
@@ -162,7 +164,7 @@ def _ahead(
 def _load(path: Path, size: int) -> Tensor | str:
     """Return the network input of a file, or why there is none."""
     try:
-        return images.prepare(path.read_bytes(), size)[0]
+        return prepare_image(path.read_bytes(), size)[0]
     except (ImageError, OSError) as error:
         return str(error)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from torchlight.model.classifier import Classifier
 from torchlight.model.errors import InvalidQuantisation, QuantisationNotFound
-from torchlight.model.files import json_file
+from torchlight.model.files.json_file import save_json
 from torchlight.model.graph import Layer
 
 LEVELS = 256  # of 8 bits
@@ -94,21 +94,21 @@ def on_grid(low: float, high: float) -> tuple[float, float]:
     return -zero * step, (LEVELS - 1 - zero) * step
 
 
-def path_beside(checkpoint: Path) -> Path:
+def quantisation_path(checkpoint: Path) -> Path:
     """Return where the file for a checkpoint is: ``cats.safetensors`` has ``cats.int8.json``."""
     return checkpoint.with_name(f"{checkpoint.stem}.int8.json")
 
 
-def save(path: Path, made: Quantisation) -> None:
+def save_quantisation(path: Path, made: Quantisation) -> None:
     """Write the file.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    json_file.save(path, asdict(made))
+    save_json(path, asdict(made))
 
 
-def load(classifier: Classifier) -> Quantisation:
+def load_quantisation(classifier: Classifier) -> Quantisation:
     """Return what is beside the classifier's checkpoint.
 
     Raises:
@@ -117,7 +117,7 @@ def load(classifier: Classifier) -> Quantisation:
         OSError: it cannot be read.
     """
     checkpoint = classifier.checkpoint
-    path = path_beside(checkpoint.path)
+    path = quantisation_path(checkpoint.path)
     make_one = f"make one with `torchlight quantise {checkpoint.path.name} SOURCE`"
     if not path.exists():
         raise QuantisationNotFound(f"{path} does not exist; {make_one}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from torchlight.model.files.atomic import write_bytes
 
 
-def save(path: Path, document: object) -> None:
+def save_json(path: Path, document: object) -> None:
     """Write a document of finite numbers, texts, lists and dictionaries.
 
     Raises:

@@ -69,7 +69,7 @@ class Contents:
     digest: str
 
 
-def save(path: Path, kind: FileKind, tensors: Mapping[str, Tensor], documents: Mapping[str, Any]) -> None:
+def save_tensors(path: Path, kind: FileKind, tensors: Mapping[str, Tensor], documents: Mapping[str, Any]) -> None:
     """Write the file so that at every moment either the old or the new one is there, whole.
 
     Equal input gives equal bytes.
@@ -92,7 +92,7 @@ def save(path: Path, kind: FileKind, tensors: Mapping[str, Tensor], documents: M
 
 
 @contextmanager
-def opened(path: Path, kind: FileKind) -> Iterator[tuple[Any, dict[str, Any]]]:
+def open_tensors(path: Path, kind: FileKind) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Open the file, once its container and header are found good, and yield its reader and its documents.
 
     The reader is the one of ``safetensors.safe_open``; what it raises becomes ``kind.foreign``. The tensors it gives
@@ -108,7 +108,7 @@ def opened(path: Path, kind: FileKind) -> Iterator[tuple[Any, dict[str, Any]]]:
             yield file, _parse_documents(path, kind, file.metadata() or {})
 
 
-def read(path: Path, kind: FileKind) -> Contents:
+def read_tensors(path: Path, kind: FileKind) -> Contents:
     """Return all of the file, read once.
 
     Raises:

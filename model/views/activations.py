@@ -60,7 +60,7 @@ def layer_at_stage(graph: NetworkGraph, name: str, stage: Stage) -> Layer:
     Raises:
         UnknownLayer, ViewNotApplicable: as for :func:`activation_maps`.
     """
-    layer = graph.find(name)
+    layer = graph.find_layer(name)
     if stage == "output":
         return layer
     activation: Layer | None = layer
@@ -68,7 +68,7 @@ def layer_at_stage(graph: NetworkGraph, name: str, stage: Stage) -> Layer:
         activation = graph.only_reader(activation.name) if activation is layer or activation.type in NORMS else None
     if activation is None:
         raise ViewNotApplicable(f"layer {name!r} has no activation function after it; ask for stage=output")
-    return activation if stage == "post_activation" else graph.find(activation.inputs[0])
+    return activation if stage == "post_activation" else graph.find_layer(activation.inputs[0])
 
 
 def statistics(maps: Tensor) -> list[MapStatistics]:

@@ -385,7 +385,7 @@ def _logits(graph: NetworkGraph, images: Tensor) -> Tensor:
 def _layer_of_maps(graph: NetworkGraph, name: str | None) -> str:
     if name is None:
         return evidence_layer(graph)
-    shape = graph.find(name).out_shape
+    shape = graph.find_layer(name).out_shape
     if len(shape) != 3:
         size = "x".join(map(str, shape))
         raise ViewNotApplicable(f"layer {name!r} gives {size} numbers, not maps; name a layer before it")

@@ -70,7 +70,7 @@ def reconstruct(
     Source: Zeiler and Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014.
     """
     graph = classifier.graph
-    _check_unit(graph.find(layer), channel, position)
+    _check_unit(graph.find_layer(layer), channel, position)
     rectifiers = [step for step in _way_down(graph, layer) if step.type in RECTIFIERS]
     leaves, values = _cut_at(graph, classifier.network_input(image[None]), rectifiers, layer)
     start, place = _keep_one(values[layer], channel, position)

@@ -27,7 +27,7 @@ def embed(classifier: Classifier, images: Tensor) -> Tensor:
 
 def embedding_layer(graph: NetworkGraph) -> str:
     """Return the name of the layer whose output enters the classifier head."""
-    return graph.find(graph.name_of(classifier_head(graph.network))).inputs[0]
+    return graph.find_layer(graph.name_of(classifier_head(graph.network))).inputs[0]
 
 
 def to_embeddings(outputs: Tensor) -> Tensor:

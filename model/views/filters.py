@@ -40,7 +40,7 @@ def filters(classifier: Classifier, layer: str, *, space: Space = "normalised", 
         UnknownLayer: no layer has that name.
         ViewNotApplicable: it is not a convolution, does not read the image, or no batch norm follows it alone.
     """
-    found = classifier.graph.find(layer)
+    found = classifier.graph.find_layer(layer)
     module = found.module
     if not isinstance(module, nn.Conv2d):
         raise ViewNotApplicable(f"layer {layer!r} is of type {found.type}; only convolutions have filters")

@@ -42,8 +42,7 @@ from torchlight.model.errors import (
     InvalidIndex,
     ViewNotApplicable,
 )
-from torchlight.model.files import tensor_file
-from torchlight.model.files.tensor_file import FileKind
+from torchlight.model.files.tensor_file import FileKind, open_tensors, save_tensors
 
 KIND = FileKind(
     noun="index",
@@ -235,7 +234,7 @@ def save(path: Path, index: Index) -> None:
     tensors = {name: getattr(index, name) for name in ("thumbnails", "embeddings", "labels", "digests")} | {
         f"{part}/{name}": tensor for name, units in index.units.items() for part, tensor in vars(units).items()
     }
-    tensor_file.save(path, KIND, {name: tensor.contiguous() for name, tensor in tensors.items()}, documents)
+    save_tensors(path, KIND, {name: tensor.contiguous() for name, tensor in tensors.items()}, documents)
 
 
 def load(path: Path, digest: str) -> Index:
@@ -248,7 +247,7 @@ def load(path: Path, digest: str) -> Index:
         IndexNotFound, IndexTruncated, InvalidIndex, IndexMismatch: the first that applies; the message names the file.
         IndexFileError: the disk or its permissions are in the way.
     """
-    with tensor_file.opened(path, KIND) as (file, documents):
+    with open_tensors(path, KIND) as (file, documents):
         if documents["checkpoint"] != digest:
             raise IndexMismatch(
                 f"index {path} was made for checkpoint {documents['checkpoint']}, not for {digest}; "

@@ -115,7 +115,7 @@ def box(graph: NetworkGraph, layer: str, y: int, x: int) -> SeenPixels:
         PositionOutOfRange: the layer has no such position.
         ViewNotApplicable: its positions have no place in the image.
     """
-    check_position(graph.find(layer), y, x)
+    check_position(graph.find_layer(layer), y, x)
     field = receptive_fields(graph)[layer]
     if field is None:
         raise ViewNotApplicable(

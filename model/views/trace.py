@@ -211,7 +211,7 @@ def trace(classifier: Classifier, image: Tensor, layer: str, channel: int, y: in
         ChannelOutOfRange, PositionOutOfRange: the output has no such number.
         ViewNotApplicable: the layer's arithmetic is of no kind below, or not done in float32.
     """
-    found = _softmax_layer(classifier) if layer == SOFTMAX else classifier.graph.find(layer)
+    found = _softmax_layer(classifier) if layer == SOFTMAX else classifier.graph.find_layer(layer)
     if reason := obstacle(found):
         raise ViewNotApplicable(f"layer {layer!r} {reason} and cannot be traced; trace one before or after it")
     if not 0 <= channel < found.out_shape[0]:
@@ -256,7 +256,7 @@ def _plain(value: Any) -> Any:
 
 
 def _softmax_layer(classifier: Classifier) -> Layer:
-    logits = classifier.graph.find(classifier.graph.output)
+    logits = classifier.graph.find_layer(classifier.graph.output)
     return Layer(SOFTMAX, SOFTMAX, None, (logits.name,), (logits.out_shape,), logits.out_shape)
 
 

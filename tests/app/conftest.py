@@ -13,11 +13,10 @@ import torch
 from PIL import Image
 
 from tests.server_process import PATIENCE_S, Server, StartServer, running_server
-from torchlight.model import checkpoint
-from torchlight.model.checkpoint import Header
+from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.images import ImageSpec
-from torchlight.model.network import NetworkConfig, build
+from torchlight.model.network import NetworkConfig, build_network
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def save_checkpoint(path: Path, seed: int) -> Path:
     """Save a network with random weights for three classes."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = build(NetworkConfig("guide", 3))
+        network = build_network(NetworkConfig("guide", 3))
     header = Header(
         network=NetworkConfig("guide", 3),
         class_names=("cat", "dog", "owl"),
@@ -39,7 +38,7 @@ def save_checkpoint(path: Path, seed: int) -> Path:
         data={},
         versions={"torch": "2.15.0"},
     )
-    checkpoint.save(path, network, header)
+    save_checkpoint(path, network, header)
     return path
 
 
@@ -58,7 +57,7 @@ def other_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def classifier(tiny_checkpoint: Path) -> Classifier:
     """What the servers serve, in this process."""
-    return Classifier(checkpoint.load(tiny_checkpoint), torch.device("cpu"))
+    return Classifier(load_checkpoint(tiny_checkpoint), torch.device("cpu"))
 
 
 def draw(seed: int, image_format: str = "PNG", size: tuple[int, int] = (48, 40)) -> bytes:

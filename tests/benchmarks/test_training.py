@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.training import Figures, Workload, as_json, count_flops, images_per_s, measure, table
-from torchlight.model.network import NetworkConfig, build, count_multiply_adds
+from torchlight.model.network import NetworkConfig, build_network, count_multiply_adds
 
 TINY = Workload(batch_size=4, steps=2, matrix_size=32, workers=0, architecture="lenet5")
 FIGURES = Figures("bfloat16", 500_000_000, ours=400, plain=160, peaks={"float32": 200e9, "bfloat16": 400e9})
@@ -55,6 +55,6 @@ def test_speed_leaves_the_first_step_out() -> None:
 
 
 def test_operations_are_three_times_the_forward_pass_less_the_gradient_of_the_images() -> None:
-    forward = 2 * count_multiply_adds(build(NetworkConfig("lenet5", 10)), 32)
+    forward = 2 * count_multiply_adds(build_network(NetworkConfig("lenet5", 10)), 32)
     first_layer = 2 * 6 * 28 * 28 * 5 * 5 * 3
     assert count_flops(TINY) == 3 * forward - first_layer

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from torchlight import command
-from torchlight.model import checkpoint
+from torchlight.model.checkpoint import load_checkpoint
 
 COMMAND = Path(sys.executable).with_name("torchlight")
 COLOURS = {"apple": (220, 30, 40), "leaf": (40, 200, 60), "sky": (60, 90, 230)}
@@ -141,7 +141,7 @@ def kill_after_epoch(folder: Path, epoch: int, *arguments: str) -> None:
 
 
 def weights(checkpoint_path: Path) -> dict[str, Tensor]:
-    return checkpoint.load(checkpoint_path).network.state_dict()
+    return load_checkpoint(checkpoint_path).network.state_dict()
 
 
 @pytest.mark.slow
@@ -189,7 +189,7 @@ def test_failure_of_the_disk_is_one_line_and_exit_code_1(
     def fail(path: Path) -> None:
         raise error
 
-    monkeypatch.setattr("torchlight.model.checkpoint.load", fail)
+    monkeypatch.setattr("torchlight.model.checkpoint.load_checkpoint", fail)
     assert call(capsys, monkeypatch, "predict", "a.safetensors", "b.png") == (1, "", f"torchlight: {line}\n")
 
 

@@ -16,12 +16,12 @@ from starlette.testclient import TestClient
 from torchlight import command
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
-from torchlight.model import checkpoint
-from torchlight.model.checkpoint import Header
+from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
 from torchlight.model.checks import self_test
+from torchlight.model.checks.self_test import load_self_test
 from torchlight.model.checks.subject import Finding, Rule
 from torchlight.model.images import ImageSpec
-from torchlight.model.network import NetworkConfig, build
+from torchlight.model.network import NetworkConfig, build_network
 from torchlight.model.views import image_index
 
 COMMAND = Path(sys.executable).with_name("torchlight")
@@ -40,11 +40,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(pixels).save(root / "photos" / name / f"{number}.png")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build(NetworkConfig("guide", 3))
+        network = build_network(NetworkConfig("guide", 3))
     network.conv2.weight.data[5] = network.conv2.bias.data[5] = 0
     spec = ImageSpec(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     header = Header(NetworkConfig("guide", 3), tuple(COLOURS), spec, {}, {}, {}, {})
-    checkpoint.save(root / "fruit.safetensors", network, header)
+    save_checkpoint(root / "fruit.safetensors", network, header)
     return root
 
 
@@ -85,7 +85,7 @@ def test_index_lies_beside_the_checkpoint_and_dead_units_are_listed(
     assert "indexing" in indexing.stdout
     assert "12/12" in indexing.stdout
     assert "wrote fruit.index.safetensors" in indexing.stdout
-    made = image_index.load(folder / "fruit.index.safetensors", checkpoint.load(folder / "fruit.safetensors").digest)
+    made = image_index.load(folder / "fruit.index.safetensors", load_checkpoint(folder / "fruit.safetensors").digest)
     assert len(made) == 12
     assert 5 in made.dead_units("relu2")
 
@@ -132,7 +132,7 @@ def test_selftest_prints_a_table_and_writes_it_beside_the_checkpoint(
     assert re.search(r"C17 .* pass .* 12 images", checking.stdout)
     assert re.search(r"^0 failed, [\d.]+ s; wrote fruit\.selftest\.json$", checking.stdout, re.MULTILINE)
     written = json.loads((folder / "fruit.selftest.json").read_text())
-    assert written["checkpoint"] == checkpoint.load(folder / "fruit.safetensors").digest
+    assert written["checkpoint"] == load_checkpoint(folder / "fruit.safetensors").digest
     assert {check["outcome"] for check in written["checks"]} == {"pass", "not applicable"}
 
 
@@ -148,7 +148,7 @@ def test_selftest_that_fails_says_so_with_its_exit_code(
     assert code == 1
     assert "two [and] two" in out
     assert "1 failed" in out
-    (check,) = self_test.load(tmp_path / "other.selftest.json", checkpoint.load(copied).digest).failed
+    (check,) = load_self_test(tmp_path / "other.selftest.json", load_checkpoint(copied).digest).failed
     assert (check.id, check.measured, check.bound, check.note) == ("C3", 1.0, 0, "counted")
 
 

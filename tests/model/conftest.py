@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchlight.model import checkpoint
-from torchlight.model.checkpoint import Header
+from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.images import ImageSpec
-from torchlight.model.network import NetworkConfig, build
+from torchlight.model.network import NetworkConfig, build_network
 
 MakeClassifier = Callable[..., Classifier]
 
@@ -23,7 +22,7 @@ def make_network() -> Callable[..., nn.Module]:
     def make(architecture: str = "lenet5", num_classes: int = 3, seed: int = 0) -> nn.Module:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            network = build(NetworkConfig(architecture, num_classes)).eval()
+            network = build_network(NetworkConfig(architecture, num_classes)).eval()
             for module in network.modules():
                 for name, statistic in module.named_buffers(recurse=False):
                     spread = {"running_mean": (-0.3, 0.3), "running_var": (0.5, 2.0)}
@@ -63,8 +62,8 @@ def make_classifier(
 
     def make(architecture: str = "lenet5", size: int = 32) -> Classifier:
         path = tmp_path_factory.mktemp("checkpoint") / f"{architecture}.safetensors"
-        checkpoint.save(path, make_network(architecture), make_header(architecture, size))
-        return Classifier(checkpoint.load(path), torch.device("cpu"))
+        save_checkpoint(path, make_network(architecture), make_header(architecture, size))
+        return Classifier(load_checkpoint(path), torch.device("cpu"))
 
     return make
 
@@ -77,7 +76,7 @@ def checkpoint_path(
 ) -> Path:
     """A good file: LeNet-5 for three classes. Never to be written to."""
     path = tmp_path_factory.mktemp("checkpoint") / "good.safetensors"
-    checkpoint.save(path, make_network(), make_header())
+    save_checkpoint(path, make_network(), make_header())
     return path
 
 

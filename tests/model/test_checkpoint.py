@@ -17,8 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from torchlight.model import checkpoint
-from torchlight.model.checkpoint import Header
+from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
 from torchlight.model.errors import (
     CheckpointError,
     CheckpointNotFound,
@@ -106,8 +105,8 @@ def test_same_logits_after_save_and_load(
     tmp_path: Path,
 ) -> None:
     network = make_network("torchlight")
-    checkpoint.save(tmp_path / "file", network, make_header("torchlight"))
-    loaded = checkpoint.load(tmp_path / "file").network
+    save_checkpoint(tmp_path / "file", network, make_header("torchlight"))
+    loaded = load_checkpoint(tmp_path / "file").network
     images = noise_images(4).float() / 255
     with torch.inference_mode():
         assert torch.equal(loaded(images), network(images))
@@ -118,8 +117,8 @@ def test_every_tensor_comes_back_bit_for_bit(
     architecture: str, make_network: Callable[..., nn.Module], make_header: Callable[..., Header], tmp_path: Path
 ) -> None:
     network = make_network(architecture)
-    checkpoint.save(tmp_path / "file", network, make_header(architecture))
-    loaded = checkpoint.load(tmp_path / "file").network
+    save_checkpoint(tmp_path / "file", network, make_header(architecture))
+    loaded = load_checkpoint(tmp_path / "file").network
     expected = network.state_dict()
     assert loaded.state_dict().keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
@@ -130,12 +129,12 @@ def test_header_comes_back(
     make_network: Callable[..., nn.Module], make_header: Callable[..., Header], tmp_path: Path
 ) -> None:
     header = make_header(class_names=("Käfer", "猫", '🦉 owl\n"quoted"'))
-    checkpoint.save(tmp_path / "file", make_network(), header)
-    assert checkpoint.load(tmp_path / "file").header == header
+    save_checkpoint(tmp_path / "file", make_network(), header)
+    assert load_checkpoint(tmp_path / "file").header == header
 
 
 def test_loaded_network_is_ready_to_answer_and_cannot_be_trained_by_accident(checkpoint_path: Path) -> None:
-    network = checkpoint.load(checkpoint_path).network
+    network = load_checkpoint(checkpoint_path).network
     assert not any(module.training for module in network.modules())
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
@@ -144,18 +143,18 @@ def test_equal_input_gives_equal_bytes(
     make_network: Callable[..., nn.Module], make_header: Callable[..., Header], tmp_path: Path
 ) -> None:
     network = make_network("torchlight")
-    checkpoint.save(tmp_path / "a", network, make_header("torchlight"))
-    checkpoint.save(tmp_path / "b", network.to(memory_format=torch.channels_last), make_header("torchlight"))
-    checkpoint.save(tmp_path / "c", make_network("torchlight"), make_header("torchlight"))
+    save_checkpoint(tmp_path / "a", network, make_header("torchlight"))
+    save_checkpoint(tmp_path / "b", network.to(memory_format=torch.channels_last), make_header("torchlight"))
+    save_checkpoint(tmp_path / "c", make_network("torchlight"), make_header("torchlight"))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
 
 
 def test_digest_is_that_of_the_file_and_changes_with_its_header(
     make_network: Callable[..., nn.Module], make_header: Callable[..., Header], tmp_path: Path
 ) -> None:
-    checkpoint.save(tmp_path / "a", make_network(), make_header())
-    checkpoint.save(tmp_path / "b", make_network(), make_header(class_names=("cat", "dog", "oWl")))
-    first, second = (checkpoint.load(tmp_path / name).digest for name in "ab")
+    save_checkpoint(tmp_path / "a", make_network(), make_header())
+    save_checkpoint(tmp_path / "b", make_network(), make_header(class_names=("cat", "dog", "oWl")))
+    first, second = (load_checkpoint(tmp_path / name).digest for name in "ab")
     assert first == "sha256:" + hashlib.sha256((tmp_path / "a").read_bytes()).hexdigest()
     assert first != second
 
@@ -166,12 +165,12 @@ def test_what_happens_to_the_file_later_changes_nothing(
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(checkpoint_path.read_bytes())
-    loaded = checkpoint.load(path)
+    loaded = load_checkpoint(path)
     images = noise_images(1).float()
     before = loaded.network(images)
     path.write_bytes(change(path.read_bytes()))  # in place, not a new file of that name
     assert torch.equal(loaded.network(images), before)
-    assert loaded.digest == checkpoint.load(checkpoint_path).digest
+    assert loaded.digest == load_checkpoint(checkpoint_path).digest
 
 
 def test_file_that_the_disk_does_not_give_is_one_line(checkpoint_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +179,7 @@ def test_file_that_the_disk_does_not_give_is_one_line(checkpoint_path: Path, mon
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(CheckpointError) as caught:
-        checkpoint.load(checkpoint_path)
+        load_checkpoint(checkpoint_path)
     assert str(caught.value) == f"checkpoint {checkpoint_path} cannot be read (Permission denied)"
 
 
@@ -189,8 +188,8 @@ def test_half_precision_weights_load_as_float32(
     dtype: torch.dtype, make_network: Callable[..., nn.Module], make_header: Callable[..., Header], tmp_path: Path
 ) -> None:
     network = make_network("torchlight").to(dtype)
-    checkpoint.save(tmp_path / "file", network, make_header("torchlight"))
-    loaded = checkpoint.load(tmp_path / "file").network.state_dict()
+    save_checkpoint(tmp_path / "file", network, make_header("torchlight"))
+    loaded = load_checkpoint(tmp_path / "file").network.state_dict()
     expected = network.state_dict()
     assert {value.dtype for value in loaded.values()} == {
         torch.float32,
@@ -209,7 +208,7 @@ def test_header_is_exactly_this_text(make_network: Callable[..., nn.Module], tmp
         data={"source": "photos", "images": {"val": 1, "train": 8}},
         versions={"torch": "2.15.0", "python": "3.11.2"},
     )
-    checkpoint.save(tmp_path / "file", make_network("lenet5", 2), header)
+    save_checkpoint(tmp_path / "file", make_network("lenet5", 2), header)
     assert read_metadata((tmp_path / "file").read_bytes()) == {
         "format": "torchlight",
         "format_version": "1",
@@ -230,8 +229,8 @@ def test_file_loads_whatever_the_length_of_its_header(
 ) -> None:
     """The first byte of the file is the low byte of that length: all values that alignment allows come up here."""
     header = make_header(training={"command": "x" * padding})
-    checkpoint.save(tmp_path / "file", make_network(), header)
-    assert checkpoint.load(tmp_path / "file").header == header
+    save_checkpoint(tmp_path / "file", make_network(), header)
+    assert load_checkpoint(tmp_path / "file").header == header
 
 
 def test_file_is_plain_safetensors_that_other_tools_read(
@@ -245,7 +244,7 @@ def test_save_makes_the_folder_and_leaves_nothing_else_in_it(
     make_network: Callable[..., nn.Module], make_header: Callable[..., Header], tmp_path: Path
 ) -> None:
     path = tmp_path / "new" / "folder" / "file.safetensors"
-    checkpoint.save(path, make_network(), make_header())
+    save_checkpoint(path, make_network(), make_header())
     assert list(path.parent.iterdir()) == [path]
     assert path.stat().st_mode & 0o777 == 0o644
 
@@ -254,10 +253,10 @@ def test_save_replaces_an_older_file(
     make_network: Callable[..., nn.Module], make_header: Callable[..., Header], tmp_path: Path
 ) -> None:
     path = tmp_path / "file"
-    checkpoint.save(path, make_network(seed=1), make_header())
-    checkpoint.save(path, make_network(seed=2), make_header())
+    save_checkpoint(path, make_network(seed=1), make_header())
+    save_checkpoint(path, make_network(seed=2), make_header())
     expected = make_network(seed=2).state_dict()["conv1.weight"]
-    assert torch.equal(checkpoint.load(path).network.state_dict()["conv1.weight"], expected)
+    assert torch.equal(load_checkpoint(path).network.state_dict()["conv1.weight"], expected)
 
 
 @pytest.mark.parametrize("step", ["fsync", "chmod", "replace"])
@@ -273,12 +272,12 @@ def test_failing_write_leaves_the_old_file_and_no_temporary(
     path = tmp_path / "file"
     path.write_bytes(b"the old one")
 
-    def fail(*_arguments: object) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
         raise error
 
     monkeypatch.setattr(os, step, fail)
     with pytest.raises(type(error)):
-        checkpoint.save(path, make_network(), make_header())
+        save_checkpoint(path, make_network(), make_header())
     assert path.read_bytes() == b"the old one"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -287,7 +286,7 @@ def test_header_that_is_not_json_is_refused_before_anything_is_written(
     make_network: Callable[..., nn.Module], make_header: Callable[..., Header], tmp_path: Path
 ) -> None:
     with pytest.raises(TypeError):
-        checkpoint.save(tmp_path / "file", make_network(), make_header(metrics={"val": object()}))
+        save_checkpoint(tmp_path / "file", make_network(), make_header(metrics={"val": object()}))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -443,7 +442,7 @@ def test_wrong_file_is_refused_with_what_is_wrong(
     path = tmp_path / "wrong.safetensors"
     path.write_bytes(change(checkpoint_path.read_bytes()))
     with pytest.raises(CheckpointError) as caught:
-        checkpoint.load(path)
+        load_checkpoint(path)
     assert type(caught.value) is error
     assert words in str(caught.value)
     assert str(path) in str(caught.value)
@@ -453,7 +452,7 @@ def test_wrong_file_is_refused_with_what_is_wrong(
 @pytest.mark.parametrize("name", ["nowhere.safetensors", "nofolder/file", ""], ids=["file", "folder", "a folder"])
 def test_missing_file_is_not_found(name: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointNotFound) as caught:
-        checkpoint.load(tmp_path / name)
+        load_checkpoint(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
 
 
@@ -483,7 +482,7 @@ def test_malicious_pickle_has_no_side_effect(encode: Callable[[Payload], bytes],
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(ForeignFile):
-        checkpoint.load(path)
+        load_checkpoint(path)
     assert not target.exists()
 
 
@@ -513,7 +512,7 @@ def test_flipped_bytes_raise_only_checkpoint_errors(seed: int, small_file: bytes
             damaged[place] = random.integers(256)
         path.write_bytes(damaged)
         with suppress(CheckpointError):
-            checkpoint.load(path)
+            load_checkpoint(path)
 
 
 @pytest.mark.parametrize("alphabet", [b'0123456789"[]{},:-e.nul', b"\x00\xff\x80\\"], ids=["JSON's own", "hostile"])
@@ -527,7 +526,7 @@ def test_bytes_exchanged_for_significant_ones_raise_only_checkpoint_errors(
         damaged[random.integers(8, len(damaged))] = alphabet[random.integers(len(alphabet))]
         path.write_bytes(damaged)
         with suppress(CheckpointError):
-            checkpoint.load(path)
+            load_checkpoint(path)
 
 
 def test_every_cut_of_a_good_file_is_refused(checkpoint_path: Path, tmp_path: Path) -> None:
@@ -536,4 +535,4 @@ def test_every_cut_of_a_good_file_is_refused(checkpoint_path: Path, tmp_path: Pa
     for length in {*range(0, 40), *range(40, len(content), len(content) // 60), len(content) - 1}:
         path.write_bytes(content[:length])
         with pytest.raises(CheckpointTruncated, match=f"has {length} bytes of at least"):
-            checkpoint.load(path)
+            load_checkpoint(path)

@@ -190,7 +190,7 @@ def test_only_layers_are_found(name: str, make_network: MakeNetwork) -> None:
 def test_graph_shares_the_weights_and_nothing_else(make_network: MakeNetwork) -> None:
     network = make_network("resnet18")
     graph = NetworkGraph(network, 32)
-    found = graph.find("layer1.0.conv1").module
+    found = graph.find_layer("layer1.0.conv1").module
     assert found is not network.layer1[0].conv1
     assert found.weight is network.layer1[0].conv1.weight
     assert network.relu.inplace
@@ -213,7 +213,7 @@ def test_first_convolution_is_the_one_that_sees_the_image(
 ) -> None:
     graph = NetworkGraph(make_network(architecture), 32)
     assert first_convolution_name(graph) == name
-    assert graph.find(name).inputs == (INPUT,)
+    assert graph.find_layer(name).inputs == (INPUT,)
 
 
 def test_network_without_convolutions_has_no_first_one() -> None:

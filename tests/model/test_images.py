@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from torchlight.model.errors import ImageError, ImageTooLarge, UnknownImageFormat, UnreadableImage
-from torchlight.model.images import FORMATS, ImageSpec, decode, normalise, prepare, to_tensor
+from torchlight.model.images import FORMATS, ImageSpec, decode_image, normalise, prepare_image, to_tensor
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
@@ -30,7 +30,7 @@ def encode(image: Image.Image, format_: str, **options: object) -> bytes:
 
 def pixels(content: bytes) -> np.ndarray:
     """Return (H, W, 3) uint8 of the decoded picture."""
-    return np.asarray(decode(content).pixels)
+    return np.asarray(decode_image(content).pixels)
 
 
 def grey_row(values: list[int], mode: str = "L") -> Image.Image:
@@ -63,7 +63,7 @@ def png_that_declares(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_format_is_told_by_its_first_bytes(name: str) -> None:
-    image = decode(encode(Image.new("RGB", (6, 4), RED), name.upper()))
+    image = decode_image(encode(Image.new("RGB", (6, 4), RED), name.upper()))
     assert (image.format, image.width, image.height) == (name, 6, 4)
     assert image.pixels.mode == "RGB"
 
@@ -104,24 +104,24 @@ def test_big_endian_tiff_is_read() -> None:
 )
 def test_other_formats_are_refused_by_name_with_the_formats_that_work(content: bytes, expected: str) -> None:
     with pytest.raises(UnknownImageFormat, match=expected) as caught:
-        decode(content)
+        decode_image(content)
     assert all(name in str(caught.value) for name in FORMATS)
 
 
 @pytest.mark.parametrize("format_", ["PPM", "TGA", "ICO", "PCX", "JPEG2000"])
 def test_formats_that_pillow_reads_but_we_do_not_are_refused(format_: str) -> None:
     with pytest.raises(UnknownImageFormat):
-        decode(encode(Image.new("RGB", (16, 16), RED), format_))
+        decode_image(encode(Image.new("RGB", (16, 16), RED), format_))
 
 
 def test_content_of_one_format_behind_the_signature_of_another_is_unreadable() -> None:
     with pytest.raises(UnreadableImage, match="PNG"):
-        decode(b"\x89PNG\r\n\x1a\n" + encode(noise(8, 8), "JPEG"))
+        decode_image(b"\x89PNG\r\n\x1a\n" + encode(noise(8, 8), "JPEG"))
 
 
 def test_empty_file_is_unreadable() -> None:
     with pytest.raises(UnreadableImage, match="0 bytes"):
-        decode(b"")
+        decode_image(b"")
 
 
 # How the rows and columns of an upright picture are stored, by the EXIF specification's table for tag 0x0112.
@@ -148,7 +148,7 @@ def stored(upright: np.ndarray, orientation: int, format_: str, **options: objec
 @pytest.mark.parametrize("orientation", STORED)
 def test_every_orientation_gives_the_same_tensor(orientation: int, format_: str) -> None:
     upright = np.asarray(noise(9, 6))
-    tensor, image = prepare(stored(upright, orientation, format_), 6)
+    tensor, image = prepare_image(stored(upright, orientation, format_), 6)
     assert torch.equal(tensor, to_tensor(Image.fromarray(upright), 6))
     assert (image.width, image.height) == (9, 6)
 
@@ -156,7 +156,7 @@ def test_every_orientation_gives_the_same_tensor(orientation: int, format_: str)
 @pytest.mark.parametrize("orientation", STORED)
 def test_facts_are_those_of_the_upright_original_even_if_decoded_at_reduced_scale(orientation: int) -> None:
     content = stored(np.full((480, 640, 3), 90, np.uint8), orientation, "JPEG")
-    image = decode(content, target_size=8)
+    image = decode_image(content, target_size=8)
     assert (image.width, image.height) == (640, 480)
     assert image.pixels.size == (160, 120)
 
@@ -250,7 +250,7 @@ def test_grey_jpeg_becomes_rgb() -> None:
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_pixels_without_a_defined_range_are_refused(mode: str) -> None:
     with pytest.raises(UnreadableImage, match=rf"32-bit \(mode {mode}\)"):
-        decode(encode(Image.new(mode, (4, 4), 70_000), "TIFF"))
+        decode_image(encode(Image.new(mode, (4, 4), 70_000), "TIFF"))
 
 
 def test_colour_profile_is_ignored() -> None:
@@ -280,7 +280,7 @@ CUT_OFF = {name: encode(noise(40, 40), name.upper()) for name in FORMATS}
 def test_truncated_file_is_unreadable(name: str, percent: int) -> None:
     content = CUT_OFF[name]
     with pytest.raises(UnreadableImage, match=name):
-        decode(content[: len(content) * percent // 100])
+        decode_image(content[: len(content) * percent // 100])
 
 
 @pytest.mark.parametrize("percent", [10, 50, 90])
@@ -288,27 +288,27 @@ def test_truncated_file_is_unreadable(name: str, percent: int) -> None:
 def test_truncated_file_of_another_format_is_unreadable(name: str, percent: int) -> None:
     content = CUT_OFF[name]
     with pytest.raises(UnreadableImage, match=name):
-        decode(content[: len(content) * percent // 100])
+        decode_image(content[: len(content) * percent // 100])
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG"])
 @pytest.mark.parametrize("length", [1, 2])
 def test_a_few_bytes_are_of_no_format(name: str, length: int) -> None:
     with pytest.raises(UnknownImageFormat):
-        decode(CUT_OFF[name][:length])
+        decode_image(CUT_OFF[name][:length])
 
 
 def test_truncated_jpeg_is_unreadable_at_reduced_scale_too() -> None:
     content = encode(noise(400, 400), "JPEG")
     with pytest.raises(UnreadableImage):
-        decode(content[: len(content) // 2], target_size=8)
+        decode_image(content[: len(content) // 2], target_size=8)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_message_about_a_broken_file_is_one_line_without_addresses(name: str) -> None:
     content = CUT_OFF[name]
     with pytest.raises(UnreadableImage) as caught:
-        decode(content[:30])
+        decode_image(content[:30])
     assert "\n" not in str(caught.value)
     assert " at 0x" not in str(caught.value)
 
@@ -330,7 +330,7 @@ SIGNATURES = [
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_any_bytes_behind_any_signature_raise_only_image_errors(signature: bytes, rest: bytes) -> None:
     with suppress(ImageError):
-        decode(signature + rest)
+        decode_image(signature + rest)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -342,7 +342,7 @@ def test_any_damage_to_a_good_file_raises_only_image_errors(name: str) -> None:
         for place in random.integers(0, min(len(damaged), 400), 3):  # the headers are where the branches are
             damaged[place] = random.integers(256)
         with suppress(ImageError):
-            prepare(bytes(damaged), 8, max_pixels=10_000)
+            prepare_image(bytes(damaged), 8, max_pixels=10_000)
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_any_damage_to_a_good_file_raises_only_image_errors(name: str) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_declared_size_is_checked_before_any_pixel_is_decoded(width: int, height: int, declared: str) -> None:
     with pytest.raises(ImageTooLarge) as caught:
-        decode(png_that_declares(width, height))
+        decode_image(png_that_declares(width, height))
     message = str(caught.value)
     assert declared in message
     assert "40 MP" in message
@@ -361,7 +361,7 @@ def test_declared_size_is_checked_before_any_pixel_is_decoded(width: int, height
 
 def test_size_check_holds_where_pillows_warning_is_an_error() -> None:
     with pytest.raises(ImageTooLarge):
-        decode(png_that_declares(12000, 9000))
+        decode_image(png_that_declares(12000, 9000))
 
 
 def test_jpeg_of_too_many_scans_is_refused() -> None:
@@ -369,7 +369,7 @@ def test_jpeg_of_too_many_scans_is_refused() -> None:
     last = whole.rindex(b"\xff\xda")
     repeated = whole[:last] + whole[last:-2] * 32 + whole[last:]
     with pytest.raises(UnreadableImage, match="more than 32 scans"):
-        decode(repeated)
+        decode_image(repeated)
 
 
 def test_what_a_phone_appends_to_a_photo_does_not_count_as_scans() -> None:
@@ -385,26 +385,26 @@ def test_scans_of_a_thumbnail_do_not_count() -> None:
 
 def test_limit_is_inclusive_and_counts_pixels() -> None:
     content = encode(Image.new("L", (20, 10)), "PNG")
-    assert decode(content, max_pixels=200).width == 20
+    assert decode_image(content, max_pixels=200).width == 20
     with pytest.raises(ImageTooLarge, match="20x10"):
-        decode(content, max_pixels=199)
+        decode_image(content, max_pixels=199)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_limit_holds_for_every_format(name: str) -> None:
     with pytest.raises(ImageTooLarge, match="40x40"):
-        decode(CUT_OFF[name], max_pixels=1599)
+        decode_image(CUT_OFF[name], max_pixels=1599)
 
 
 @pytest.mark.parametrize(("width", "height"), [(0, 5), (5, 0)], ids=["no width", "no height"])
 def test_picture_without_pixels_is_unreadable(width: int, height: int) -> None:
     with pytest.raises(UnreadableImage):
-        decode(png_that_declares(width, height))
+        decode_image(png_that_declares(width, height))
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 3000), (3000, 1)], ids=["one pixel", "tall", "wide"])
 def test_thin_pictures_become_tensors(width: int, height: int) -> None:
-    tensor, _ = prepare(encode(Image.new("RGB", (width, height), (10, 20, 30)), "PNG"), 8)
+    tensor, _ = prepare_image(encode(Image.new("RGB", (width, height), (10, 20, 30)), "PNG"), 8)
     assert (tensor == torch.tensor([10, 20, 30]).view(3, 1, 1)).all()
     assert tensor.shape == (3, 8, 8)
 
@@ -517,18 +517,18 @@ def test_jpeg_decoded_at_reduced_scale_stays_inside_the_documented_bound(
     draw: Callable[[], Image.Image], quality: int
 ) -> None:
     content = encode(draw(), "JPEG", quality=quality)
-    reduced, _ = prepare(content, 32)
-    difference = (reduced.int() - to_tensor(decode(content).pixels, 32).int()).abs()
+    reduced, _ = prepare_image(content, 32)
+    difference = (reduced.int() - to_tensor(decode_image(content).pixels, 32).int()).abs()
     assert difference.max().item() <= 2  # as the docstring of to_tensor says
     assert difference.float().mean().item() <= 0.3
 
 
 def test_jpeg_is_decoded_at_reduced_scale_only_where_that_leaves_enough_pixels() -> None:
     content = encode(Image.new("RGB", (1024, 1024), RED), "JPEG")
-    assert decode(content, target_size=32).pixels.width >= 4 * 32
-    assert decode(content, target_size=32).pixels.width < 1024
-    assert decode(content, target_size=512).pixels.width == 1024
-    assert decode(content).pixels.width == 1024
+    assert decode_image(content, target_size=32).pixels.width >= 4 * 32
+    assert decode_image(content, target_size=32).pixels.width < 1024
+    assert decode_image(content, target_size=512).pixels.width == 1024
+    assert decode_image(content).pixels.width == 1024
 
 
 def test_normalise_centres_and_scales_each_channel() -> None:

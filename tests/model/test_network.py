@@ -8,10 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchlight.model import checkpoint, network
-from torchlight.model.checkpoint import Header
+from torchlight.model import network
+from torchlight.model.checkpoint import Header, save_checkpoint
 from torchlight.model.errors import NetworkError, UnknownArchitecture
-from torchlight.model.network import NetworkConfig, build, count_multiply_adds, count_parameters, default_image_size
+from torchlight.model.network import (
+    NetworkConfig,
+    architecture_names,
+    build_network,
+    count_multiply_adds,
+    count_parameters,
+    default_image_size,
+)
 
 OURS = ("torchlight", "guide", "lenet5")
 EXAMPLES = (*OURS, "resnet18", "mobilenet_v3_small", "googlenet")
@@ -47,7 +54,7 @@ THE_MOUSES_EAR = [
 
 def like_first_layer(filters: int) -> nn.Conv2d:
     """Return a convolution with the default network's first layer's geometry, and that many filters."""
-    first = build(NetworkConfig("torchlight", 10)).conv1
+    first = build_network(NetworkConfig("torchlight", 10)).conv1
     return nn.Conv2d(first.in_channels, filters, first.kernel_size, first.stride, first.padding)
 
 
@@ -80,7 +87,7 @@ def test_curve_detector_gives_6600_on_the_curve_and_0_off_it() -> None:
 @pytest.mark.parametrize("architecture", EXAMPLES)
 def test_every_architecture_answers_at_its_default_size(architecture: str, noise_images: Callable[..., Tensor]) -> None:
     size = default_image_size(architecture)
-    built = build(NetworkConfig(architecture, 7)).eval()
+    built = build_network(NetworkConfig(architecture, 7)).eval()
     with torch.inference_mode():
         logits = built(noise_images(2, size).float() / 255)
     assert logits.shape == (2, 7)
@@ -93,7 +100,7 @@ def test_default_image_size_is_what_the_network_was_designed_for(architecture: s
 
 
 def test_architectures_are_ours_then_torchvisions() -> None:
-    names = network.architectures()
+    names = architecture_names()
     assert tuple(names[:3]) == OURS
     assert set(EXAMPLES) <= set(names)
     assert len(set(names)) == len(names)
@@ -102,7 +109,7 @@ def test_architectures_are_ours_then_torchvisions() -> None:
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda name: build(NetworkConfig(name, 3)),
+        lambda name: build_network(NetworkConfig(name, 3)),
         default_image_size,
         lambda name: network.load_pretrained(nn.Identity(), name),
     ],
@@ -118,14 +125,14 @@ def test_unknown_architecture_names_the_ones_there_are(name: str, ask: Callable[
 
 @pytest.mark.parametrize("architecture", OURS)
 def test_layers_of_our_networks_are_one_chain_of_named_steps(architecture: str) -> None:
-    built = build(NetworkConfig(architecture, 3))
+    built = build_network(NetworkConfig(architecture, 3))
     assert isinstance(built, nn.Sequential)
     assert not any(list(step.children()) for step in built)
     assert next(iter(dict(built.named_children()))) == "conv1"
 
 
 def test_guide_is_the_guides_chain() -> None:
-    kinds = [type(step).__name__ for step in build(NetworkConfig("guide", 10))]
+    kinds = [type(step).__name__ for step in build_network(NetworkConfig("guide", 10))]
     assert kinds == [
         "Conv2d", "ReLU", "Conv2d", "ReLU", "MaxPool2d", "ReLU", "Conv2d", "ReLU", "MaxPool2d", "Flatten", "Linear",
     ]  # fmt: skip
@@ -146,7 +153,7 @@ def test_guide_is_the_guides_chain() -> None:
     ids=["guide", "lenet5"],
 )
 def test_multiply_adds_are_those_counted_by_hand(architecture: str, expected: int) -> None:
-    assert count_multiply_adds(build(NetworkConfig(architecture, 10)), 32) == expected
+    assert count_multiply_adds(build_network(NetworkConfig(architecture, 10)), 32) == expected
 
 
 def test_multiply_adds_of_grouped_convolutions_count_one_group() -> None:
@@ -155,13 +162,13 @@ def test_multiply_adds_of_grouped_convolutions_count_one_group() -> None:
 
 
 def test_multiply_adds_of_resnet18_are_the_published_ones() -> None:
-    built = build(NetworkConfig("resnet18", 1000))
+    built = build_network(NetworkConfig("resnet18", 1000))
     assert count_multiply_adds(built, 224) == pytest.approx(1.814e9, rel=1e-3)  # torchvision's documentation
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 def test_counting_changes_nothing_of_the_network(training: bool) -> None:
-    built = build(NetworkConfig("torchlight", 3)).train(training)
+    built = build_network(NetworkConfig("torchlight", 3)).train(training)
     before = {name: value.clone() for name, value in built.state_dict().items()}
     count_multiply_adds(built, 32)
     assert all(module.training == training for module in built.modules())
@@ -170,7 +177,7 @@ def test_counting_changes_nothing_of_the_network(training: bool) -> None:
 
 
 def test_counting_restores_the_network_when_the_size_is_impossible() -> None:
-    built = build(NetworkConfig("guide", 3)).train()
+    built = build_network(NetworkConfig("guide", 3)).train()
     with pytest.raises(RuntimeError):
         count_multiply_adds(built, 4)
     assert built.training
@@ -180,13 +187,13 @@ def test_counting_restores_the_network_when_the_size_is_impossible() -> None:
 def test_parameters_of_lenet5_are_those_counted_by_hand() -> None:
     weights = 6 * 75 + 16 * 150 + 120 * 400 + 84 * 120 + 10 * 84
     biases = 6 + 16 + 120 + 84 + 10
-    assert count_parameters(build(NetworkConfig("lenet5", 10))) == weights + biases
+    assert count_parameters(build_network(NetworkConfig("lenet5", 10))) == weights + biases
 
 
 def test_default_network_is_small(tmp_path: Path, make_header: Callable[..., Header]) -> None:
-    built = build(NetworkConfig("torchlight", 10))
+    built = build_network(NetworkConfig("torchlight", 10))
     path = tmp_path / "default.safetensors"
-    checkpoint.save(path, built, make_header("torchlight", class_names=tuple("abcdefghij")))
+    save_checkpoint(path, built, make_header("torchlight", class_names=tuple("abcdefghij")))
     assert count_multiply_adds(built, 32) <= 0.15e9
     assert path.stat().st_size <= 8_000_000
 
@@ -202,7 +209,7 @@ def test_pretrained_weights_fill_all_but_the_head(
     architecture: str, head: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the download is replaced: the published files cannot be fetched where tests have no internet."""
-    published = build(NetworkConfig(architecture, 1000)).state_dict()
+    published = build_network(NetworkConfig(architecture, 1000)).state_dict()
     asked: list[tuple[str, dict[str, object]]] = []
 
     def download(url: str, **options: object) -> dict[str, Tensor]:
@@ -210,7 +217,7 @@ def test_pretrained_weights_fill_all_but_the_head(
         return published
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", download)
-    built = build(NetworkConfig(architecture, 5))
+    built = build_network(NetworkConfig(architecture, 5))
     own_head = {name: value.clone() for name, value in built.state_dict().items() if name.startswith(head)}
 
     network.load_pretrained(built, architecture)
@@ -225,9 +232,9 @@ def test_pretrained_weights_fill_all_but_the_head(
 
 
 def test_pretrained_weights_for_the_published_classes_fill_the_head_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    published = build(NetworkConfig("resnet18", 1000)).state_dict()
+    published = build_network(NetworkConfig("resnet18", 1000)).state_dict()
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **options: published)
-    built = build(NetworkConfig("resnet18", 1000))
+    built = build_network(NetworkConfig("resnet18", 1000))
     network.load_pretrained(built, "resnet18")
     assert all(torch.equal(value, published[name]) for name, value in built.state_dict().items())
 
@@ -238,10 +245,10 @@ def test_pretrained_weights_that_cannot_be_fetched_say_where_to_put_them(monkeyp
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
     with pytest.raises(NetworkError, match=r"resnet18 cannot be fetched .*no route.*checkpoints"):
-        network.load_pretrained(build(NetworkConfig("resnet18", 3)), "resnet18")
+        network.load_pretrained(build_network(NetworkConfig("resnet18", 3)), "resnet18")
 
 
 @pytest.mark.parametrize("architecture", OURS)
 def test_our_networks_have_no_published_weights_and_say_so(architecture: str) -> None:
     with pytest.raises(NetworkError, match=rf"{architecture}.* no .*weights"):
-        network.load_pretrained(build(NetworkConfig(architecture, 3)), architecture)
+        network.load_pretrained(build_network(NetworkConfig(architecture, 3)), architecture)

@@ -19,11 +19,10 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, expect
 
 from tests.server_process import PATIENCE_S, running_server
-from torchlight.model import checkpoint
-from torchlight.model.checkpoint import Header
+from torchlight.model.checkpoint import Header, save_checkpoint
 from torchlight.model.defaults import PRETRAINED
 from torchlight.model.images import ImageSpec
-from torchlight.model.network import NetworkConfig, build
+from torchlight.model.network import NetworkConfig, build_network
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def other_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]
     names = tuple(f"plant {number}" for number in range(14))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build(NetworkConfig("resnet18", len(names)))
+        network = build_network(NetworkConfig("resnet18", len(names)))
     epochs = [
         {"epoch": epoch, "train_loss": 2 / epoch, "val_loss": 2.2 / epoch, "val_accuracy": 1 - 0.8 / epoch}
         for epoch in (1, 2, 3)
@@ -124,7 +123,7 @@ def other_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]
     )
     path = tmp_path_factory.mktemp("checkpoint") / "plants.safetensors"
     film = torch.stack([network.get_submodule("conv1").weight.detach() * factor for factor in (0.1, 0.4, 0.7, 1.0)])
-    checkpoint.save(path, network, header, filmstrip=film)
+    save_checkpoint(path, network, header, filmstrip=film)
     with serving(path, tmp_path_factory.mktemp("store")) as running:
         yield running
 

@@ -19,7 +19,7 @@ from stress.load.service import Reading, running
 from stress.load.world import SHOWN_MISTAKES, Tally, World
 from stress.soak import Run, judge
 from torchlight.model.errors import ImageTooLarge
-from torchlight.model.images import decode
+from torchlight.model.images import decode_image
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 REQUEST = build("GET", "/")
@@ -132,7 +132,7 @@ def test_variants_of_a_photo_are_other_files_of_the_same_picture() -> None:
 
 def test_the_picture_with_too_many_pixels_is_refused_for_that() -> None:
     with pytest.raises(ImageTooLarge):
-        decode(drawings.too_many_pixels())
+        decode_image(drawings.too_many_pixels())
 
 
 async def ask_twice(*services: bytes, resends: bool = True) -> tuple[list[Answer], int]:

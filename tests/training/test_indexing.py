@@ -10,13 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from torchlight.model import checkpoint
-from torchlight.model.checkpoint import Header
+from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.errors import DataError, IndexFileError
 from torchlight.model.graph import NetworkGraph
 from torchlight.model.images import ImageSpec
-from torchlight.model.network import NetworkConfig, build
+from torchlight.model.network import NetworkConfig, build_network
 from torchlight.model.views import image_index
 from torchlight.model.views.activations import activation_maps
 from torchlight.model.views.embedding import embed, image_digest, layer_outputs
@@ -46,13 +45,13 @@ def make_classifier(tmp_path: Path) -> MakeClassifier:
     ) -> Classifier:
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(0)
-            network = build(NetworkConfig(architecture, 3))
+            network = build_network(NetworkConfig(architecture, 3))
             change(network)
         spec = ImageSpec(size, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
         fields = {"metrics": {}, "training": {}, "data": {}, "versions": {}} | header
         path = tmp_path / f"{architecture}.safetensors"
-        checkpoint.save(path, network, Header(NetworkConfig(architecture, 3), CLASS_NAMES, spec, **fields))
-        return Classifier(checkpoint.load(path), torch.device("cpu"))
+        save_checkpoint(path, network, Header(NetworkConfig(architecture, 3), CLASS_NAMES, spec, **fields))
+        return Classifier(load_checkpoint(path), torch.device("cpu"))
 
     return make
 
@@ -135,8 +134,8 @@ def test_every_convolution_and_activation_with_maps_is_indexed(
 
 def test_maps_that_are_not_laid_out_by_channel_or_have_one_position_are_left_out() -> None:
     with torch.random.fork_rng():
-        convnext = build(NetworkConfig("convnext_tiny", 3))
-        squeezing = build(NetworkConfig("mobilenet_v3_small", 3))
+        convnext = build_network(NetworkConfig("convnext_tiny", 3))
+        squeezing = build_network(NetworkConfig("mobilenet_v3_small", 3))
     indexed = index_images.indexed_layers(NetworkGraph(convnext.eval(), 32))
     assert {layer.type for layer in indexed} == {"Conv2d"}
     names = {layer.name for layer in index_images.indexed_layers(NetworkGraph(squeezing.eval(), 64))}

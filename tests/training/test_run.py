@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from torchlight.model import checkpoint, golden
-from torchlight.model.checkpoint import Checkpoint
+from torchlight.model.canary import canary_answer
+from torchlight.model.checkpoint import Checkpoint, load_checkpoint
 from torchlight.model.errors import DataError, NetworkError, TorchlightError, UnknownArchitecture
 from torchlight.model.images import ImageSpec
-from torchlight.model.network import IMAGENET_MEAN, IMAGENET_STD, NetworkConfig, build
+from torchlight.model.network import IMAGENET_MEAN, IMAGENET_STD, NetworkConfig, build_network
 from torchlight.training import run
 from torchlight.training.config import TrainingConfig
 from torchlight.training.data import loading
@@ -39,7 +39,7 @@ class Finished:
     epochs: list[EpochResult]
 
     def load(self) -> Checkpoint:
-        return checkpoint.load(self.result.checkpoint)
+        return load_checkpoint(self.result.checkpoint)
 
 
 def train(options: RunOptions) -> Finished:
@@ -116,7 +116,7 @@ def test_header_says_what_was_trained_how_on_what_and_how_well(finished: Finishe
     header = finished.load().header
     dataset = loading.load(finished.options.source, 32)
     assert header.network == NetworkConfig("lenet5", 3)
-    assert header.golden == golden.answer(finished.load().network, header.image_spec)
+    assert header.golden == canary_answer(finished.load().network, header.image_spec)
     assert header.class_names == ("apple", "leaf", "sky")
     assert header.image_spec.size == 32
     assert (header.image_spec.mean, header.image_spec.std) == loading.statistics(dataset.splits["train"].images)
@@ -207,7 +207,7 @@ def test_run_that_diverges_keeps_the_best_epoch_before(
     script(monkeypatch, [0.5, 0.75], TrainingDiverged("loss is nan"))
     with pytest.raises(TrainingDiverged, match=r"loss is nan; .*checkpoint.safetensors holds epoch 2, with 75.00%"):
         train(small(draw_folder(tmp_path / "photos", 10), tmp_path / "out"))
-    assert checkpoint.load(tmp_path / "out" / "checkpoint.safetensors").header.metrics["best_epoch"] == 2
+    assert load_checkpoint(tmp_path / "out" / "checkpoint.safetensors").header.metrics["best_epoch"] == 2
 
 
 def test_existing_checkpoint_is_never_overwritten(draw_folder: DrawFolder, tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_pretrained_run_starts_from_the_published_weights_and_their_statistics(
     draw_folder: DrawFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the download is replaced: the published files cannot be fetched where tests have no internet."""
-    published = build(NetworkConfig("resnet18", 1000)).state_dict()
+    published = build_network(NetworkConfig("resnet18", 1000)).state_dict()
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **options: published)
     seen: list[torch.Tensor] = []
 
@@ -411,11 +411,11 @@ def test_full_disk_ends_a_run_with_what_is_left_of_it(
     monkeypatch.setattr(resume_state, "save", full)
     with pytest.raises(RunStopped, match=r"No space left on device.*holds epoch 1.*make room"):
         train(small(photos, tmp_path / "out", epochs=3))
-    assert checkpoint.load(tmp_path / "out" / "checkpoint.safetensors").header.metrics["best_epoch"] == 1
+    assert load_checkpoint(tmp_path / "out" / "checkpoint.safetensors").header.metrics["best_epoch"] == 1
 
 
 def test_snapshots_are_checkpoints_of_early_epochs(finished: Finished) -> None:
-    found = {path.name: checkpoint.load(path) for path in (finished.options.out / "snapshots").iterdir()}
+    found = {path.name: load_checkpoint(path) for path in (finished.options.out / "snapshots").iterdir()}
     assert found.keys() == {f"epoch-{epoch:03d}.safetensors" for epoch in (0, 1, 2, 4)}
     assert found["epoch-000.safetensors"].header.metrics == {}
     assert found["epoch-002.safetensors"].header.metrics["val"]["accuracy"] == finished.epochs[1].val_accuracy
@@ -423,7 +423,7 @@ def test_snapshots_are_checkpoints_of_early_epochs(finished: Finished) -> None:
 
 def test_checkpoint_carries_history_and_filmstrip(finished: Finished) -> None:
     loaded = finished.load()
-    first = checkpoint.load(finished.options.out / "snapshots" / "epoch-000.safetensors")
+    first = load_checkpoint(finished.options.out / "snapshots" / "epoch-000.safetensors")
     assert loaded.header.training["history"] == [dataclasses.asdict(epoch) for epoch in finished.epochs]
     assert loaded.filmstrip is not None
     assert loaded.filmstrip.shape == (5, 6, 3, 5, 5)
@@ -450,7 +450,7 @@ def test_without_a_test_split_calibration_is_measured_over_all_validation_images
 ) -> None:
     dataset = loading.load(str(draw_folder(tmp_path / "photos", 20)), 32, val_fraction=0.5, test_fraction=0)
     val = dataset.splits["val"]
-    network = build(NetworkConfig("lenet5", len(dataset.class_names))).eval()
+    network = build_network(NetworkConfig("lenet5", len(dataset.class_names))).eval()
     spec = ImageSpec(32, IMAGENET_MEAN, IMAGENET_STD)
     before = infer(network, val.images, spec)
     measured = run.calibrate(network, spec, dataset)

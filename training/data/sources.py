@@ -20,7 +20,7 @@ from torch import Tensor
 
 from torchlight.model.defaults import MAX_PIXELS
 from torchlight.model.errors import DataError, UnreadableImage
-from torchlight.model.images import prepare, to_tensor
+from torchlight.model.images import prepare_image, to_tensor
 
 SPLITS = ("train", "val", "test")
 NAMED = {
@@ -159,7 +159,7 @@ def _item_of_file(path: str, key: str, label: str, split: str | None) -> Item:
 
 def _load_file(path: str, size: int) -> Picture:
     content = Path(path).read_bytes()
-    pixels, image = prepare(content, size, max_pixels=MAX_PIXELS)
+    pixels, image = prepare_image(content, size, max_pixels=MAX_PIXELS)
     return Picture(hashlib.sha256(content).hexdigest(), min(image.width, image.height), pixels)
 
 

@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from torchlight.model.errors import TorchlightError
-from torchlight.model.files import tensor_file
-from torchlight.model.files.tensor_file import FileKind
+from torchlight.model.files.tensor_file import FileKind, open_tensors, save_tensors
 from torchlight.training.optimisation.loop import EpochResult
 
 
@@ -57,7 +56,7 @@ def save(path: Path, state: RunState) -> None:
     """
     tensors = {f"training/{name}": value.contiguous() for name, value in state.training.items()}
     documents = {"identity": state.identity, "history": [asdict(result) for result in state.history]}
-    tensor_file.save(path, KIND, tensors | {"filters": state.filters.contiguous()}, documents)
+    save_tensors(path, KIND, tensors | {"filters": state.filters.contiguous()}, documents)
 
 
 def load(path: Path, identity: Mapping[str, Any]) -> RunState:
@@ -66,7 +65,7 @@ def load(path: Path, identity: Mapping[str, Any]) -> RunState:
     Raises:
         StateError: the file cannot be used, or belongs to another run; the message names what differs.
     """
-    with tensor_file.opened(path, KIND) as (file, documents):
+    with open_tensors(path, KIND) as (file, documents):
         _check_identity(path, documents["identity"], identity)
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         filters = tensors.pop("filters")

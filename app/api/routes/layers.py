@@ -94,7 +94,7 @@ async def layer_filmstrip(exchange: Viewing, layer: LayerName, _: Nothing) -> Re
 
 def _frames(exchange: Exchange, layer: str) -> Tensor:
     frames, graph = exchange.classifier.checkpoint.filmstrip, exchange.classifier.graph
-    graph.find(layer)
+    graph.find_layer(layer)
     if frames is None:
         raise ViewNotApplicable("this checkpoint has no filmstrip; those that `torchlight train` makes now have one")
     if layer != first_convolution_name(graph):
@@ -104,7 +104,7 @@ def _frames(exchange: Exchange, layer: str) -> Tensor:
 
 def _see(exchange: Exchange, layer: str, parameters: BoxParameters) -> SeenBox:
     graph = exchange.classifier.graph
-    shape = graph.find(layer).out_shape
+    shape = graph.find_layer(layer).out_shape
     height, width = shape[1:] if len(shape) == 3 else (1, 1)
     y = height // 2 if parameters.y is None else parameters.y
     x = width // 2 if parameters.x is None else parameters.x

@@ -65,7 +65,7 @@ async def layer_units(exchange: Viewing, layer: LayerName, _: Nothing) -> Respon
     index = exchange.inspector.index
 
     def body() -> Units:
-        exchange.classifier.graph.find(layer)
+        exchange.classifier.graph.find_layer(layer)
         return Units(
             model=exchange.classifier.digest,
             layer=layer,
@@ -84,7 +84,7 @@ async def layer_unit(exchange: Viewing, layer: LayerName, channel: Channel, _: N
     index = exchange.inspector.index
 
     def rows() -> dict[str, tuple[Peak, ...]]:
-        exchange.classifier.graph.find(layer)
+        exchange.classifier.graph.find_layer(layer)
         return vars(index.top_images(layer, channel))
 
     def array() -> Tensor:

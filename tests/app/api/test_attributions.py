@@ -16,8 +16,8 @@ from torch import Tensor
 from torchlight.app.api.routes import attributions
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
-from torchlight.model import images
 from torchlight.model.classifier import Classifier
+from torchlight.model.images import prepare_image
 from torchlight.model.views.attribution import METHODS, occlude_once
 from torchlight.model.views.deconvnet import Reconstruction, reconstruct
 from torchlight.model.views.receptive_field import box
@@ -35,7 +35,7 @@ MODEL_OPTIONS = OPTIONS | {"occlusion": {"window": 16, "stride": 8, "baseline": 
 
 @pytest.fixture(scope="module")
 def tensor(photo: bytes) -> Tensor:
-    return images.prepare(photo, 32)[0]
+    return prepare_image(photo, 32)[0]
 
 
 def picture(answer: httpx2.Response) -> Image.Image:

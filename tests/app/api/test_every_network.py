@@ -9,10 +9,9 @@ from starlette.testclient import TestClient
 
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
-from torchlight.model import checkpoint
 from torchlight.model.checkpoint import Checkpoint, Header
 from torchlight.model.images import ImageSpec
-from torchlight.model.network import NetworkConfig, build
+from torchlight.model.network import NetworkConfig, build_network
 from torchlight.model.views.attribution import METHODS
 
 NETWORKS = {
@@ -51,13 +50,13 @@ def served(
     size = NETWORKS[request.param]
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build(NetworkConfig(request.param, 3)).eval().requires_grad_(False)
+        network = build_network(NetworkConfig(request.param, 3)).eval().requires_grad_(False)
     spec = ImageSpec(size, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     header = Header(NetworkConfig(request.param, 3), ("cat", "dog", "owl"), spec, {}, {}, {}, {})
     folder = tmp_path_factory.mktemp(request.param)
     made = Checkpoint(header, network, f"sha256:{request.param}", folder / "network.safetensors")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "load", lambda path: made)
+        patch.setattr("torchlight.app.main.load_checkpoint", lambda path: made)
         app = create_app(Settings(checkpoint=made.path, device="cpu", store_dir=folder, deadline_s=PATIENCE_S))
     with TestClient(app) as client:
         yield client, client.post("/v1/images", files={"file": photo}).headers["Location"]

@@ -14,10 +14,11 @@ from starlette.testclient import TestClient
 
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
-from torchlight.model import checkpoint, images
+from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.drawing.rendering import MARGIN, TILE, TOP
 from torchlight.model.files import tensor_file
+from torchlight.model.images import prepare_image
 from torchlight.model.views import image_index
 from torchlight.model.views.embedding import embed, image_digest
 from torchlight.model.views.image_index import Index, LayerUnits, Source, digest_rows
@@ -28,7 +29,7 @@ IMAGES = 12
 def save_index(path: Path, classifier: Classifier, pictures: list[bytes], name: str = "photos") -> Index:
     """Save an index of pictures whose units have random values at random places of 28x28 maps."""
     generator = torch.Generator().manual_seed(0)
-    tensors = torch.stack([images.prepare(content, 32)[0] for content in pictures])
+    tensors = torch.stack([prepare_image(content, 32)[0] for content in pictures])
     shape = (32, 3, 9)
     units = LayerUnits(
         values=torch.randn(shape, generator=generator),
@@ -79,7 +80,7 @@ def test_neighbours_are_those_of_the_index_without_the_image_itself(
 ) -> None:
     client, made = indexed
     path = stored(client, picture(4))
-    tensor, _ = images.prepare(picture(4), 32)
+    tensor, _ = prepare_image(picture(4), 32)
     expected = made.neighbours(embed(classifier, tensor[None])[0], 5, image_digest(tensor))
     said = client.get(f"{path}/neighbours.json?k=5").json()
     assert [one["image"] for one in said["neighbours"]] == [one.image for one in expected]
@@ -194,7 +195,7 @@ def test_index_of_another_checkpoint_is_left_out_and_the_log_says_why(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = Path(shutil.copy(other_checkpoint, tmp_path))
-    assert checkpoint.load(path).digest != classifier.digest
+    assert load_checkpoint(path).digest != classifier.digest
     save_index(image_index.path_beside(path), classifier, [picture(seed) for seed in range(IMAGES)])
     with TestClient(create_app(Settings(checkpoint=path, device="cpu", store_dir=tmp_path / "store"))) as client:
         answer = client.get("/v1/layers/relu1/units/3")

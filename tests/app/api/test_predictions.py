@@ -18,8 +18,9 @@ from starlette.testclient import TestClient
 
 from torchlight.app.api.routes.predictions import router
 from torchlight.app.application import Application
-from torchlight.model import checkpoint, images
+from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.classifier import Classifier, choose_device
+from torchlight.model.images import prepare_image
 
 Picture = Callable[..., bytes]
 
@@ -43,8 +44,8 @@ def test_probabilities_sum_to_one_and_the_most_probable_comes_first(client: http
 
 
 def test_server_answers_what_the_classifier_says(client: httpx2.Client, photo: bytes, tiny_checkpoint: Path) -> None:
-    classifier = Classifier(checkpoint.load(tiny_checkpoint), choose_device("cpu"))
-    tensor, _ = images.prepare(photo, 32)
+    classifier = Classifier(load_checkpoint(tiny_checkpoint), choose_device("cpu"))
+    tensor, _ = prepare_image(photo, 32)
     expected = classifier.top_k(classifier.probabilities(tensor[None])[0])
     served = classify(client, photo)
     assert probabilities(served) == pytest.approx({one.label: one.probability for one in expected}, abs=1e-6)
@@ -66,7 +67,7 @@ def test_top_k_limits_the_labels(client: httpx2.Client, photo: bytes, top_k: int
 def test_answer_names_model_and_image(client: httpx2.Client, picture: Picture, tiny_checkpoint: Path) -> None:
     content = picture(1, "JPEG", (64, 30))
     body = classify(client, content)
-    digest = checkpoint.load(tiny_checkpoint).digest
+    digest = load_checkpoint(tiny_checkpoint).digest
     assert body["model"] == {"name": "tiny", "digest": digest, "architecture": "guide"}
     identity = f"sha256:{sha256(content).hexdigest()}"
     assert body["image"] == {"id": identity, "width": 64, "height": 30, "format": "JPEG"}

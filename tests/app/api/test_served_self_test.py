@@ -9,8 +9,7 @@ from starlette.testclient import TestClient
 
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
-from torchlight.model.checks import self_test
-from torchlight.model.checks.self_test import Check, SelfTest
+from torchlight.model.checks.self_test import Check, SelfTest, save_self_test, self_test_path
 from torchlight.model.classifier import Classifier
 
 CHECKS = (
@@ -39,7 +38,7 @@ def test_checkpoint_that_was_not_checked_has_none(path: Path, tmp_path: Path) ->
 def test_result_beside_the_checkpoint_is_summed_up_and_given_in_full(
     path: Path, tmp_path: Path, classifier: Classifier
 ) -> None:
-    self_test.save(self_test.path_beside(path), SelfTest(classifier.digest, 8.4, CHECKS))
+    save_self_test(self_test_path(path), SelfTest(classifier.digest, 8.4, CHECKS))
     body = said(path, tmp_path / "store")
     assert {name: body[name] for name in ("passed", "failed", "not_applicable", "seconds")} == {
         "passed": 1,
@@ -51,13 +50,13 @@ def test_result_beside_the_checkpoint_is_summed_up_and_given_in_full(
 
 
 def test_result_of_another_checkpoint_says_nothing_of_this_one(path: Path, tmp_path: Path) -> None:
-    self_test.save(self_test.path_beside(path), SelfTest("sha256:other", 8.4, CHECKS))
+    save_self_test(self_test_path(path), SelfTest("sha256:other", 8.4, CHECKS))
     assert said(path, tmp_path / "store") is None
 
 
 def test_broken_result_is_left_out_and_the_log_says_so(
     path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    self_test.path_beside(path).write_text("{")
+    self_test_path(path).write_text("{")
     assert said(path, tmp_path / "store") is None
     assert "the result of the self-test is left out" in caplog.text

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from torchlight.model import images
 from torchlight.model.classifier import Classifier
+from torchlight.model.images import prepare_image
 from torchlight.model.views.activations import activation_maps, statistics
 from torchlight.model.views.trace import trace
 
@@ -25,7 +25,7 @@ NOBODY = f"sha256:{'0' * 64}"
 
 @pytest.fixture(scope="module")
 def tensor(photo: bytes) -> Tensor:
-    return images.prepare(photo, 32)[0]
+    return prepare_image(photo, 32)[0]
 
 
 def png(answer: httpx2.Response) -> Image.Image:
@@ -113,7 +113,7 @@ def test_odd_uploads_are_seen_alike_by_prediction_and_inspection(client: httpx2.
     content = ODD[kind]()
     predicted = client.post("/v1/predict", files={"file": content}).json()
     path = client.post("/v1/images", files={"file": content}).headers["Location"]
-    np.testing.assert_array_equal(array(client.get(f"{path}/input.npy")), images.prepare(content, 32)[0].numpy())
+    np.testing.assert_array_equal(array(client.get(f"{path}/input.npy")), prepare_image(content, 32)[0].numpy())
     seen = body(client.get(f"{path}/prediction"))["predictions"]
     assert [one["probability"] for one in seen] == pytest.approx(
         [one["probability"] for one in predicted["predictions"]], abs=1e-6

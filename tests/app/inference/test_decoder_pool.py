@@ -21,8 +21,8 @@ from torchlight.app.inference import decoder_pool
 from torchlight.app.inference.decoder_pool import DecoderPool, Prepared
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
-from torchlight.model import images
 from torchlight.model.errors import ImageTooLarge, UnknownImageFormat, UnreadableImage
+from torchlight.model.images import prepare_image
 
 Result = TypeVar("Result")
 FAULTY = "tests.app.inference.faulty_decoder"
@@ -72,7 +72,7 @@ def faulty() -> Iterator[Running]:
 
 
 def test_pixels_are_those_of_training(processes: Running, photo: bytes) -> None:
-    pixels, decoded = images.prepare(photo, 32)
+    pixels, decoded = prepare_image(photo, 32)
     prepared = processes.prepare(photo, 32)
     assert prepared.tensor.equal(pixels)
     assert (prepared.width, prepared.height, prepared.format) == (decoded.width, decoded.height, decoded.format)
@@ -101,7 +101,7 @@ def test_refusals_are_those_of_the_decoder(
 def test_many_callers_get_their_own_pictures(processes: Running, picture: Callable[[int], bytes]) -> None:
     photos = [picture(seed) for seed in range(40)]
     prepared = processes.prepare_all(photos)
-    assert all(one.tensor.equal(images.prepare(photo, 32)[0]) for one, photo in zip(prepared, photos, strict=True))
+    assert all(one.tensor.equal(prepare_image(photo, 32)[0]) for one, photo in zip(prepared, photos, strict=True))
 
 
 BREAKS = {
@@ -123,7 +123,7 @@ def test_a_decoder_that_breaks_costs_one_answer(faulty: Running, photo: bytes, w
     with pytest.raises(kind, match=words):
         faulty.prepare(photo + b"BREAK " + what.encode(), 32)
     assert time.monotonic() - started < TIME_LIMIT_S + STARTS_WITHIN_S
-    assert faulty.prepare(photo, 32).tensor.equal(images.prepare(photo, 32)[0])
+    assert faulty.prepare(photo, 32).tensor.equal(prepare_image(photo, 32)[0])
 
 
 def test_files_that_wait_behind_a_bad_one_are_decoded(faulty: Running, photo: bytes) -> None:
@@ -142,7 +142,7 @@ def test_files_that_wait_behind_a_bad_one_are_decoded(faulty: Running, photo: by
         UnknownImageFormat,
         Prepared,
     ]
-    expected = images.prepare(photo, 32)[0]
+    expected = prepare_image(photo, 32)[0]
     assert all(one.tensor.equal(expected) for one in outcomes if isinstance(one, Prepared))
     assert faulty.decoders.pids != pids
 
@@ -153,7 +153,7 @@ def test_what_a_process_says_too_much_is_nobody_elses_answer(faulty: Running, ph
     for _ in range(3):
         prepared = faulty.prepare(photo, 32)
         assert prepared.format == "PNG"
-        assert prepared.tensor.equal(images.prepare(photo, 32)[0])
+        assert prepared.tensor.equal(prepare_image(photo, 32)[0])
 
 
 def test_a_decoder_that_was_killed_while_idle_is_not_missed(processes: Running, photo: bytes) -> None:

@@ -11,10 +11,10 @@ import torch
 
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
-from torchlight.model import checkpoint, golden
-from torchlight.model.checkpoint import Checkpoint
+from torchlight.model.canary import canary_answer, check_canary, draw_canary_image
+from torchlight.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from torchlight.model.classifier import Classifier
-from torchlight.model.errors import GoldenMismatch, InvalidHeader
+from torchlight.model.errors import CanaryMismatch, InvalidHeader
 
 Change = Callable[[tuple[float, ...]], tuple[float, ...] | None]
 
@@ -24,10 +24,10 @@ def save_with(tiny_checkpoint: Path, tmp_path: Path) -> Callable[[Change], Path]
     """Save the tiny checkpoint with another golden answer than its own."""
 
     def save(change: Change) -> Path:
-        loaded = checkpoint.load(tiny_checkpoint)
-        own = golden.answer(loaded.network, loaded.header.image_spec)
+        loaded = load_checkpoint(tiny_checkpoint)
+        own = canary_answer(loaded.network, loaded.header.image_spec)
         path = tmp_path / "changed.safetensors"
-        checkpoint.save(path, loaded.network, replace(loaded.header, golden=change(own)))
+        save_checkpoint(path, loaded.network, replace(loaded.header, golden=change(own)))
         return path
 
     return save
@@ -38,29 +38,29 @@ def moved(by: float) -> Change:
 
 
 def test_the_picture_is_exactly_this() -> None:
-    red, green, blue = golden.image(4)
+    red, green, blue = draw_canary_image(4)
     assert red.tolist() == [[0, 85, 170, 255]] * 4
     assert green.tolist() == [[0] * 4, [85] * 4, [170] * 4, [255] * 4]
     assert blue[1].tolist() == [85, 0, 255, 170]
-    assert golden.image(32).dtype == torch.uint8
-    assert golden.image(1).shape == (3, 1, 1)
+    assert draw_canary_image(32).dtype == torch.uint8
+    assert draw_canary_image(1).shape == (3, 1, 1)
 
 
 def test_the_answer_is_the_one_that_a_classifier_gives(classifier: Classifier) -> None:
-    stored = torch.tensor(golden.answer(classifier.network, classifier.spec))
-    served = classifier.probabilities(golden.image(classifier.spec.size)[None])[0]
+    stored = torch.tensor(canary_answer(classifier.network, classifier.spec))
+    served = classifier.probabilities(draw_canary_image(classifier.spec.size)[None])[0]
     torch.testing.assert_close(served, stored, atol=2e-6, rtol=0)
 
 
 def test_the_answer_comes_back_from_the_file(save_with: Callable[[Change], Path]) -> None:
-    loaded = checkpoint.load(save_with(lambda own: own))
-    assert loaded.header.golden == golden.answer(loaded.network, loaded.header.image_spec)
+    loaded = load_checkpoint(save_with(lambda own: own))
+    assert loaded.header.golden == canary_answer(loaded.network, loaded.header.image_spec)
 
 
 @pytest.mark.parametrize("bad", [(0.5, 0.5), (0.5, 0.5, 2.0), (0.5, 0.5, float("nan")), ("a", "b", "c"), 1])
 def test_a_header_whose_answer_is_none_is_refused(save_with: Callable[[Change], Path], bad: tuple[float, ...]) -> None:
     with pytest.raises(InvalidHeader, match="'golden' is not 3 probabilities"):
-        checkpoint.load(save_with(lambda own: bad))
+        load_checkpoint(save_with(lambda own: bad))
 
 
 def state_after_start(path: Path) -> tuple[str, Exception | None, int]:
@@ -87,13 +87,13 @@ def test_a_service_that_answers_wrong_is_never_ready_and_says_what_it_should_hav
 ) -> None:
     state, error, status = state_after_start(save_with(moved(0.05)))
     assert (state, status) == ("broken", 503)
-    assert isinstance(error, GoldenMismatch)
-    expected = checkpoint.load(save_with(moved(0.05))).header.golden
+    assert isinstance(error, CanaryMismatch)
+    expected = load_checkpoint(save_with(moved(0.05))).header.golden
     assert expected is not None
     assert f"should be 'cat' with probability {expected[0]:.4f}, but" in str(error)
 
 
 def test_not_a_number_is_a_wrong_answer(save_with: Callable[[Change], Path]) -> None:
-    loaded: Checkpoint = checkpoint.load(save_with(lambda own: own))
-    with pytest.raises(GoldenMismatch, match="says nan"):
-        golden.check(loaded, torch.tensor([0.1, float("nan"), 0.1]))
+    loaded: Checkpoint = load_checkpoint(save_with(lambda own: own))
+    with pytest.raises(CanaryMismatch, match="says nan"):
+        check_canary(loaded, torch.tensor([0.1, float("nan"), 0.1]))

@@ -9,15 +9,15 @@ import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from tests.app.conftest import save_checkpoint
+from tests.app.conftest import save_random_checkpoint
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
-from torchlight.model import checkpoint
+from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.engines import int8_ranges
-from torchlight.model.engines.int8_ranges import Accuracy, Quantisation
+from torchlight.model.engines.int8_ranges import Accuracy, Quantisation, quantisation_path, save_quantisation
 from torchlight.model.errors import QuantisationNotFound
-from torchlight.model.images import prepare
+from torchlight.model.images import prepare_image
 
 ACCURACY = Accuracy("val (held out of its training data)", 5000, float32=0.9062, int8=0.9064)
 
@@ -25,12 +25,12 @@ ACCURACY = Accuracy("val (held out of its training data)", 5000, float32=0.9062,
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with the file that 8 bits take."""
-    path = save_checkpoint(tmp_path_factory.mktemp("int8") / "tiny.safetensors", seed=0)
-    classifier = Classifier(checkpoint.load(path), torch.device("cpu"))
+    path = save_random_checkpoint(tmp_path_factory.mktemp("int8") / "tiny.safetensors", seed=0)
+    classifier = Classifier(load_checkpoint(path), torch.device("cpu"))
     size = classifier.spec.size
     noise = torch.randint(0, 256, (50, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     made = Quantisation(classifier.digest, int8_ranges.measure_ranges(classifier, noise), ACCURACY, 0.1)
-    int8_ranges.save(int8_ranges.path_beside(path), made)
+    save_quantisation(quantisation_path(path), made)
     return path
 
 
@@ -46,8 +46,8 @@ def test_answers_are_the_engines_and_near_float32s(eight_bits: TestClient, path:
         one["label"]: one["probability"]
         for one in eight_bits.post("/v1/predict", files={"file": photo}).json()["predictions"]
     }
-    classifier = Classifier(checkpoint.load(path), torch.device("cpu"))
-    exact = classifier.probabilities(prepare(photo, classifier.spec.size)[0][None])[0]
+    classifier = Classifier(load_checkpoint(path), torch.device("cpu"))
+    exact = classifier.probabilities(prepare_image(photo, classifier.spec.size)[0][None])[0]
     expected = dict(zip(classifier.class_names, exact.tolist(), strict=True))
     assert given == pytest.approx(expected, abs=0.05)
     assert given != pytest.approx(expected, abs=1e-7)

@@ -16,7 +16,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from torchlight.model import checkpoint, golden
+from torchlight.model.canary import canary_answer
+from torchlight.model.checkpoint import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_S = 120
@@ -212,25 +213,25 @@ def test_reload_loses_no_answer_and_keeps_the_old_checkpoint_when_the_new_one_is
     path = tmp_path / "served.safetensors"
     path.write_bytes(tiny_checkpoint.read_bytes())
     server = start(checkpoint=path)
-    loaded = checkpoint.load(other_checkpoint)
+    loaded = load_checkpoint(other_checkpoint)
     with Clients(server, photo) as clients:
         path.write_bytes(b"not a checkpoint")
         server.process.send_signal(signal.SIGHUP)
         server.log.wait_for(rf"error   reload failed, the workers that answer go on: checkpoint {path}.*\n")
 
         wrong = replace(loaded.header, golden=(0.0, 0.0, 1.0))
-        checkpoint.save(path, loaded.network, wrong)
+        save_checkpoint(path, loaded.network, wrong)
         server.process.send_signal(signal.SIGHUP)
         server.log.wait_for(rf"reload failed, .*: checkpoint {path}: its golden image should be 'owl' with .* 1\.0000")
         assert httpx2.get(f"{server.url}/readyz", timeout=PATIENCE_S).status_code == 200
-        assert predict(server, photo)["model"]["digest"] == checkpoint.load(tiny_checkpoint).digest
+        assert predict(server, photo)["model"]["digest"] == load_checkpoint(tiny_checkpoint).digest
 
-        right = replace(loaded.header, golden=golden.answer(loaded.network, loaded.header.image_spec))
-        checkpoint.save(path, loaded.network, right)
+        right = replace(loaded.header, golden=canary_answer(loaded.network, loaded.header.image_spec))
+        save_checkpoint(path, loaded.network, right)
         server.process.send_signal(signal.SIGHUP)
         server.log.wait_for("info    reloaded")
         digests = {predict(server, photo)["model"]["digest"] for _ in range(20)}
-    assert digests == {checkpoint.load(path).digest}
+    assert digests == {load_checkpoint(path).digest}
     assert clients.errors == []
     assert {status for status, _ in clients.answers} == {200}
     assert len(set(workers(server, 2))) == 2

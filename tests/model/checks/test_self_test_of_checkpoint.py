@@ -13,10 +13,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchlight.model import checkpoint
+from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.checks import arithmetic, concurrency, faithfulness, index_values, pictures, self_test
 from torchlight.model.checks.rules import ELSEWHERE, RULES
-from torchlight.model.checks.self_test import Check, SelfTest
+from torchlight.model.checks.self_test import (
+    Check,
+    SelfTest,
+    load_self_test,
+    run_self_test,
+    save_self_test,
+    self_test_path,
+)
 from torchlight.model.checks.subject import Subject
 from torchlight.model.classifier import Classifier
 from torchlight.model.defaults import PRETRAINED
@@ -58,7 +65,7 @@ def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("fewer")
 def test_good_checkpoint_with_an_index_passes_every_law(classifier: Classifier, indexed: Index) -> None:
     done = []
-    result = self_test.run(classifier, indexed, lambda *progress: done.append(progress))
+    result = run_self_test(classifier, indexed, lambda *progress: done.append(progress))
     assert result.failed == ()
     assert {check.title for check in result.checks if check.outcome == "pass"} == {rule.title for rule in RULES}
     assert {check.title for check in result.checks if check.outcome != "pass"} == {title for _, title, _ in ELSEWHERE}
@@ -69,7 +76,7 @@ def test_good_checkpoint_with_an_index_passes_every_law(classifier: Classifier, 
 
 @pytest.mark.usefixtures("fewer")
 def test_what_a_network_cannot_show_is_not_applicable_with_the_reason(make_classifier: MakeClassifier) -> None:
-    result = self_test.run(make_classifier("lenet5"))
+    result = run_self_test(make_classifier("lenet5"))
     reasons = {check.title: check.note for check in result.checks if check.outcome == "not applicable"}
     assert result.failed == ()
     assert reasons["folded filters give what batch norm gives"].startswith("no convolution of this network is followed")
@@ -79,7 +86,7 @@ def test_what_a_network_cannot_show_is_not_applicable_with_the_reason(make_class
 
 @pytest.mark.slow
 def test_checkpoint_that_ships_passes() -> None:
-    result = self_test.run(Classifier(checkpoint.load(PRETRAINED), torch.device("cpu")))
+    result = run_self_test(Classifier(load_checkpoint(PRETRAINED), torch.device("cpu")))
     assert result.failed == ()
 
 
@@ -278,12 +285,12 @@ MADE = SelfTest(
 
 
 def test_result_comes_back_for_the_checkpoint_it_is_of_and_for_no_other(tmp_path: Path) -> None:
-    path = self_test.path_beside(tmp_path / "cats.safetensors")
+    path = self_test_path(tmp_path / "cats.safetensors")
     assert path.name == "cats.selftest.json"
-    assert self_test.load(path, "sha256:1") is None
-    self_test.save(path, MADE)
-    assert self_test.load(path, "sha256:1") == MADE
-    assert self_test.load(path, "sha256:2") is None
+    assert load_self_test(path, "sha256:1") is None
+    save_self_test(path, MADE)
+    assert load_self_test(path, "sha256:1") == MADE
+    assert load_self_test(path, "sha256:2") is None
     assert [file.name for file in tmp_path.iterdir()] == ["cats.selftest.json"]
     assert [check.id for check in MADE.failed] == ["C1"]
 
@@ -296,14 +303,14 @@ def test_failing_write_leaves_the_old_result_and_no_temporary(tmp_path: Path, mo
     path.write_text("the old one")
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        self_test.save(path, MADE)
+        save_self_test(path, MADE)
     assert path.read_text() == "the old one"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_checkpoint_that_ships_has_its_result() -> None:
-    digest = checkpoint.load(PRETRAINED).digest
-    found = self_test.load(self_test.path_beside(PRETRAINED), digest)
+    digest = load_checkpoint(PRETRAINED).digest
+    found = load_self_test(self_test_path(PRETRAINED), digest)
     assert found is not None
     assert found.failed == ()
     assert {check.title for check in found.checks} == {rule.title for rule in RULES} | {
@@ -323,7 +330,7 @@ def file_of(**fields: object) -> str:
 def test_good_file_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "cats.selftest.json"
     path.write_text(file_of())
-    assert self_test.load(path, "sha256:1") == SelfTest("sha256:1", 1.5, (Check(**GOOD),))
+    assert load_self_test(path, "sha256:1") == SelfTest("sha256:1", 1.5, (Check(**GOOD),))
 
 
 @pytest.mark.parametrize(
@@ -339,4 +346,4 @@ def test_other_file_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "cats.selftest.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"cats\.selftest\.json is not the result of a self-test"):
-        self_test.load(path, "sha256:1")
+        load_self_test(path, "sha256:1")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from torchlight.model.classifier import Classifier
 from torchlight.model.engines import engine
+from torchlight.model.engines.engine import choose_engine, openvino_engine
 from torchlight.model.errors import EngineUnavailable
 from torchlight.model.network import classifier_head
 
@@ -64,7 +65,7 @@ def test_openvino_gives_the_answers_of_pytorch(architecture: str, size: int, mak
     images = tiles(9, size)
     expected = classifier.probabilities(images)
     assert expected.std(dim=0).max() > 0.02  # else equality would say nothing
-    chosen = engine.choose(classifier, "auto")
+    chosen = choose_engine(classifier, "auto")
     assert chosen.name.startswith("openvino"), chosen.reason
     assert chosen.reason is None
     tolerance = 5e-5 if architecture == "resnet18" else 1e-5  # 1.4e-5 was seen: random weights amplify rounding
@@ -101,18 +102,18 @@ def test_openvino_knows_what_efficient_networks_are_made_of(make_classifier: Mak
     with_answers(classifier)
     expected = classifier.probabilities(tiles(9, 44))
     assert expected.std(dim=0).max() > 0.02
-    chosen = engine.openvino(classifier)
+    chosen = openvino_engine(classifier)
     torch.testing.assert_close(chosen.run(tiles(9, 44)), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["shufflenet_v2_x0_5", "vit_b_32"])
 def test_a_network_with_unknown_layers_stays_with_pytorch(architecture: str, make_classifier: MakeClassifier) -> None:
     classifier = make_classifier(architecture, size=224)
-    chosen = engine.choose(classifier, "auto")
+    chosen = choose_engine(classifier, "auto")
     assert chosen.name.startswith("pytorch")
     assert "which OpenVINO is not given here" in str(chosen.reason)
     with pytest.raises(EngineUnavailable, match="which OpenVINO is not given here"):
-        engine.choose(classifier, "openvino")
+        choose_engine(classifier, "openvino")
 
 
 def test_an_engine_with_other_answers_is_not_taken(
@@ -120,7 +121,7 @@ def test_an_engine_with_other_answers_is_not_taken(
 ) -> None:
     monkeypatch.setattr(engine, "LAYERS", {**engine.LAYERS, "ReLU": engine.LAYERS["Identity"]})
     classifier = classifier_of("guide", 32, make_classifier)
-    chosen = engine.choose(classifier, "auto")
+    chosen = choose_engine(classifier, "auto")
     assert chosen.name.startswith("pytorch")
     assert "differ from PyTorch's" in str(chosen.reason)
     assert chosen.difference == 0
@@ -128,13 +129,13 @@ def test_an_engine_with_other_answers_is_not_taken(
 
 def test_pytorch_can_be_wanted(make_classifier: MakeClassifier) -> None:
     classifier = classifier_of("guide", 32, make_classifier)
-    chosen = engine.choose(classifier, "pytorch")
+    chosen = choose_engine(classifier, "pytorch")
     assert (chosen.name.split()[0], chosen.reason) == ("pytorch", None)
     assert torch.equal(chosen.run(noise(2, 32)), classifier.probabilities(noise(2, 32)))
 
 
 def test_threads_get_their_own_answers(make_classifier: MakeClassifier) -> None:
-    chosen = engine.openvino(classifier_of("lenet5", 32, make_classifier))
+    chosen = openvino_engine(classifier_of("lenet5", 32, make_classifier))
     images = noise(64, 32)
     expected = chosen.run(images)
     got: dict[int, Tensor] = {}
@@ -155,7 +156,7 @@ def test_another_device_is_left_to_pytorch(make_classifier: MakeClassifier) -> N
     classifier = classifier_of("guide", 32, make_classifier)
     classifier.device = torch.device("cuda")
     with pytest.raises(EngineUnavailable, match="OpenVINO is for the CPU; the device is cuda"):
-        engine.openvino(classifier)
+        openvino_engine(classifier)
 
 
 WATCHED = """

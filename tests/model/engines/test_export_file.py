@@ -15,6 +15,7 @@ from torchlight.model import checkpoint
 from torchlight.model.checkpoint import Header
 from torchlight.model.classifier import Classifier
 from torchlight.model.engines import export_file
+from torchlight.model.engines.export_file import export_network
 from torchlight.model.errors import ExportError
 
 MakeClassifier = Callable[..., Classifier]
@@ -66,7 +67,7 @@ def test_the_file_answers_as_the_classifier_does_for_any_number_of_images(
     suffix: str,
 ) -> None:
     classifier, path = make_classifier(architecture, size), tmp_path / f"network{suffix}"
-    assert export_file.export(classifier, path) <= export_file.TOLERANCE
+    assert export_network(classifier, path) <= export_file.TOLERANCE
     for number in (1, 2, 5):
         images = noise_images(number, size, seed=number)
         torch.testing.assert_close(
@@ -79,7 +80,7 @@ def test_the_metadata_says_how_to_prepare_an_image_and_what_the_outputs_are(
     tmp_path: Path, make_classifier: MakeClassifier, suffix: str
 ) -> None:
     classifier, path = make_classifier(), tmp_path / f"network{suffix}"
-    export_file.export(classifier, path)
+    export_network(classifier, path)
     texts = METADATA[suffix](path)
     assert texts["digest"] == classifier.digest
     assert json.loads(texts["class_names"]) == ["cat", "dog", "owl"]
@@ -95,7 +96,7 @@ def test_the_metadata_says_how_to_prepare_an_image_and_what_the_outputs_are(
 
 def test_onnx_names_its_input_its_output_and_the_free_axis(tmp_path: Path, make_classifier: MakeClassifier) -> None:
     path = tmp_path / "network.onnx"
-    export_file.export(make_classifier(), path)
+    export_network(make_classifier(), path)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (images,), (probabilities,) = session.get_inputs(), session.get_outputs()
     assert (images.name, images.type, images.shape) == ("images", "tensor(uint8)", ["batch", 3, 32, 32])
@@ -107,8 +108,8 @@ def test_a_fixed_batch_takes_exactly_one_image(
     tmp_path: Path, make_classifier: MakeClassifier, noise_images: Callable[..., Tensor]
 ) -> None:
     classifier = make_classifier()
-    export_file.export(classifier, tmp_path / "one.onnx", dynamic_batch=False)
-    export_file.export(classifier, tmp_path / "one.pt2", dynamic_batch=False)
+    export_network(classifier, tmp_path / "one.onnx", dynamic_batch=False)
+    export_network(classifier, tmp_path / "one.pt2", dynamic_batch=False)
     session = onnxruntime.InferenceSession(str(tmp_path / "one.onnx"), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == [1, 3, 32, 32]
     images = noise_images(1)
@@ -124,7 +125,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
     forward = export_file.ServedFunction.forward
     monkeypatch.setattr(export_file.ServedFunction, "forward", lambda self, images: forward(self, images) + 0.001)
     with pytest.raises(ExportError, match=r"differ from the network's by up to 0\.001; the limit is 0\.0001"):
-        export_file.export(make_classifier(), tmp_path / f"network{suffix}")
+        export_network(make_classifier(), tmp_path / f"network{suffix}")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -136,7 +137,7 @@ def test_an_answer_that_is_not_a_number_is_not_kept(
         export_file.ServedFunction, "forward", lambda self, images: forward(self, images) * float("nan")
     )
     with pytest.raises(ExportError, match="by up to nan"):
-        export_file.export(make_classifier(), tmp_path / "network.pt2")
+        export_network(make_classifier(), tmp_path / "network.pt2")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -144,15 +145,15 @@ def test_an_existing_file_stays_unless_told_otherwise(tmp_path: Path, make_class
     path = tmp_path / "network.pt2"
     path.write_bytes(b"older")
     with pytest.raises(ExportError, match="exists; choose another name, or overwrite it with --force"):
-        export_file.export(make_classifier(), path)
+        export_network(make_classifier(), path)
     assert path.read_bytes() == b"older"
-    export_file.export(make_classifier(), path, overwrite=True)
+    export_network(make_classifier(), path, overwrite=True)
     assert path.read_bytes() != b"older"
 
 
 def test_another_suffix_is_refused_by_name(tmp_path: Path, make_classifier: MakeClassifier) -> None:
     with pytest.raises(ExportError, match=r"ends in '\.pth'; the formats are \.onnx and \.pt2"):
-        export_file.export(make_classifier(), tmp_path / "network.pth")
+        export_network(make_classifier(), tmp_path / "network.pth")
 
 
 def test_a_missing_package_is_named_with_the_way_to_install_it(
@@ -161,8 +162,8 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name))
     with pytest.raises(ExportError, match="missing: onnxruntime; install with `pip install onnx onnxscript onnxrun"):
-        export_file.export(make_classifier(), tmp_path / "network.onnx")
-    export_file.export(make_classifier(), tmp_path / "network.pt2")  # needs none of them
+        export_network(make_classifier(), tmp_path / "network.onnx")
+    export_network(make_classifier(), tmp_path / "network.pt2")  # needs none of them
 
 
 class DependsOnContent(nn.Module):
@@ -175,7 +176,7 @@ class DependsOnContent(nn.Module):
 def test_a_network_that_cannot_be_exported_is_one_line(tmp_path: Path, make_header: Callable[..., Header]) -> None:
     loaded = checkpoint.Checkpoint(make_header(), DependsOnContent(), "sha256:0", tmp_path / "none")
     with pytest.raises(ExportError, match=r"^lenet5 cannot be exported to \.pt2 \([^\n]+\)$"):
-        export_file.export(Classifier(loaded, torch.device("cpu")), tmp_path / "network.pt2")
+        export_network(Classifier(loaded, torch.device("cpu")), tmp_path / "network.pt2")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -184,6 +185,6 @@ def test_exporting_leaves_the_served_network_as_it_was(
 ) -> None:
     classifier, images = make_classifier("torchlight"), noise_images(3)
     before = classifier.probabilities(images)
-    export_file.export(classifier, tmp_path / "network.pt2")
+    export_network(classifier, tmp_path / "network.pt2")
     assert torch.equal(classifier.probabilities(images), before)
     assert classifier.network.conv2.weight.is_contiguous(memory_format=torch.channels_last)

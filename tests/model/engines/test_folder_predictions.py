@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from torchlight.model import images
 from torchlight.model.classifier import Classifier
 from torchlight.model.engines import folder_predictions
-from torchlight.model.engines.folder_predictions import Answers, Outcome
+from torchlight.model.engines.folder_predictions import AnswerFile, Outcome, classify_files, find_image_files
 from torchlight.model.errors import AnswersError
+from torchlight.model.images import prepare_image
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_images_are_found_below_folders_in_order_and_once(tmp_path: Path) -> Non
     (tmp_path / "a" / "notes.txt").write_text("no picture")
     (tmp_path / "empty").mkdir()
     single = tmp_path / "a" / "notes.txt"  # what is named is asked, whatever its name
-    found = folder_predictions.find([tmp_path / "z.png", tmp_path, single, tmp_path / "b"])
+    found = find_image_files([tmp_path / "z.png", tmp_path, single, tmp_path / "b"])
     assert found == [drawn[3], tmp_path / "a" / "1.JPG", tmp_path / "a/c/3.webp", tmp_path / "b/2.png", single]
 
 
@@ -52,11 +52,11 @@ def test_each_file_gets_the_answer_it_gets_alone(classifier: Classifier, tmp_pat
         sizes.append(len(batch))
         return classifier.probabilities(batch)
 
-    outcomes = list(folder_predictions.classify(classifier, run, paths))
+    outcomes = list(classify_files(classifier, run, paths))
     assert sizes == [folder_predictions.BATCH_SIZE] * 3 + [5]
     assert [outcome.path for outcome in outcomes] == paths
     for outcome in outcomes:
-        tensor, _ = images.prepare(outcome.path.read_bytes(), 32)
+        tensor, _ = prepare_image(outcome.path.read_bytes(), 32)
         (alone,) = classifier.probabilities(tensor[None])
         assert [one.index for one in outcome.predictions] == alone.argsort(descending=True).tolist()
         assert [one.probability for one in outcome.predictions] == pytest.approx(
@@ -69,7 +69,7 @@ def test_unreadable_files_are_told_and_cost_no_other_its_answer(classifier: Clas
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8\xff no picture")
     missing = tmp_path / "missing.png"
-    outcomes = list(folder_predictions.classify(classifier, classifier.probabilities, [broken, good, missing], top_k=1))
+    outcomes = list(classify_files(classifier, classifier.probabilities, [broken, good, missing], top_k=1))
     assert [len(outcome.predictions) for outcome in outcomes] == [0, 1, 0]
     assert outcomes[1].error is None
     assert "cannot be read" in str(outcomes[0].error)
@@ -86,7 +86,7 @@ def test_few_batches_are_decoded_ahead(classifier: Classifier, tmp_path: Path, m
         return torch.zeros(3, size, size, dtype=torch.uint8)
 
     monkeypatch.setattr(folder_predictions, "_load", load)
-    outcomes = folder_predictions.classify(classifier, classifier.probabilities, paths)
+    outcomes = classify_files(classifier, classifier.probabilities, paths)
     for number in range(1, 4):
         next(outcomes)
         assert len(loaded) <= number + folder_predictions.BATCHES_AHEAD
@@ -97,16 +97,16 @@ def test_few_batches_are_decoded_ahead(classifier: Classifier, tmp_path: Path, m
 def test_answers_go_on_where_they_ended(classifier: Classifier, tmp_path: Path) -> None:
     paths = draw(tmp_path, ["1.png", "2.png", "3.png"])
     out = tmp_path / "out" / "answers.jsonl"
-    answers = Answers(out, classifier.digest)
-    list(answers.add(folder_predictions.classify(classifier, classifier.probabilities, paths[:2], top_k=2)))
+    answers = AnswerFile(out, classifier.digest)
+    list(answers.add(classify_files(classifier, classifier.probabilities, paths[:2], top_k=2)))
     answers.close()
     whole = out.read_bytes()
     os.truncate(out, len(whole) - 10)  # as a process leaves it that is killed while it writes
 
-    answers = Answers(out, classifier.digest)
+    answers = AnswerFile(out, classifier.digest)
     left = [path for path in paths if not answers.has(path)]
     assert left == paths[1:]
-    list(answers.add(folder_predictions.classify(classifier, classifier.probabilities, left, top_k=2)))
+    list(answers.add(classify_files(classifier, classifier.probabilities, left, top_k=2)))
     answers.close()
     assert out.read_bytes().startswith(whole)
     lines = read(out)
@@ -117,10 +117,10 @@ def test_answers_go_on_where_they_ended(classifier: Classifier, tmp_path: Path) 
 
 def test_names_that_are_no_unicode_are_written_and_found_again(tmp_path: Path) -> None:
     path = Path(os.fsdecode(b"caf\xe9.png"))
-    answers = Answers(tmp_path / "a.jsonl", "sha256:1")
+    answers = AnswerFile(tmp_path / "a.jsonl", "sha256:1")
     list(answers.add([Outcome(path, (), "gone")]))
     answers.close()
-    again = Answers(tmp_path / "a.jsonl", "sha256:1")
+    again = AnswerFile(tmp_path / "a.jsonl", "sha256:1")
     assert again.has(path)
     again.close()
     (line,) = read(tmp_path / "a.jsonl")
@@ -144,5 +144,5 @@ def test_other_files_are_refused_and_stay_as_they_are(content: str, reason: str,
     path = tmp_path / "a.jsonl"
     path.write_text(content)
     with pytest.raises(AnswersError, match=f"answers .*a.jsonl: {reason}.*; choose another name, or remove the file"):
-        Answers(path, "sha256:1")
+        AnswerFile(path, "sha256:1")
     assert path.read_text() == content

@@ -9,11 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from torchlight.model import checkpoint
+from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.defaults import PRETRAINED
-from torchlight.model.engines import engine, int8_ranges
-from torchlight.model.engines.int8_ranges import Accuracy, Quantisation
+from torchlight.model.engines import int8_ranges
+from torchlight.model.engines.engine import choose_engine, openvino_engine
+from torchlight.model.engines.int8_ranges import (
+    Accuracy,
+    Quantisation,
+    load_quantisation,
+    quantisation_path,
+    save_quantisation,
+)
 from torchlight.model.errors import EngineUnavailable, InvalidQuantisation, QuantisationNotFound
 
 MakeClassifier = Callable[..., Classifier]
@@ -62,7 +69,7 @@ def test_answers_are_near_those_of_float32_and_not_the_same(
     classifier = make_classifier(architecture, size=size)
     images = images_of(20, size, seed=1)
     expected = classifier.probabilities(images)
-    chosen = engine.choose(classifier, "auto", quantised(classifier))
+    chosen = choose_engine(classifier, "auto", quantised(classifier))
     given = chosen.run(images)
     assert given.sum(dim=1) == pytest.approx(1, abs=1e-5)
     assert 1e-6 < (given - expected).abs().max() < 0.05
@@ -76,43 +83,43 @@ def test_a_range_that_is_too_small_shows_in_the_answers(make_classifier: MakeCla
     narrow = Quantisation(made.checkpoint, dict(made.ranges) | {"fc": (0.0, 0.01)}, MEASURED, 1.0)
     images = images_of(20, 32, seed=1)
     expected = classifier.probabilities(images)
-    wide_error = (engine.openvino(classifier, made).run(images) - expected).abs().max()
-    assert (engine.openvino(classifier, narrow).run(images) - expected).abs().max() > 5 * wide_error
+    wide_error = (openvino_engine(classifier, made).run(images) - expected).abs().max()
+    assert (openvino_engine(classifier, narrow).run(images) - expected).abs().max() > 5 * wide_error
 
 
 @pytest.fixture(scope="module")
 def shipped() -> Classifier:
-    return Classifier(checkpoint.load(PRETRAINED), torch.device("cpu"))
+    return Classifier(load_checkpoint(PRETRAINED), torch.device("cpu"))
 
 
 def test_answers_that_differ_more_than_when_they_were_measured_are_refused(shipped: Classifier) -> None:
-    made = int8_ranges.load(shipped)
+    made = load_quantisation(shipped)
     wrong = replace(made, ranges=dict.fromkeys(made.ranges, (0.0, 1e-3)))
     with pytest.raises(EngineUnavailable, match="differ from PyTorch's by up to"):
-        engine.openvino(shipped, wrong)
+        openvino_engine(shipped, wrong)
 
 
 def test_pytorch_computes_nothing_in_8_bits(make_classifier: MakeClassifier) -> None:
     classifier = make_classifier("guide")
     with pytest.raises(EngineUnavailable, match="TORCHLIGHT_ENGINE"):
-        engine.choose(classifier, "pytorch", quantised(classifier))
+        choose_engine(classifier, "pytorch", quantised(classifier))
 
 
 def test_the_shipped_network_has_its_file(shipped: Classifier) -> None:
-    accuracy = int8_ranges.load(shipped).accuracy
+    accuracy = load_quantisation(shipped).accuracy
     assert accuracy.int8 >= accuracy.float32 - 0.003
 
 
 def test_the_file_is_read_as_it_was_written(make_classifier: MakeClassifier) -> None:
     classifier = make_classifier("guide")
     made = quantised(classifier)
-    int8_ranges.save(int8_ranges.path_beside(classifier.checkpoint.path), made)
-    assert int8_ranges.load(classifier) == made
+    save_quantisation(quantisation_path(classifier.checkpoint.path), made)
+    assert load_quantisation(classifier) == made
 
 
 def test_without_the_file_it_is_said_how_to_make_it(make_classifier: MakeClassifier) -> None:
     with pytest.raises(QuantisationNotFound, match=r"guide.int8.json does not exist; make one with"):
-        int8_ranges.load(make_classifier("guide"))
+        load_quantisation(make_classifier("guide"))
 
 
 BROKEN: dict[str, Callable[[dict[str, object]], object]] = {
@@ -133,8 +140,8 @@ def test_a_file_that_does_not_fit_is_refused(
     change: Callable[[dict[str, object]], object], make_classifier: MakeClassifier
 ) -> None:
     classifier = make_classifier("guide")
-    path: Path = int8_ranges.path_beside(classifier.checkpoint.path)
-    int8_ranges.save(path, quantised(classifier))
+    path: Path = quantisation_path(classifier.checkpoint.path)
+    save_quantisation(path, quantised(classifier))
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(InvalidQuantisation, match=str(path)):
-        int8_ranges.load(classifier)
+        load_quantisation(classifier)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from torchlight.model.errors import ViewNotApplicable
 from torchlight.model.graph import NetworkGraph
-from torchlight.model.network import NetworkConfig, build, count_multiply_adds, count_parameters
+from torchlight.model.network import NetworkConfig, build_network, count_multiply_adds, count_parameters
 from torchlight.model.views.layer_table import LayerFacts, describe, first_convolution_name
 from torchlight.model.views.receptive_field import ReceptiveField
 from torchlight.model.views.trace import obstacle
@@ -35,7 +35,7 @@ class Tokens(nn.Module):
 
 def graph_of(architecture: str, size: int) -> NetworkGraph:
     with torch.device("meta"):  # shapes without numbers
-        return NetworkGraph(build(NetworkConfig(architecture, 10)), size)
+        return NetworkGraph(build_network(NetworkConfig(architecture, 10)), size)
 
 
 def table(graph: NetworkGraph) -> dict[str, LayerFacts]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from torchlight.model.errors import PositionOutOfRange, UnknownLayer, ViewNotApplicable
 from torchlight.model.graph import NetworkGraph
-from torchlight.model.network import NetworkConfig, build
+from torchlight.model.network import NetworkConfig, build_network
 from torchlight.model.views.receptive_field import Box, ReceptiveField, Window, box, receptive_fields, window
 
 STACKS = {  # (kernel_size, stride, dilation) of each convolution; no padding
@@ -88,16 +88,19 @@ def stack(layers: list[tuple[int, int, int]]) -> nn.Module:
 
 
 def resnet18_beginning() -> nn.Module:
-    network = build(NetworkConfig("resnet18", 2))
+    network = build_network(NetworkConfig("resnet18", 2))
     names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2")
     return nn.Sequential(OrderedDict((name, getattr(network, name)) for name in names))
 
 
 NETWORKS = {
     **{name: (lambda layers=layers: stack(layers), 80) for name, layers in STACKS.items()},
-    **{name: (lambda name=name: build(NetworkConfig(name, 2)), 32) for name in ("torchlight", "guide", "lenet5")},
+    **{
+        name: (lambda name=name: build_network(NetworkConfig(name, 2)), 32)
+        for name in ("torchlight", "guide", "lenet5")
+    },
     "resnet18's first stages": (resnet18_beginning, 129),
-    "mobilenet_v3_small": (lambda: build(NetworkConfig("mobilenet_v3_small", 2)), 64),
+    "mobilenet_v3_small": (lambda: build_network(NetworkConfig("mobilenet_v3_small", 2)), 64),
     "residual": (Residual, 30),
     "dense": (Dense, 41),
     "squeeze and excitation": (SqueezeExcitation, 21),
@@ -209,7 +212,7 @@ def test_known_networks_have_their_published_fields(
     architecture: str, size: int, layer: str, expected: ReceptiveField
 ) -> None:
     with torch.device("meta"):  # shapes without numbers: VGG has 138 million
-        network = build(NetworkConfig(architecture, 10))
+        network = build_network(NetworkConfig(architecture, 10))
 
     assert receptive_fields(NetworkGraph(network, size))[layer] == expected
 
@@ -231,7 +234,7 @@ def test_airbench_sees_more_than_its_image() -> None:
 )
 def test_layers_after_the_global_pool_see_the_image_and_no_more(layer: str, size: tuple[int, int]) -> None:
     with torch.device("meta"):
-        graph = NetworkGraph(build(NetworkConfig("resnet18", 10)), 224)
+        graph = NetworkGraph(build_network(NetworkConfig("resnet18", 10)), 224)
 
     assert receptive_fields(graph)[layer].size == size
 
@@ -288,14 +291,14 @@ def test_position_that_sees_nothing_but_padding_has_no_clipped_box() -> None:
 
 @pytest.mark.parametrize(("y", "x"), [(28, 0), (0, 28), (-1, 0), (0, -1)])
 def test_position_outside_the_map_is_refused_with_the_limits(y: int, x: int) -> None:
-    graph = NetworkGraph(build(NetworkConfig("lenet5", 2)), 32)
+    graph = NetworkGraph(build_network(NetworkConfig("lenet5", 2)), 32)
 
     with pytest.raises(PositionOutOfRange, match=rf"y={y}, x={x} .* 'conv1' has 28x28 positions, y 0 to 27"):
         box(graph, "conv1", y, x)
 
 
 def test_vector_has_one_position() -> None:
-    graph = NetworkGraph(build(NetworkConfig("lenet5", 2)), 32)
+    graph = NetworkGraph(build_network(NetworkConfig("lenet5", 2)), 32)
 
     with pytest.raises(PositionOutOfRange, match="'fc1' has 1x1 positions"):
         box(graph, "fc1", 0, 1)
@@ -303,7 +306,7 @@ def test_vector_has_one_position() -> None:
 
 def test_unknown_layer_is_refused() -> None:
     with pytest.raises(UnknownLayer, match="'conv9'"):
-        box(NetworkGraph(build(NetworkConfig("lenet5", 2)), 32), "conv9", 0, 0)
+        box(NetworkGraph(build_network(NetworkConfig("lenet5", 2)), 32), "conv9", 0, 0)
 
 
 def test_window_spells_out_every_setting() -> None:

@@ -16,7 +16,7 @@ from torchlight.model.classifier import Classifier
 from torchlight.model.errors import ChannelOutOfRange, PositionOutOfRange, UnknownLayer, ViewNotApplicable
 from torchlight.model.graph import INPUT
 from torchlight.model.images import ImageSpec
-from torchlight.model.network import NetworkConfig, build
+from torchlight.model.network import NetworkConfig, build_network
 from torchlight.model.views.activations import activation_maps
 from torchlight.model.views.trace import (
     Activation,
@@ -93,7 +93,7 @@ def noise(size: int, seed: int = 0) -> Tensor:
 def random_classifier(architecture: str, size: int) -> Classifier:
     """Return a network with random weights (no partial identities), its batch norm as if it had seen images."""
     torch.manual_seed(0)
-    network = build(NetworkConfig(architecture, 10))
+    network = build_network(NetworkConfig(architecture, 10))
     for convolution in (module for module in network.modules() if isinstance(module, nn.Conv2d)):
         nn.init.kaiming_normal_(convolution.weight)
     for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
@@ -173,7 +173,7 @@ def test_whole_layer_by_traces_is_the_layer() -> None:
 
 
 def test_guides_window_has_75_products_and_the_sum_done_by_hand() -> None:
-    network = build(NetworkConfig("guide", 10))
+    network = build_network(NetworkConfig("guide", 10))
     network.conv1.weight.data[7, 0], network.conv1.weight.data[7, 1], network.conv1.weight.data[7, 2] = 1, 0, -2
     network.conv1.bias.data[7] = 0.5
     image = torch.tensor([255, 51, 102], dtype=torch.uint8).view(3, 1, 1).expand(3, 32, 32)
@@ -472,7 +472,7 @@ def test_layer_of_another_kind_is_refused_with_the_reason(layer: nn.Module, mess
 
 @pytest.mark.parametrize("name", ["getitem", "add_1"])
 def test_function_whose_arguments_are_unknown_is_refused(branches: Classifier, name: str) -> None:
-    assert obstacle(branches.graph.find(name)) is not None
+    assert obstacle(branches.graph.find_layer(name)) is not None
     with pytest.raises(ViewNotApplicable, match=f"layer '{name}' is .* cannot be traced"):
         trace(branches, noise(8), name, 0)
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from torchlight.model.errors import DataError
-from torchlight.model.images import prepare
+from torchlight.model.images import prepare_image
 from torchlight.training.data import loading, sources
 from torchlight.training.data.loading import DataSet
 
@@ -50,7 +50,7 @@ def test_training_and_serving_see_the_same_bits(tmp_path: Path) -> None:
         photo.convert("L").resize((40, 200 + turn)).save(folder / "grey.bmp")
     dataset = loading.load(str(tmp_path), 32, val_fraction=0, test_fraction=0)
     files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
-    served = torch.stack([prepare(path.read_bytes(), 32)[0] for path in files])
+    served = torch.stack([prepare_image(path.read_bytes(), 32)[0] for path in files])
     assert len(files) == 10
     assert torch.equal(dataset.splits["train"].images, served)
     assert [dataset.class_names[k] for k in dataset.splits["train"].labels] == [path.parent.name for path in files]
@@ -60,7 +60,8 @@ def test_every_image_is_in_one_split_under_its_label(draw_folder: DrawFolder, tm
     dataset = loading.load(str(draw_folder(tmp_path, 20)), 12, seed=3)
     by_split = [rows(dataset, name) for name in loading.SPLITS]
     expected = {
-        (prepare(path.read_bytes(), 12)[0].numpy().tobytes(), path.parent.name) for path in tmp_path.rglob("*.png")
+        (prepare_image(path.read_bytes(), 12)[0].numpy().tobytes(), path.parent.name)
+        for path in tmp_path.rglob("*.png")
     }
     assert set.union(*by_split) == expected
     assert sum(map(len, by_split)) == 60
@@ -128,7 +129,7 @@ def test_given_splits_are_kept_and_the_others_taken_from_train(
     for name in given[1:]:
         files = (tmp_path / name).rglob("*.png")
         assert {content for content, _ in rows(dataset, name)} == {
-            prepare(path.read_bytes(), 12)[0].numpy().tobytes() for path in files
+            prepare_image(path.read_bytes(), 12)[0].numpy().tobytes() for path in files
         }
 
 
@@ -152,7 +153,7 @@ def test_classes_are_sorted_by_name_whatever_the_order_of_creation(
     dataset = loading.load(str(tmp_path), 8, val_fraction=0, test_fraction=0)
     assert dataset.class_names == tuple(sorted(names))
     expected = {
-        (prepare(path.read_bytes(), 8)[0].numpy().tobytes(), path.parent.name) for path in tmp_path.rglob("*.png")
+        (prepare_image(path.read_bytes(), 8)[0].numpy().tobytes(), path.parent.name) for path in tmp_path.rglob("*.png")
     }
     assert rows(dataset, "train") == expected
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from tests.training.optimisation.together import compute
 from torchlight.model.errors import DataError, DeviceUnavailable
-from torchlight.model.network import NetworkConfig, build
+from torchlight.model.network import NetworkConfig, build_network
 from torchlight.training.config import default_batch_size
 from torchlight.training.optimisation.batch_norm import SharedBatchNorm, share_statistics
 from torchlight.training.optimisation.distributed import Processes, TorchrunProcesses
@@ -115,7 +115,7 @@ def test_parts_are_disjoint_complete_and_as_equal_as_can_be(items: int, number: 
 
 
 def test_state_dict_and_evaluation_stay_the_same_with_shared_batch_norm() -> None:
-    plain = build(NetworkConfig("torchlight", 3)).eval()
+    plain = build_network(NetworkConfig("torchlight", 3)).eval()
     before = {name: value.clone() for name, value in plain.state_dict().items()}
     parameters = list(plain.parameters())
     images = torch.randn(2, 3, 32, 32)

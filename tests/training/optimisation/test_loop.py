@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchlight.model.errors import TorchlightError
 from torchlight.model.images import ImageSpec, normalise
-from torchlight.model.network import NetworkConfig, build
+from torchlight.model.network import NetworkConfig, build_network
 from torchlight.training.config import TrainingConfig, default_batch_size, default_epochs, default_optimizer
 from torchlight.training.data.loading import LabelledImages
 from torchlight.training.optimisation.loop import (
@@ -37,14 +37,14 @@ def noise(number: int, classes: int, seed: int = 0) -> LabelledImages:
 def seeded_network(architecture: str, classes: int, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return build(NetworkConfig(architecture, classes))
+        return build_network(NetworkConfig(architecture, classes))
 
 
 def seeded_dropout_network(classes: int, seed: int = 0) -> nn.Module:
     """Return a network that draws chance of its own in every forward pass."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        guide = build(NetworkConfig("guide", 8))
+        guide = build_network(NetworkConfig("guide", 8))
         return nn.Sequential(guide, nn.Dropout(0.3), nn.Linear(8, classes))
 
 

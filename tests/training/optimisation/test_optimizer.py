@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchlight.model.network import NetworkConfig, build
+from torchlight.model.network import NetworkConfig, build_network
 from torchlight.training.config import TrainingConfig
 from torchlight.training.optimisation.optimizer import Muon, build_optimizer, orthogonalise
 
@@ -71,14 +71,14 @@ def test_other_groups_of_muon_are_nesterov_gradient_descent() -> None:
 @pytest.mark.parametrize("architecture", ["torchlight", "guide", "lenet5"])
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 def test_every_parameter_is_in_one_group(architecture: str, optimizer: str) -> None:
-    network = build(NetworkConfig(architecture, 3))
+    network = build_network(NetworkConfig(architecture, 3))
     groups = build_optimizer(network, TrainingConfig(1, 512, optimizer)).param_groups
     found = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(found) == sorted(id(parameter) for parameter in network.parameters())
 
 
 def test_muon_takes_the_filters_and_leaves_the_rest_to_gradient_descent() -> None:
-    network = build(NetworkConfig("torchlight", 3))
+    network = build_network(NetworkConfig("torchlight", 3))
     config = TrainingConfig(1, 256, "muon", learning_rate=0.1, muon_learning_rate=0.07)
     filters, others = build_optimizer(network, config).param_groups
     assert {parameter.ndim for parameter in filters["params"]} == {4}
@@ -88,7 +88,7 @@ def test_muon_takes_the_filters_and_leaves_the_rest_to_gradient_descent() -> Non
 
 
 def test_gradient_descent_decays_filters_and_matrices_but_not_vectors() -> None:
-    network = build(NetworkConfig("torchlight", 3))
+    network = build_network(NetworkConfig("torchlight", 3))
     groups = build_optimizer(network, TrainingConfig(1, 1024, weight_decay=0.25)).param_groups
     decays = {parameter.ndim: group["weight_decay"] for group in groups for parameter in group["params"]}
     assert decays == {4: 0.25, 2: 0.25, 1: 0}

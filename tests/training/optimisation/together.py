@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from torchlight.model.images import ImageSpec
-from torchlight.model.network import NetworkConfig, build
+from torchlight.model.network import NetworkConfig, build_network
 from torchlight.training.config import TrainingConfig
 from torchlight.training.data.loading import LabelledImages
 from torchlight.training.optimisation.distributed import Processes, join
@@ -38,7 +38,7 @@ def train(name: str, processes: Processes) -> dict[str, Any]:
     """Return the curve of a run, with an odd number of validation images, and its weights."""
     architecture, config = RUNS[name]
     torch.manual_seed(0)
-    network = build(NetworkConfig(architecture, 3))
+    network = build_network(NetworkConfig(architecture, 3))
     spec = ImageSpec(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     training = Training(network, draw(64, 0), spec, config, processes=processes)
     curve = [
