@@ -24,7 +24,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def save_checkpoint(path: Path, seed: int) -> Path:
+def save_random_checkpoint(path: Path, seed: int) -> Path:
     """Save a network with random weights for three classes."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -45,13 +45,13 @@ def save_checkpoint(path: Path, seed: int) -> Path:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network with random weights for three classes."""
-    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors", seed=0)
+    return save_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors", seed=0)
 
 
 @pytest.fixture(scope="session")
 def other_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same network with other weights."""
-    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors", seed=1)
+    return save_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors", seed=1)
 
 
 @pytest.fixture(scope="session")
