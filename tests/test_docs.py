@@ -24,7 +24,7 @@ from torchlight.app.server.http_protocol import HEAD_TIMEOUT_S
 from torchlight.app.settings import KEEP_ALIVE_S, Settings
 from torchlight.app.telemetry.metrics import COUNTERS, GAUGES, HISTOGRAMS
 from torchlight.command import cli
-from torchlight.model import golden
+from torchlight.model import canary
 from torchlight.model.defaults import MAX_PIXELS
 from torchlight.model.engines import export_file
 from torchlight.model.images import MAX_SCANS
@@ -203,8 +203,8 @@ CONSTANTS = {
     f"| the network and the views | {COMPUTING} |": "docs/decisions/serving.md",
     f"Idle connections stay for {KEEP_ALIVE_S} s": "docs/operations.md",
     f"the key itself ({MIN_CHARACTERS} characters or more)": "docs/operations.md",
-    f"within {golden.TOLERANCE:g}": "docs/operations.md",
-    f"compares each probability, within {golden.TOLERANCE:g}": "docs/decisions/checkpoint.md",
+    f"within {canary.TOLERANCE:g}": "docs/operations.md",
+    f"compares each probability, within {canary.TOLERANCE:g}": "docs/decisions/checkpoint.md",
     f"a key has at least {MIN_CHARACTERS} characters": "docs/decisions/access.md",
     f"At most {MAX_CLIENTS:,} clients are remembered": "docs/decisions/access.md",
     f"have to bring {PROGRESS_BYTES // 1000} kB": "docs/decisions/serving.md",
