@@ -1,11 +1,15 @@
-"""The parent process: starts those that answer, and replaces them when they die or are asked to be replaced.
+"""The parent process: starts the worker processes, restarts those that die, and reloads all of them on request.
 
-It knows neither torch nor HTTP, so it is small and quick to start; what can be wrong with a checkpoint or a device, a
-worker finds and tells. The workers share one socket, which stays open while any of them is replaced.
+It imports neither torch nor FastAPI, so it is small and starts quickly; whether a checkpoint or a device can be used, a
+worker finds out and reports. The workers share one socket, which stays open while any of them is replaced.
 
     SIGTERM, SIGINT   stop: the workers finish what they accepted; a second one ends them at once
-    SIGHUP            reload: each worker is replaced by one that has read the checkpoint again and answers right;
-                      if the first of them does not come so far, the old ones go on
+    SIGHUP            reload: as many new workers as there are read the checkpoint again; when all of them answer right,
+                      the old ones drain
+
+A reload is all or nothing: if any new worker cannot start, or two of them have read different checkpoints, the new ones
+drain and the old ones stay, so that no two checkpoints go on answering. The price is the memory of twice the workers
+for the time that the new ones take to start.
 """
 
 import asyncio
@@ -18,6 +22,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -26,23 +31,24 @@ from torchlight.app.errors import StartError
 from torchlight.app.settings import KEEP_ALIVE_S, Settings
 from torchlight.app.telemetry.logs import configure_logging, logger
 
-# What a worker runs. A new interpreter, since torch and its threads do not survive a fork; not `-m`, which would look
-# for our packages in the folder that the service was started in.
 ROOT = str(Path(__file__).parents[3])
+# A new interpreter, since torch and its threads do not survive a fork; not `-m`, which would look for our packages in
+# the folder that the service was started in.
 MAIN = f"import sys; sys.path.append({ROOT!r}); from torchlight.app.server import worker; worker.main()"
-FIRST_PAUSE_S = 1.0  # before a worker that could not start is tried again; doubled each time
+WORKER_COMMAND = (sys.executable, "-P", "-c", MAIN)
+FIRST_PAUSE_S = 1.0  # before a worker that could not start is started again; doubled each time
 LONGEST_PAUSE_S = 30.0
-START_S = 300.0  # within which a worker has to answer; a checkpoint on a disk that hangs would block its place for ever
-SPARE_S = 10  # beyond the time that a worker allows itself to end; then it is stuck
+START_S = 300.0  # within which a worker has to answer; a checkpoint on a disk that hangs would block its slot for ever
+SPARE_S = 10  # beyond the time that a worker allows itself to drain; then it is stuck
 
 
 @dataclass(eq=False)
 class _Worker:
-    """A process that answers, as its parent sees it."""
+    """A worker process, as its parent sees it."""
 
     process: subprocess.Popen[bytes]
     has_ended: asyncio.Event = field(default_factory=asyncio.Event)
-    is_out_of_duty: asyncio.Event = field(default_factory=asyncio.Event)  # it has ended, or another took its place
+    has_left_slot: asyncio.Event = field(default_factory=asyncio.Event)  # it has ended, or another one replaced it
     digest: str = ""
     subject: str = ""
 
@@ -51,12 +57,12 @@ class _Worker:
 
     @property
     def end(self) -> str:
-        """How it ended, for people."""
+        """How it ended, for the log."""
         code = self.process.returncode
         return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
     async def stop(self, patience_s: float) -> None:
-        """Tell it to finish what it accepted, and return when it is gone."""
+        """Make it drain, and return when it has ended; kill it if that takes longer than ``patience_s``."""
         self.process.terminate()
         try:
             await asyncio.wait_for(self.has_ended.wait(), patience_s)
@@ -67,15 +73,18 @@ class _Worker:
 
 
 @dataclass(eq=False)
-class _Place:
-    """Where there is always one worker; whoever holds the lock may put another one there."""
+class _Slot:
+    """One of the workers that there should always be. It is replaced under the lock."""
 
     worker: _Worker
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, worker_command: Sequence[str] = WORKER_COMMAND) -> None:
     """Serve until SIGTERM or Ctrl+C, then answer what was accepted and return.
+
+    Args:
+        worker_command: starts a worker; two file descriptors are added to it, see :func:`app.server.worker.main`.
 
     Raises:
         StartError: before anything listens.
@@ -86,25 +95,28 @@ def run(settings: Settings) -> None:
         _bind(settings.host, settings.port) as listener,
         tempfile.TemporaryDirectory(prefix="torchlight-metrics-", ignore_cleanup_errors=True) as folder,
     ):
-        asyncio.run(_Supervisor(settings, listener, Path(folder)).run())
+        asyncio.run(_Supervisor(settings, worker_command, listener, Path(folder)).run())
 
 
 class _Supervisor:
-    """All workers of one service."""
+    """All worker processes of one service."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, metrics_dir: Path) -> None:
+    def __init__(
+        self, settings: Settings, worker_command: Sequence[str], listener: socket.socket, metrics_dir: Path
+    ) -> None:
         self._settings = settings
+        self._worker_command = worker_command
         self._listener = listener
         self._metrics_dir = metrics_dir
         self._living: set[_Worker] = set()  # the starting and the ending ones too
-        self._places: list[_Place] = []
-        self._reload_wanted = asyncio.Event()
-        self._signals: list[int] = []  # those that said to stop
+        self._slots: list[_Slot] = []
+        self._reload_requested = asyncio.Event()
+        self._signals: list[int] = []  # those that asked to stop
         self._had_terminal = _has_terminal()
 
     async def run(self) -> None:
-        """Start all workers and watch them until told to stop; see :func:`run`."""
-        loop, work = asyncio.get_running_loop(), asyncio.create_task(self._work())
+        """Start all workers and watch them until a signal asks to stop; see :func:`run`."""
+        loop, work = asyncio.get_running_loop(), asyncio.create_task(self._supervise())
 
         def stop(number: int) -> None:
             self._listener.close()
@@ -118,7 +130,7 @@ class _Supervisor:
             if self._had_terminal and not _has_terminal():  # it was closed, which comes as the same signal
                 stop(signal.SIGHUP)
             else:
-                self._reload_wanted.set()
+                self._reload_requested.set()
 
         loop.add_signal_handler(signal.SIGCHLD, self._note_ended)
         loop.add_signal_handler(signal.SIGTERM, stop, signal.SIGTERM)
@@ -127,113 +139,129 @@ class _Supervisor:
         try:
             await work
         except asyncio.CancelledError:
-            pass  # told to stop
+            pass  # a signal asked to stop
         finally:
-            await asyncio.gather(*(worker.stop(self._patience_s) for worker in self._living))
+            await self._drain(self._living)
         if len(self._signals) > 1:
             sys.exit(128 + self._signals[-1])
 
-    async def _work(self) -> None:
-        workers = await asyncio.gather(*(self._start() for _ in range(self._settings.workers)))
-        self._places = [_Place(worker) for worker in workers]
+    async def _supervise(self) -> None:
+        workers = await asyncio.gather(*(self._start_worker() for _ in range(self._settings.workers)))
+        self._slots = [_Slot(worker) for worker in workers]
         print(self._greeting(), file=sys.stderr, flush=True)
-        await asyncio.gather(self._reload_when_wanted(), *map(self._keep, self._places))
+        await asyncio.gather(self._reload_on_request(), *map(self._keep_alive, self._slots))
 
-    async def _start(self) -> _Worker:
+    async def _start_worker(self) -> _Worker:
         """Return a new worker as soon as it accepts connections.
 
         Raises:
             StartError: it cannot, or died before.
         """
         try:
-            worker, told = self._spawn()
+            worker, report_pipe = self._spawn()
         except OSError as error:
             raise StartError(f"no process can be started ({error.strerror})") from error
         self._living.add(worker)
-        with told:
+        with report_pipe:
             try:
-                message = await asyncio.wait_for(_read(told), START_S)
+                content = await asyncio.wait_for(_read_until_closed(report_pipe), START_S)
             except TimeoutError:
                 worker.process.kill()
-                message = b""
-        if not message:
+                content = b""
+        if not content:
             await worker.has_ended.wait()
             raise StartError(f"{worker} {worker.end} before it could answer")
-        said = json.loads(message)
-        if "reason" in said:
+        report = json.loads(content)
+        if "reason" in report:
             await worker.has_ended.wait()
-            raise StartError(said["reason"])
-        worker.subject, worker.digest = said["subject"], said["digest"]
+            raise StartError(report["reason"])
+        worker.subject, worker.digest = report["subject"], report["digest"]
         logger.info(f"{worker} serves {worker.subject}, {worker.digest}")
         return worker
 
     def _spawn(self) -> tuple[_Worker, BinaryIO]:
-        """Return a new process, and the pipe on which it will tell how its start went."""
-        told, tell = os.pipe()
+        """Return a new process, and the pipe on which it will report how its start went."""
+        ours, theirs = os.pipe()
         try:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-c", MAIN, str(self._listener.fileno()), str(tell)],
-                stdin=subprocess.PIPE,  # its end tells the worker that its parent is gone
-                pass_fds=(self._listener.fileno(), tell),
-                process_group=0,  # what a terminal sends to all of a group, only the parent is to get
+                [*self._worker_command, str(self._listener.fileno()), str(theirs)],
+                stdin=subprocess.PIPE,  # it ends with this process, and the worker notices
+                pass_fds=(self._listener.fileno(), theirs),
+                process_group=0,  # a terminal's Ctrl+C goes to this process alone
             )
         except OSError:
-            os.close(told)
+            os.close(ours)
             raise
         finally:
-            os.close(tell)
+            os.close(theirs)
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has died already
             process.stdin.write(pickle.dumps((self._settings, self._metrics_dir)))
             process.stdin.flush()
-        return _Worker(process), open(told, "rb", buffering=0)
+        return _Worker(process), open(ours, "rb", buffering=0)
 
-    async def _keep(self, place: _Place) -> None:
-        """Put another worker in the place of one that dies, for ever."""
+    async def _keep_alive(self, slot: _Slot) -> None:
+        """Replace the slot's worker whenever it dies, for ever."""
         pause_s = FIRST_PAUSE_S
         while True:
-            worker = place.worker
-            await worker.is_out_of_duty.wait()
-            async with place.lock:
-                if place.worker is not worker:  # it was replaced on purpose
+            worker = slot.worker
+            await worker.has_left_slot.wait()
+            async with slot.lock:
+                if slot.worker is not worker:  # it was replaced on purpose
                     continue
                 logger.error(f"{worker} {worker.end}; starting another")
                 try:
-                    place.worker = await self._start()
+                    slot.worker = await self._start_worker()
                 except StartError as error:
                     logger.error(f"a worker cannot start: {error}; trying again in {pause_s:g} s")
                 else:
-                    if any(one.worker.digest != place.worker.digest for one in self._places):
-                        self._reload_wanted.set()  # the file has changed: all must answer with the same weights
+                    if any(one.worker.digest != slot.worker.digest for one in self._slots):
+                        self._reload_requested.set()  # the file has changed: all must answer with the same weights
                     pause_s = FIRST_PAUSE_S
                     continue
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    async def _reload_when_wanted(self) -> None:
+    async def _reload_on_request(self) -> None:
         while True:
-            await self._reload_wanted.wait()
-            self._reload_wanted.clear()
+            await self._reload_requested.wait()
+            self._reload_requested.clear()
             logger.info("reloading")
             try:
-                for place in self._places:
-                    await self._replace(place)
+                workers = await self._start_replacements()
             except StartError as error:
                 logger.error(f"reload failed, the workers that answer go on: {error}")
-            else:
-                logger.info("reloaded")
+                continue
+            replaced = []
+            for slot, worker in zip(self._slots, workers, strict=True):
+                async with slot.lock:
+                    replaced.append(slot.worker)
+                    slot.worker = worker
+                replaced[-1].has_left_slot.set()
+            await self._drain(replaced)
+            logger.info("reloaded")
 
-    async def _replace(self, place: _Place) -> None:
-        """Put a new worker in the place, and only then let the old one finish what it accepted.
+    async def _start_replacements(self) -> list[_Worker]:
+        """Return as many new workers as there are slots, all with one checkpoint.
+
+        One after the other: a bad checkpoint costs one start, and the old workers keep most of the processor.
 
         Raises:
-            StartError: the new one cannot start; the old one goes on.
+            StartError: one cannot start, or the checkpoint changed meanwhile; no new one is left.
         """
-        async with place.lock:
-            new = await self._start()
-            old, place.worker = place.worker, new
-            old.is_out_of_duty.set()
-        await old.stop(self._patience_s)
+        workers: list[_Worker] = []
+        try:
+            for _ in self._slots:
+                workers.append(await self._start_worker())
+                if workers[-1].digest != workers[0].digest:
+                    raise StartError("the checkpoint changed while it was read; reload again")
+        except StartError:
+            await self._drain(workers)
+            raise
+        return workers
+
+    async def _drain(self, workers: Iterable[_Worker]) -> None:
+        await asyncio.gather(*(worker.stop(self._patience_s) for worker in workers))
 
     def _note_ended(self) -> None:
         for worker in list(self._living):
@@ -243,7 +271,7 @@ class _Supervisor:
                     worker.process.stdin.close()
                 self._living.remove(worker)
                 worker.has_ended.set()
-                worker.is_out_of_duty.set()
+                worker.has_left_slot.set()
 
     @property
     def _patience_s(self) -> float:
@@ -254,7 +282,7 @@ class _Supervisor:
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         number = self._settings.workers
         processes = f" in {number} processes" if number > 1 else ""
-        return f"torchlight: serving {self._places[0].worker.subject}{processes}; look at {address}"
+        return f"torchlight: serving {self._slots[0].worker.subject}{processes}; look at {address}"
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -270,8 +298,8 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _read(pipe: BinaryIO) -> bytes:
-    """Return all that comes from an unbuffered pipe until it is closed at the other end."""
+async def _read_until_closed(pipe: BinaryIO) -> bytes:
+    """Return what comes from an unbuffered pipe until its other end is closed."""
     loop, is_readable, content = asyncio.get_running_loop(), asyncio.Event(), b""
     loop.add_reader(pipe, is_readable.set)
     try:

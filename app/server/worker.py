@@ -1,4 +1,4 @@
-"""One process that answers: the application on a socket that its parent gave it, until it is told to stop."""
+"""One worker process: it runs the application on a socket that its parent opened, until its parent stops it."""
 
 import asyncio
 import contextlib
@@ -9,9 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import uvicorn
@@ -21,7 +19,6 @@ from starlette.types import Message, Receive, Scope, Send
 from torchlight.app.inference import cpu_quota
 from torchlight.app.inference.service import Service
 from torchlight.app.main import create_app
-from torchlight.app.server.accept_loop import Acceptor, Counts
 from torchlight.app.server.http_protocol import bounded
 from torchlight.app.server.load_shedding import Admission
 from torchlight.app.settings import KEEP_ALIVE_S, Settings
@@ -30,37 +27,37 @@ from torchlight.model.classifier import Classifier
 from torchlight.model.errors import TorchlightError
 
 STDIN = 0
-CHECK_S = 0.05  # how often it is looked whether the last client has gone
+CHECK_S = 0.05  # between two looks whether the last client has gone
 
 
 def main() -> None:
     """Run one worker: on its command line two file descriptors, on standard input what :func:`serve` needs, pickled.
 
-    The first is the socket. On the second it says, as JSON, what it serves once it does, or the reason why it cannot.
+    The first is the socket. To the second it writes a report as JSON: what it serves once it does, or the reason why it
+    cannot.
     """
-    listener, told = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
+    listener, report_fd = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
+    has_reported = False
 
-    has_told = False
-
-    def tell(**facts: str) -> None:
-        nonlocal has_told
-        has_told = True
-        with open(told, "w") as file:
+    def report(**facts: str) -> None:
+        nonlocal has_reported
+        has_reported = True
+        with open(report_fd, "w") as file:
             json.dump(facts, file)
 
     def on_ready(classifier: Classifier) -> None:
         loaded = classifier.checkpoint
         kind = f"{len(loaded.header.class_names)} classes, {loaded.header.network.architecture}"
-        tell(subject=f"{loaded.path.stem} ({kind}) on {classifier.device}", digest=loaded.digest)
+        report(subject=f"{loaded.path.stem} ({kind}) on {classifier.device}", digest=loaded.digest)
 
     with open(STDIN, "rb", closefd=False) as parent:
         settings, metrics_dir = pickle.load(parent)
     try:
         serve(settings, listener, metrics_dir, on_ready)
     except (TorchlightError, OSError) as error:
-        if has_told:  # the pipe is closed, and the trouble is not with the start
+        if has_reported:  # the pipe is closed, and the start is not what failed
             raise
-        tell(reason=str(error))
+        report(reason=str(error))
         sys.exit(1)
 
 
@@ -71,7 +68,7 @@ def serve(
 
     Args:
         listener: bound; others may accept from it too.
-        metrics_dir: where the processes of this service add up their numbers.
+        metrics_dir: holds the counters that the processes of this service share.
         on_ready: called once the network is known to answer right and connections are accepted.
 
     Raises:
@@ -88,7 +85,7 @@ def serve(
         http=bounded(
             settings.max_connections,
             Admission(
-                settings.queue_size + settings.max_batch_size,  # those that wait, and those that are computed
+                settings.queue_size + settings.max_batch_size,  # images that wait, and images that are computed
                 on_refusal=service.metrics.turn_away,
                 is_stopping=lambda: service.state == "stopping",
             ),
@@ -98,29 +95,23 @@ def serve(
         log_config=None,  # our own: one line for each request, with its id
         access_log=False,
         server_header=False,
-        proxy_headers=settings.trusted_proxies is not None,  # uvicorn's own default believes whoever is on this machine
+        proxy_headers=settings.trusted_proxies
+        is not None,  # uvicorn's own default trusts every process of this machine
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_s,
     )
+    server = _Server(config, service, lambda: on_ready(service.classifier))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_serve(app, config, listener, metrics_dir, on_ready))
+        runner.run(_serve(app, server, listener))
 
 
-async def _serve(
-    app: FastAPI,
-    config: uvicorn.Config,
-    listener: socket.socket,
-    metrics_dir: Path,
-    on_ready: Callable[[Classifier], None],
-) -> None:
+async def _serve(app: FastAPI, server: "_Server", listener: socket.socket) -> None:
     service: Service = app.state.service
     async with app.router.lifespan_context(app):
         await service.warmed_up()
         gc.collect()
-        gc.freeze()  # it stays; to look through all of it now and then is a pause in which nothing is answered
-        counts = Counts(metrics_dir, service.metrics.number)
-        server = _Server(config, service, counts, lambda: on_ready(service.classifier))
+        gc.freeze()  # the network and the modules stay: without this, collections scan them, and nothing is answered
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
@@ -128,12 +119,12 @@ async def _serve(
             server.stop()
 
         loop.add_signal_handler(signal.SIGTERM, stop)
-        loop.add_reader(STDIN, stop)  # it ends when the parent does, killed or not
+        loop.add_reader(STDIN, stop)  # standard input ends when the parent does, killed or not
         await server.serve(sockets=[listener])
 
 
 class _LastAnswers:
-    """Says with each answer, once the service is told to stop, that its connection ends with it."""
+    """ASGI: adds ``Connection: close`` to each answer while the service drains."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
@@ -148,49 +139,33 @@ class _LastAnswers:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn, but it lets go of no connection on which a client may be sending a request at this moment."""
+    """Uvicorn, which keeps idle connections for a while when it shuts down."""
 
-    def __init__(
-        self, config: uvicorn.Config, service: Service, counts: Counts, on_listening: Callable[[], None]
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, on_listening: Callable[[], None]) -> None:
         super().__init__(config)
         self._service = service
-        self._counts = counts
         self._on_listening = on_listening
 
     def stop(self) -> None:
-        """Be ready no more, and end when all is answered."""
+        """Stop being ready, and end when all is answered."""
         self._service.drain()
         self.should_exit = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave them to the event loop; uvicorn would raise them again in the end."""
+        """Leave signals to the event loop; uvicorn would raise them again in the end."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept in our own way: see :mod:`app.server.accept_loop`."""
-        assert sockets is not None
-        await super().startup([])
-        protocol: Any = self.config.http_protocol_class
-        make_protocol = partial(
-            protocol,
-            config=self.config,
-            server_state=self.server_state,
-            app_state=self.lifespan.state,
-        )
-        for listener in sockets:
-            listener.listen(self.config.backlog)
-            listener.setblocking(False)
-            acceptor: Any = Acceptor(listener, make_protocol, self.server_state.connections, self._counts)
-            self.servers.append(acceptor)  # uvicorn does no more than close it
+        """Accept connections, and report it."""
+        await super().startup(sockets)
         self._on_listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept no more, and answer on the connections there are for as long as clients may expect.
+        """Accept no more, but answer on open connections for as long as clients may expect.
 
-        Uvicorn closes those that are idle at once, and a client that has just sent its request there gets no answer.
-        Here they stay for the time they would have been kept anyway, and each answer says that it is the last one.
+        Uvicorn closes idle connections at once, and a client that has just sent its request on one gets no answer. Here
+        they stay for the time that they would have been kept anyway, and each answer says that it is the last one.
         """
         for server in self.servers:
             server.close()
