@@ -46,10 +46,9 @@ FLOORS = {
         ("evaluation",),
         ("optimisation",),
         ("report",),
-        ("index_images",),
+        ("run_setup", "index_images", "int8_calibration"),
+        ("run_folder", "lr_finder"),
         ("run",),
-        ("held_out", "lr_finder"),
-        ("int8_calibration",),
     ),
 }
 FILES = [file for name in (*PACKAGES, "torchlight") for file in (ROOT / name).rglob("*.py")]

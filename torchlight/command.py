@@ -130,8 +130,8 @@ def train(
     from torchlight.model.classifier import choose_device
     from torchlight.training.optimisation.distributed import join
     from torchlight.training.optimisation.malloc_settings import keep_freed_memory
-    from torchlight.training.run import Observer, RunOptions
     from torchlight.training.run import train as run
+    from torchlight.training.run_setup import Observer, RunOptions
 
     keep_freed_memory()
     given = {
@@ -143,15 +143,30 @@ def train(
     settings = {name: value for name, value in given.items() if value is not None}
     out = out or Path("runs") / Path(source).resolve().stem
     options = RunOptions(
-        source, out, architecture, pretrained, image_size, val_fraction, test_fraction, skip_unreadable, resume,
-        start_from, settings | {"balance": balance, "seed": seed},
-    )  # fmt: skip
+        source=source,
+        out=out,
+        architecture=architecture,
+        pretrained=pretrained,
+        image_size=image_size,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        skip_unreadable=skip_unreadable,
+        resume=resume,
+        start_from=start_from,
+        settings=settings | {"balance": balance, "seed": seed},
+    )
     chosen = choose_device(device)
     with join(chosen) as processes:
         console.quiet = processes.rank > 0
         with _progress() as progress, _interrupts() as is_interrupted:
             bar = _TrainingBar(progress)
-            observer = Observer(bar.on_image, bar.on_data, bar.on_step, bar.on_epoch, is_interrupted)
+            observer = Observer(
+                on_image=bar.on_image,
+                on_data=bar.on_data,
+                on_step=bar.on_step,
+                on_epoch=bar.on_epoch,
+                should_stop=is_interrupted,
+            )
             result = run(options, processes.own(chosen), _command(), observer, processes)
     if result is None:  # the first process tells
         return
@@ -189,7 +204,7 @@ def find_lr(
     from torchlight.model.classifier import choose_device
     from torchlight.training import lr_finder
     from torchlight.training.report.learning_curves import to_png
-    from torchlight.training.run import Observer, RunOptions, set_up
+    from torchlight.training.run_setup import Observer, RunOptions, set_up
 
     given = {
         "batch_size": batch_size, "loss": loss, "momentum": momentum, "weight_decay": weight_decay,
@@ -197,9 +212,14 @@ def find_lr(
     }  # fmt: skip
     settings = {name: value for name, value in given.items() if value is not None}
     options = RunOptions(
-        source, out, architecture, pretrained, image_size, skip_unreadable=skip_unreadable,
+        source=source,
+        out=out,
+        architecture=architecture,
+        pretrained=pretrained,
+        image_size=image_size,
+        skip_unreadable=skip_unreadable,
         settings=settings | {"balance": balance, "seed": seed},
-    )  # fmt: skip
+    )
     with _progress() as progress:
         bar = _TrainingBar(progress)
         setup = set_up(options, choose_device(device), Observer(on_image=bar.on_image, on_data=bar.on_data))
@@ -225,25 +245,22 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint on images; on its own training data, only on those held out then."""
     from torchlight.model.checkpoint import load_checkpoint
-    from torchlight.model.classifier import Classifier, choose_device
-    from torchlight.training.evaluation import classification_metrics
-    from torchlight.training.evaluation.calibration import measure_calibration
-    from torchlight.training.held_out import held_out
-    from torchlight.training.report import report
-    from torchlight.training.run import count_images
+    from torchlight.model.classifier import choose_device
+    from torchlight.training.data.held_out import load_held_out
+    from torchlight.training.evaluation.evaluate_checkpoint import evaluate_checkpoint
+    from torchlight.training.report.report import make_report, write_report
 
     loaded = load_checkpoint(checkpoint_path)
     with _progress() as progress:
         task = progress.add_task("reading images", total=None, figures="")
-        found = held_out(
+        found = load_held_out(
             loaded,
             source,
             skip_unreadable=skip_unreadable,
             on_image=lambda done, total: progress.update(task, completed=done, total=total),
         )
-        classifier = Classifier(loaded, choose_device(device))
-        logits = classification_metrics.infer(classifier.network, found.examples.images, classifier.spec)
-    metrics = classification_metrics.evaluate(logits, found.examples.labels, classifier.class_names)
+        evaluation = evaluate_checkpoint(loaded, found, choose_device(device))
+    metrics = evaluation.metrics
     table = Table("class", "images", "precision", "recall", "", box=None)
     for one in metrics.per_class:
         table.add_row(escape(one.label), str(one.images), f"{one.precision:.1%}", f"{one.recall:.1%}", _bar(one.recall))
@@ -254,22 +271,7 @@ def evaluate(
         soft_wrap=True,
     )
     if out is not None:
-        measured = report.Report(
-            source=Path(source).name,
-            split=found.split,
-            exposure=found.exposure,
-            command=_command(),
-            header=loaded.header,
-            digest=loaded.digest,
-            metrics=metrics,
-            images=found.examples.images,
-            names=found.examples.names,
-            counts=count_images(found.dataset),
-            warnings=found.dataset.warnings,
-            skipped=found.dataset.skipped,
-            calibration=measure_calibration(logits, logits, found.examples.labels, 1.0),
-        )
-        report.write(out, measured)
+        write_report(out, make_report(evaluation, source=Path(source).name, command=_command()))
         console.print(f"now: open {shlex.quote(str(out / 'report.html'))}", soft_wrap=True)
 
 
@@ -347,7 +349,7 @@ def index(
     with _progress() as progress:
         reading = progress.add_task("reading images", total=None, figures="")
         indexing_task = progress.add_task("indexing", total=None, figures="", visible=False)
-        made = index_images.build(
+        made = index_images.build_index(
             classifier,
             source,
             split,

@@ -9,15 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchlight.model.checkpoint import Checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.errors import DataError, IndexFileError
 from torchlight.model.graph import Layer, NetworkGraph
 from torchlight.model.views.embedding import embedding_layer, image_digest, layer_outputs, to_embeddings
 from torchlight.model.views.image_index import ROW_LENGTH, Index, LayerUnits, Source, digest_rows
 from torchlight.model.views.receptive_field import ACTIVATIONS
-from torchlight.training.data import loading
-from torchlight.training.data.loading import DataSet, LabelledImages
+from torchlight.training.data.held_out import load_as_divided_in_training
+from torchlight.training.data.loading import LabelledImages
 
 MAX_IMAGES = 50_000  # all of a common data set; 0.6 GB of thumbnails at their largest
 MAX_THUMBNAIL_SIZE = 64  # 12 kB an image, enough to recognise a photo by
@@ -26,7 +25,7 @@ BATCH_BYTES = 256 * 2**20  # of maps kept at a time; a network with more than th
 SEED = 0  # of the order in which images are numbered
 
 
-def build(
+def build_index(
     classifier: Classifier,
     source: str,
     split: str = "train",
@@ -42,7 +41,7 @@ def build(
     then; of any other source, all images that are not in a ``val`` or ``test`` folder count as ``train``.
 
     Args:
-        source: as for :func:`training.data.loading.load`.
+        source: as for :func:`training.data.loading.load_dataset`.
         limit: the most images to index; of a larger split, a seeded random part.
         skip_unreadable: leave unreadable files out instead of refusing the source.
         on_image, on_batch: called with how many images are read, then indexed, and how many there are.
@@ -51,7 +50,9 @@ def build(
         DataError: the source cannot be read, or has no such split.
         IndexFileError: the network gives values that are not finite.
     """
-    dataset, is_training_data = _read(classifier.checkpoint, source, skip_unreadable, on_image)
+    dataset, is_training_data = load_as_divided_in_training(
+        classifier.checkpoint, source, skip_unreadable=skip_unreadable, on_image=on_image
+    )
     images = dataset.splits.get(split)
     if not images:
         sizes = ", ".join(f"{len(part)} {name}" for name, part in dataset.splits.items())
@@ -194,27 +195,3 @@ def _batch_size(graph: NetworkGraph, layers: list[str]) -> int:
     """Return how many images' maps of those layers fit into ``BATCH_BYTES``; at least one."""
     numbers = sum(math.prod(graph.layers[name].out_shape) for name in layers)
     return min(MAX_BATCH_SIZE, max(1, BATCH_BYTES // (4 * numbers)))
-
-
-def _read(
-    checkpoint: Checkpoint, source: str, skip_unreadable: bool, on_image: Callable[[int, int], None]
-) -> tuple[DataSet, bool]:
-    """Return the source and whether the checkpoint was trained on it; if so, divided as it was then."""
-    header = checkpoint.header
-
-    def load(val_fraction: float, test_fraction: float) -> DataSet:
-        return loading.load(
-            source,
-            header.image_spec.size,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            seed=header.training.get("seed", 0),
-            skip_unreadable=skip_unreadable,
-            class_names=header.class_names,
-            on_image=on_image,
-        )
-
-    dataset = load(header.data.get("val_fraction", 0.0), header.data.get("test_fraction", 0.0))
-    if dataset.fingerprint == header.data.get("fingerprint"):
-        return dataset, True
-    return load(0.0, 0.0), False

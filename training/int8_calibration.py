@@ -10,8 +10,8 @@ from torchlight.model.engines.engine import openvino_engine
 from torchlight.model.engines.export_file import InferenceFunction
 from torchlight.model.engines.int8_ranges import Accuracy, Quantisation
 from torchlight.model.errors import DataError
+from torchlight.training.data.held_out import load_held_out
 from torchlight.training.data.loading import LabelledImages
-from torchlight.training.held_out import held_out
 
 CALIBRATION_IMAGES = 1_000  # the accuracy of the default network is float32's with them, see docs/log.md
 BATCH_SIZE = 100
@@ -35,7 +35,7 @@ def quantise(
         DataError: the source cannot be read, or has no images apart from those that the ranges are measured on.
         EngineUnavailable: this network cannot be computed in 8 bits here.
     """
-    found = held_out(classifier.checkpoint, source, skip_unreadable=skip_unreadable, on_image=on_image)
+    found = load_held_out(classifier.checkpoint, source, skip_unreadable=skip_unreadable, on_image=on_image)
     train = found.dataset.splits["train"]
     if found.split == "all images" or not len(train):
         raise DataError(

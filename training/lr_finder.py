@@ -21,7 +21,7 @@ from torchlight.model.errors import TorchlightError
 from torchlight.training.data.loading import LabelledImages
 from torchlight.training.optimisation.loop import StepResult, Training, TrainingDiverged
 from torchlight.training.report.learning_curves import TRAIN, VAL
-from torchlight.training.run import Setup
+from torchlight.training.run_setup import Setup
 
 LOWEST, HIGHEST = 1e-5, 10.0  # of the updates themselves, whatever the batch
 STEPS = 100
@@ -35,8 +35,15 @@ class NothingLearnt(TorchlightError):
     """The loss falls at no learning rate."""
 
 
-class _LearntEnough(Exception):
-    """Ends a test that has seen what there is to see."""
+class _Finished(Exception):
+    """Ends the test: the loss has exploded, or all steps are done."""
+
+
+class _RangeTest(Training):
+    """Training at rates that rise by equal factors, whatever the config's schedule."""
+
+    def rate_factor(self, step: int) -> float:
+        return rate_factor(step)
 
 
 @dataclass(frozen=True)
@@ -66,19 +73,17 @@ def measure(setup: Setup, on_step: Callable[[StepResult], None] = lambda _: None
     highest = HIGHEST * 512 / batch_size
     epochs = math.ceil(STEPS / (len(train) // batch_size))
     config = replace(setup.config, epochs=epochs, optimizer="sgd", learning_rate=highest, frozen_epochs=0)
-    training = Training(
-        setup.network, train, setup.spec, config, class_weights=setup.class_weights, rate_factor=rate_factor
-    )
+    training = _RangeTest(setup.network, train, setup.spec, config, class_weights=setup.class_weights)
     losses: list[float] = []
 
     def watch(result: StepResult) -> None:
         losses.append(result.loss)
         on_step(result)
         if len(losses) == STEPS or has_exploded(losses):
-            raise _LearntEnough
+            raise _Finished
 
     unwatched = LabelledImages(train.images[:1], train.labels[:1])  # validation plays no part
-    with suppress(_LearntEnough, TrainingDiverged):
+    with suppress(_Finished, TrainingDiverged):
         deque(training.epochs(unwatched, watch), maxlen=0)
     return [highest * rate_factor(step) for step in range(len(losses))], losses
 

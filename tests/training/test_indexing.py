@@ -254,7 +254,7 @@ def photos(tmp_path: Path) -> Path:
 def test_same_source_twice_gives_equal_bytes(photos: Path, make_classifier: MakeClassifier, tmp_path: Path) -> None:
     classifier = make_classifier()
     for name in "ab":
-        image_index.save(tmp_path / name, index_images.build(classifier, str(photos)))
+        image_index.save(tmp_path / name, index_images.build_index(classifier, str(photos)))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -262,7 +262,7 @@ def test_index_of_a_source_answers_the_same_from_its_file(
     photos: Path, make_classifier: MakeClassifier, tmp_path: Path
 ) -> None:
     classifier = make_classifier("torchlight")
-    made = index_images.build(classifier, str(photos))
+    made = index_images.build_index(classifier, str(photos))
     image_index.save(tmp_path / "file", made)
     loaded = image_index.load(tmp_path / "file", classifier.digest)
     assert loaded.top_images("relu4", 9) == made.top_images("relu4", 9)
@@ -274,9 +274,9 @@ def test_training_data_is_divided_as_it_was_in_training(
     split: str, images: int, photos: Path, make_classifier: MakeClassifier
 ) -> None:
     fractions = {"val_fraction": 0.1, "test_fraction": 0.2}
-    dataset = loading.load(str(photos), 32, **fractions, seed=7)
+    dataset = loading.load_dataset(str(photos), 32, **fractions, seed=7)
     classifier = make_classifier(data={"fingerprint": dataset.fingerprint, **fractions}, training={"seed": 7})
-    made = index_images.build(classifier, str(photos), split)
+    made = index_images.build_index(classifier, str(photos), split)
     assert made.source == Source("photos", dataset.fingerprint, split, images, True)
     expected = {image_digest(image) for image in dataset.splits[split].images}
     assert {image_digest(image) for image in made.thumbnails} == expected
@@ -286,7 +286,7 @@ def test_of_a_source_it_was_not_trained_on_all_images_are_indexed(
     photos: Path, make_classifier: MakeClassifier
 ) -> None:
     classifier = make_classifier(data={"fingerprint": "sha256:1234", "val_fraction": 0.1, "test_fraction": 0.2})
-    made = index_images.build(classifier, str(photos))
+    made = index_images.build_index(classifier, str(photos))
     assert (len(made), made.source.split, made.source.is_training_data) == (30, "train", False)
 
 
@@ -295,14 +295,24 @@ def test_split_without_images_is_refused_with_those_there_are(
     split: str, photos: Path, make_classifier: MakeClassifier
 ) -> None:
     with pytest.raises(DataError, match=rf"no images in split '{split}'; it has 30 train, 0 val, 0 test"):
-        index_images.build(make_classifier(), str(photos), split)
+        index_images.build_index(make_classifier(), str(photos), split)
 
 
 def test_unreadable_files_are_refused_or_skipped(photos: Path, make_classifier: MakeClassifier) -> None:
     (photos / "cat" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(DataError, match=r"broken\.png"):
-        index_images.build(make_classifier(), str(photos))
-    assert len(index_images.build(make_classifier(), str(photos), skip_unreadable=True)) == 30
+        index_images.build_index(make_classifier(), str(photos))
+    assert len(index_images.build_index(make_classifier(), str(photos), skip_unreadable=True)) == 30
+
+
+def test_data_trained_on_without_its_unreadable_files_is_indexed_without_them(
+    photos: Path, make_classifier: MakeClassifier
+) -> None:
+    (photos / "cat" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    dataset = loading.load_dataset(str(photos), 32, skip_unreadable=True)
+    facts = {"fingerprint": dataset.fingerprint, "skipped": 1, "val_fraction": 0.1, "test_fraction": 0.1}
+    made = index_images.build_index(make_classifier(data=facts, training={"seed": 0}), str(photos))
+    assert made.source == Source("photos", dataset.fingerprint, "train", 24, True)
 
 
 def test_indexing_leaves_the_answers_of_the_network_as_they_were(make_classifier: MakeClassifier) -> None:

@@ -23,7 +23,7 @@ from torchlight.training.lr_finder import (
 )
 from torchlight.training.optimisation.loop import StepResult
 from torchlight.training.report.learning_curves import to_png
-from torchlight.training.run import Observer, RunOptions, Setup, set_up
+from torchlight.training.run_setup import Observer, RunOptions, Setup, set_up
 
 RATES = [10 * rate_factor(step) for step in range(STEPS)]
 
@@ -96,7 +96,7 @@ def test_loss_that_never_rises_is_right_to_the_end() -> None:
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory: pytest.TempPathFactory, draw_folder: Callable[..., Path]) -> Setup:
     photos = draw_folder(tmp_path_factory.mktemp("rates") / "photos", 20)
-    options = RunOptions(str(photos), Path("unused"), "lenet5", settings={"batch_size": 16})
+    options = RunOptions(source=str(photos), out=Path("unused"), architecture="lenet5", settings={"batch_size": 16})
     return set_up(options, torch.device("cpu"), Observer())
 
 

@@ -1,8 +1,10 @@
 """A whole run on drawn pictures: what it writes, what it says of itself, and that errors write nothing."""
 
 import dataclasses
+import errno
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -15,15 +17,17 @@ from torchlight.model.checkpoint import Checkpoint, load_checkpoint
 from torchlight.model.errors import DataError, NetworkError, TorchlightError, UnknownArchitecture
 from torchlight.model.images import ImageSpec
 from torchlight.model.network import IMAGENET_MEAN, IMAGENET_STD, NetworkConfig, build_network
-from torchlight.training import run
+from torchlight.training import run, run_folder
 from torchlight.training.config import TrainingConfig
 from torchlight.training.data import loading
+from torchlight.training.data.held_out import load_held_out
+from torchlight.training.evaluation import evaluate_checkpoint
 from torchlight.training.evaluation.calibration import divide_crosswise, error_by_chance, expected_calibration_error
 from torchlight.training.evaluation.classification_metrics import infer
-from torchlight.training.held_out import held_out
 from torchlight.training.optimisation import resume_state
 from torchlight.training.optimisation.loop import EpochResult, Training, TrainingDiverged
-from torchlight.training.run import Observer, RunOptions, RunResult, RunStopped
+from torchlight.training.run import RunResult, RunStopped
+from torchlight.training.run_setup import Observer, RunOptions
 
 CPU = torch.device("cpu")
 DrawFolder = Callable[..., Path]
@@ -73,9 +77,8 @@ def small(photos: Path, out: Path, **given: object) -> RunOptions:
     """Return options of a run that takes a second; ``given`` are fields of them, or settings."""
     settings = {"epochs": 1, "batch_size": 8} | {name: value for name, value in given.items() if name in SETTINGS}
     fields = {"architecture": "lenet5"} | {name: value for name, value in given.items() if name not in SETTINGS}
-    return RunOptions(
-        str(photos), out, **fields, settings={name: value for name, value in settings.items() if value is not None}
-    )
+    settings = {name: value for name, value in settings.items() if value is not None}
+    return RunOptions(source=str(photos), out=out, **fields, settings=settings)
 
 
 def test_run_writes_its_four_files_and_nothing_else(finished: Finished) -> None:
@@ -114,7 +117,7 @@ def test_run_tells_what_it_does_in_order(finished: Finished) -> None:
 
 def test_header_says_what_was_trained_how_on_what_and_how_well(finished: Finished) -> None:
     header = finished.load().header
-    dataset = loading.load(finished.options.source, 32)
+    dataset = loading.load_dataset(finished.options.source, 32)
     assert header.network == NetworkConfig("lenet5", 3)
     assert header.golden == canary_answer(finished.load().network, header.image_spec)
     assert header.class_names == ("apple", "leaf", "sky")
@@ -186,7 +189,9 @@ def test_weights_of_the_best_epoch_are_kept(
     accuracies: list[float], best: int, draw_folder: DrawFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script(monkeypatch, accuracies)
-    monkeypatch.setattr(run, "fit_temperature", lambda logits, labels: 1.0)  # else the head would be divided
+    monkeypatch.setattr(
+        evaluate_checkpoint, "fit_temperature", lambda logits, labels: 1.0
+    )  # else the head would be divided
     finished = train(small(draw_folder(tmp_path / "photos", 10), tmp_path / "out"))
     loaded = finished.load()
     assert finished.result.best_epoch == loaded.header.metrics["best_epoch"] == best
@@ -199,6 +204,12 @@ def test_of_epochs_with_the_same_accuracy_the_one_with_the_lowest_loss_is_kept(
     script(monkeypatch, [0.8, 0.8, 0.8, 0.7], losses=[0.5, 0.3, 0.4, 0.1])
     finished = train(small(draw_folder(tmp_path / "photos", 10), tmp_path / "out"))
     assert finished.result.best_epoch == finished.load().header.metrics["best_epoch"] == 2
+    page = (finished.options.out / "report.html").read_text()
+    assert "epoch 2, with 80.0% of the validation images right, was kept" in page
+    assert (
+        "epoch 2, with 80.0% of the validation images right, was kept"
+        in (finished.options.out / "report.html").read_text()
+    )
 
 
 def test_run_that_diverges_keeps_the_best_epoch_before(
@@ -293,8 +304,8 @@ def test_pretrained_run_starts_from_the_published_weights_and_their_statistics(
 
 
 def test_evaluating_on_the_training_data_takes_only_what_was_held_out(finished: Finished) -> None:
-    found = held_out(finished.load(), finished.options.source)
-    expected = loading.load(finished.options.source, 32).splits["test"]
+    found = load_held_out(finished.load(), finished.options.source)
+    expected = loading.load_dataset(finished.options.source, 32).splits["test"]
     assert str(found) == "test (held out of its training data)"
     assert found.exposure == "unseen"
     assert torch.equal(found.examples.images, expected.images)
@@ -303,7 +314,7 @@ def test_evaluating_on_the_training_data_takes_only_what_was_held_out(finished: 
 
 def test_evaluating_again_gives_the_figures_of_the_run(finished: Finished) -> None:
     loaded = finished.load()
-    examples = held_out(loaded, finished.options.source).examples
+    examples = load_held_out(loaded, finished.options.source).examples
     logits = infer(loaded.network, examples.images, loaded.header.image_spec)
     loss = torch.nn.functional.cross_entropy(logits, examples.labels).item()
     assert loss == pytest.approx(loaded.header.metrics["test"]["loss"], rel=1e-4)
@@ -313,7 +324,7 @@ def test_evaluating_on_other_photos_takes_all_of_them(
     finished: Finished, draw_folder: DrawFolder, tmp_path: Path
 ) -> None:
     photos = draw_folder(tmp_path, 3, {"sky": (60, 90, 230), "apple": (220, 30, 40)}, seed=7)
-    found = held_out(finished.load(), str(photos))
+    found = load_held_out(finished.load(), str(photos))
     assert (found.split, found.exposure) == ("all images", "unknown")
     assert sorted(found.examples.labels.tolist()) == [0, 0, 0, 2, 2, 2]  # as the network counts its classes
 
@@ -323,7 +334,7 @@ def test_evaluating_on_other_photos_takes_their_test_split_if_there_is_one(
 ) -> None:
     draw_folder(tmp_path / "train", 3, seed=7)
     draw_folder(tmp_path / "test", 2, seed=8)
-    found = held_out(finished.load(), str(tmp_path))
+    found = load_held_out(finished.load(), str(tmp_path))
     assert (found.split, found.exposure) == ("test", "unknown")
     assert len(found.examples) == 6
 
@@ -333,14 +344,14 @@ def test_evaluating_on_classes_the_network_does_not_know_is_refused(
 ) -> None:
     photos = draw_folder(tmp_path, 3, {"cloud": (200, 200, 200), "sky": (60, 90, 230)})
     with pytest.raises(DataError, match="does not know: cloud"):
-        held_out(finished.load(), str(photos))
+        load_held_out(finished.load(), str(photos))
 
 
 def test_run_without_a_test_split_is_evaluated_on_the_validation_images(
     draw_folder: DrawFolder, tmp_path: Path
 ) -> None:
     finished = train(small(draw_folder(tmp_path / "photos", 10), tmp_path / "out", test_fraction=0.0))
-    found = held_out(finished.load(), finished.options.source)
+    found = load_held_out(finished.load(), finished.options.source)
     assert finished.result.split == "val"
     assert finished.result.metrics.images == 3
     assert (str(found), found.exposure, len(found.examples)) == (
@@ -356,7 +367,7 @@ def test_run_that_skipped_unreadable_files_can_be_evaluated_on_its_own_data(
     photos = draw_folder(tmp_path / "photos", 10)
     (photos / "sky" / "Thumbs.db").write_bytes(b"no picture")
     finished = train(small(photos, tmp_path / "out", skip_unreadable=True))
-    found = held_out(finished.load(), str(photos))
+    found = load_held_out(finished.load(), str(photos))
     assert finished.load().header.data["skipped"] == 1
     assert (str(found), len(found.examples)) == ("test (held out of its training data)", 3)
 
@@ -401,17 +412,118 @@ def test_run_under_way_is_neither_overwritten_nor_taken_for_another(draw_folder:
         train(small(photos, tmp_path / "out", epochs=4, resume=True))
 
 
-def test_full_disk_ends_a_run_with_what_is_left_of_it(
-    draw_folder: DrawFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+DISK_FULL = OSError(errno.ENOSPC, "No space left on device")
+QUOTA = OSError(errno.EDQUOT, "Disk quota exceeded")
+DENIED = OSError(errno.EACCES, "Permission denied")
+OF_SAFETENSORS = OSError("state.safetensors cannot be written (I/O error)")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "way_out"),
+    [
+        (DISK_FULL, "out cannot be written (No space left on device)", "make room"),
+        (QUOTA, "out cannot be written (Disk quota exceeded)", "make room"),
+        (DENIED, "out cannot be written (Permission denied)", "make it writable"),
+        (OF_SAFETENSORS, "state.safetensors cannot be written (I/O error)", "make room"),
+    ],
+    ids=["disk full", "quota", "not writable", "of safetensors"],
+)
+def test_file_that_cannot_be_written_ends_a_run_with_what_is_left_of_it(
+    error: OSError, reason: str, way_out: str, draw_folder: DrawFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_arguments: object) -> None:
-        raise OSError(28, "No space left on device")
+    def refuse(*_arguments: object) -> None:
+        raise error
 
     photos = draw_folder(tmp_path / "photos", 20)
-    monkeypatch.setattr(resume_state, "save", full)
-    with pytest.raises(RunStopped, match=r"No space left on device.*holds epoch 1.*make room"):
+    monkeypatch.setattr(run_folder, "save_state", refuse)
+    with pytest.raises(RunStopped) as caught:
         train(small(photos, tmp_path / "out", epochs=3))
+    said = str(caught.value)
+    assert f"{reason}; {tmp_path / 'out' / 'checkpoint.safetensors'} holds epoch 1, with" in said
+    assert said.endswith(f"of the validation images right; {way_out} and repeat the command with --resume")
     assert load_checkpoint(tmp_path / "out" / "checkpoint.safetensors").header.metrics["best_epoch"] == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES], ids=["missing", "not readable"])
+def test_file_of_the_program_that_cannot_be_read_is_not_taken_for_a_full_disk(
+    number: int, draw_folder: DrawFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise OSError(number, os.strerror(number), "/package/report.css")
+
+    photos = draw_folder(tmp_path / "photos", 20)
+    monkeypatch.setattr(run, "write_report", refuse)
+    with pytest.raises(RunStopped, match=r"^/package/report.css cannot be used \(.*\); .*holds epoch 1") as caught:
+        train(small(photos, tmp_path / "out"))
+    assert "written" not in str(caught.value)
+    assert "room" not in str(caught.value)
+
+
+def kill(*_arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_run_that_was_killed_before_its_report_writes_it_when_resumed(
+    draw_folder: DrawFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, out = draw_folder(tmp_path / "photos", 20), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "write_report", kill)
+        with pytest.raises(KeyboardInterrupt):
+            train(small(photos, out))
+    before = (out / "checkpoint.safetensors").read_bytes()
+    assert not (out / "report.html").exists()
+    resumed = train(small(photos, out, resume=True))
+    assert resumed.told == ["image"] * 60 + ["data"]  # not one step more
+    assert (out / "checkpoint.safetensors").read_bytes() == before
+    temperature = resumed.load().header.metrics["calibration"]["temperature"]
+    assert f"outputs are divided by {temperature:.3f}" in (out / "report.html").read_text()
+    assert not (out / "state.safetensors").exists()
+
+
+def test_run_stopped_after_the_last_step_of_its_only_epoch_still_has_that_epoch(
+    draw_folder: DrawFolder, tmp_path: Path
+) -> None:
+    photos = draw_folder(tmp_path / "photos", 20)
+    interrupted(small(photos, tmp_path / "out"), 6)
+    finished = train(small(photos, tmp_path / "out", resume=True))
+    assert [epoch.epoch for epoch in finished.epochs] == [1]
+    assert finished.result.best_epoch == 1
+
+
+def test_what_a_killed_run_left_of_files_it_was_writing_is_removed(draw_folder: DrawFolder, tmp_path: Path) -> None:
+    photos, out = draw_folder(tmp_path / "photos", 20), tmp_path / "out"
+    interrupted(small(photos, out, epochs=3), 7)
+    leftovers = [
+        out / ".checkpoint.safetensors.ab12_x.part",
+        out / ".state.safetensors.ab12_x.part",
+        out / ".metrics.jsonl.ab12_x.part",
+        out / ".report.html.ab12_x.part",
+        out / "snapshots" / ".epoch-002.safetensors.ab12_x.part",
+    ]
+    for path in leftovers:
+        path.write_bytes(b"half")
+    (out / ".mine.part").write_bytes(b"not of a run")
+    train(small(photos, out, epochs=3, resume=True))
+    assert [path for path in leftovers if path.exists()] == []
+    assert (out / ".mine.part").exists()
+
+
+def test_metrics_file_survives_a_crash_while_it_is_written(
+    draw_folder: DrawFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, out = draw_folder(tmp_path / "photos", 20), tmp_path / "out"
+    interrupted(small(photos, out, epochs=3), 7)
+    before = (out / "metrics.jsonl").read_text()
+    assert [json.loads(line)["epoch"] for line in before.splitlines()] == [1]
+    with monkeypatch.context() as patch:
+        patch.setattr("torchlight.model.files.atomic.os.fsync", kill)
+        with pytest.raises(KeyboardInterrupt):
+            train(small(photos, out, epochs=3, resume=True))
+    assert (out / "metrics.jsonl").read_text() == before
+    train(small(photos, out, epochs=3, resume=True))
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
 
 
 def test_snapshots_are_checkpoints_of_early_epochs(finished: Finished) -> None:
@@ -435,9 +547,9 @@ def test_header_has_the_temperature_that_is_in_the_weights(
 ) -> None:
     photos = draw_folder(tmp_path / "photos", 20)
     plain = train(small(photos, tmp_path / "plain")).load()
-    monkeypatch.setattr(run, "fit_temperature", lambda logits, labels: 2.0)
+    monkeypatch.setattr(evaluate_checkpoint, "fit_temperature", lambda logits, labels: 2.0)
     divided = train(small(photos, tmp_path / "divided")).load()
-    images = loading.load(str(photos), 32).splits["val"].images
+    images = loading.load_dataset(str(photos), 32).splits["val"].images
     logits = [
         infer(one.network, images, one.header.image_spec) * one.header.metrics["calibration"]["temperature"]
         for one in (plain, divided)
@@ -448,12 +560,12 @@ def test_header_has_the_temperature_that_is_in_the_weights(
 def test_without_a_test_split_calibration_is_measured_over_all_validation_images(
     draw_folder: DrawFolder, tmp_path: Path
 ) -> None:
-    dataset = loading.load(str(draw_folder(tmp_path / "photos", 20)), 32, val_fraction=0.5, test_fraction=0)
+    dataset = loading.load_dataset(str(draw_folder(tmp_path / "photos", 20)), 32, val_fraction=0.5, test_fraction=0)
     val = dataset.splits["val"]
     network = build_network(NetworkConfig("lenet5", len(dataset.class_names))).eval()
     spec = ImageSpec(32, IMAGENET_MEAN, IMAGENET_STD)
     before = infer(network, val.images, spec)
-    measured = run.calibrate(network, spec, dataset)
+    measured = evaluate_checkpoint.calibrate(network, spec, dataset)
     crosswise = divide_crosswise(before, val.labels).softmax(1)
     assert measured.images == len(val)
     assert measured.ece_after == expected_calibration_error(crosswise, val.labels)

@@ -50,7 +50,7 @@ class DataSet:
     warnings: tuple[str, ...] = ()
 
 
-def load(
+def load_dataset(
     source: str,
     size: int,
     *,

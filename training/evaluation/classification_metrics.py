@@ -1,4 +1,4 @@
-"""``infer`` runs a network over a split; ``evaluate`` turns logits and labels into figures."""
+"""``infer`` runs a network over a split; ``compute_metrics`` turns logits and labels into figures."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class: how many images it has, and how well they and its name are told.
+    """One class: how many images it has, and how well it is recognised.
 
     Attributes:
         precision: of the images called so, the share that is.
@@ -39,7 +39,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image told wrong: its index in the split, its class, the class it was given and how probable that seemed."""
+    """A misclassified image: its index in the split, its class, the class it was given and how probable that seemed."""
 
     index: int
     true: int
@@ -89,7 +89,7 @@ def infer(network: nn.Module, images: Tensor, spec: ImageSpec, batch_size: int =
         )
 
 
-def evaluate(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> Metrics:
+def compute_metrics(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> Metrics:
     """Return the figures for logits (N, K), already divided by the temperature if there is one, against labels (N,).
 
     A class without images has recall 0, one that is never predicted precision 0, with intervals from 0 to 1.

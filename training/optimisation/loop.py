@@ -5,8 +5,9 @@ run can be left after any step and taken up again from :meth:`Training.state`; o
 the very same weights.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,13 +17,15 @@ from torch import Tensor, nn
 
 from torchlight.model.errors import TorchlightError
 from torchlight.model.images import ImageSpec, normalise
-from torchlight.model.network import classifier_head
+from torchlight.model.network import classifier_head, count_multiply_adds
 from torchlight.training.config import Precision, Schedule, TrainingConfig
 from torchlight.training.data.loading import LabelledImages
 from torchlight.training.evaluation.classification_metrics import infer
 from torchlight.training.optimisation.augmentation import alternating_flip, cutout, shift
 from torchlight.training.optimisation.distributed import Processes
 from torchlight.training.optimisation.optimizer import build_optimizer
+
+NO_BATCHES = torch.empty(0, 2, dtype=torch.float64)
 
 
 class TrainingDiverged(TorchlightError):
@@ -56,6 +59,21 @@ class EpochResult:
     seconds: float
 
 
+def best_epoch(history: Sequence[EpochResult]) -> EpochResult:
+    """Return the epoch to keep: the highest validation accuracy, then the lowest validation loss, then the earliest.
+
+    Ties in accuracy are usual: it has only as many values as there are validation images.
+
+    Args:
+        history: at least one epoch, in order.
+    """
+
+    def rank(result: EpochResult) -> tuple[float, float]:
+        return result.val_accuracy, -result.val_loss if math.isfinite(result.val_loss) else -math.inf
+
+    return max(history, key=rank)  # max takes the first of equals
+
+
 class Training:
     """A network on its way through ``config.epochs`` passes over the training images.
 
@@ -73,7 +91,6 @@ class Training:
         *,
         class_weights: Tensor | None = None,
         processes: Processes | None = None,
-        rate_factor: Callable[[int], float] | None = None,
     ) -> None:
         """Prepare to train ``network`` in place, on the device it is on.
 
@@ -82,7 +99,6 @@ class Training:
             train: at least ``config.batch_size`` images, the same in every process.
             class_weights: (K,) float32, how much the loss of each class counts; without it, all the same.
             processes: that share each batch; without it, this one alone.
-            rate_factor: share of the peak learning rates at each step, instead of the config's schedule.
         """
         self._processes = processes or Processes()
         self.network = self._processes.prepare(network.to(memory_format=torch.channels_last))
@@ -91,18 +107,18 @@ class Training:
         self.steps_per_epoch = len(train) // config.batch_size
         self._optimizer = build_optimizer(network, config)
         self._peaks = [float(group["lr"]) for group in self._optimizer.param_groups]
-        self._rate_factor = rate_factor or self._scheduled
         self._class_weights = None if class_weights is None else class_weights.to(self._device)
         self._generator = torch.Generator().manual_seed(config.seed)  # the only source of randomness
         self._starts_mirrored = torch.rand(len(train), generator=self._generator) < 0.5
         self._order = torch.empty(0, dtype=torch.int64)
         self._step = 0  # weight updates done since the beginning
-        self._batches = torch.empty(0, 2, dtype=torch.float64)  # loss and accuracy of each batch of this epoch
+        self._batches = NO_BATCHES  # (batches done, 2) loss and accuracy of each batch of the epoch under way
+        self._began = 0.0  # when the epoch under way began, by time.perf_counter, without interruptions
 
     def epochs(
         self, val: LabelledImages, on_step: Callable[[StepResult], None] = lambda _: None
     ) -> Iterator[EpochResult]:
-        """Go on to the end, yielding after each epoch.
+        """Train to the end, yielding after each epoch.
 
         Args:
             val: the images that choose the epoch, the same in every process.
@@ -111,19 +127,21 @@ class Training:
         Raises:
             TrainingDiverged: the loss became infinite or not a number.
         """
-        while self._step < self._config.epochs * self.steps_per_epoch:
-            started = time.perf_counter()
+        while self._step < self._config.epochs * self.steps_per_epoch or len(self._batches):
+            if not len(self._batches):
+                self._began = time.perf_counter()
             self._train_epoch(on_step)
             loss, accuracy = self._batches.mean(0).tolist()
             val_loss, val_accuracy = self._validate(val)
+            self._batches = NO_BATCHES  # from here on, the epoch is finished in state() too
             yield EpochResult(
                 epoch=self._step // self.steps_per_epoch,
                 train_loss=loss,
                 train_accuracy=accuracy,
                 val_loss=val_loss,
                 val_accuracy=val_accuracy,
-                learning_rate=float(self._optimizer.param_groups[0]["lr"]),
-                seconds=time.perf_counter() - started,
+                learning_rate=self._peaks[0] * self.rate_factor(self._step - 1),
+                seconds=time.perf_counter() - self._began,
             )
 
     def state(self) -> dict[str, Tensor]:
@@ -134,12 +152,14 @@ class Training:
             if "momentum_buffer" in self._optimizer.state[parameter]
         }
         weights = {f"network/{name}": value for name, value in self.network.state_dict().items()}
+        seconds = time.perf_counter() - self._began if len(self._batches) else 0.0
         own = {
             "generator": self._generator.get_state(),
             "starts_mirrored": self._starts_mirrored,
             "order": self._order,
             "step": torch.tensor(self._step),
             "batches": self._batches,
+            "seconds": torch.tensor(seconds, dtype=torch.float64),
         }
         return {name: value.detach().cpu().clone() for name, value in (weights | momenta | own).items()}
 
@@ -157,16 +177,32 @@ class Training:
         self._starts_mirrored = state["starts_mirrored"].clone()
         self._order, self._batches = state["order"].clone(), state["batches"].clone()
         self._step = int(state["step"])
+        self._began = time.perf_counter() - float(state["seconds"])
+
+    def rate_factor(self, step: int) -> float:
+        """Return the share of the peak learning rates at a step, counted from 0."""
+        total_steps = self._config.epochs * self.steps_per_epoch
+        return learning_rate_factor(step, total_steps, self._config.warmup, self._config.schedule)
+
+    def cost(self, history: Sequence[EpochResult]) -> dict[str, int]:
+        """Return what the finished epochs took: seconds, and floating-point operations of all their steps."""
+        multiply_adds = count_multiply_adds(self.network, self._spec.size)  # of the forward pass of one image
+        seen = len(history) * self.steps_per_epoch * self._config.batch_size
+        return {
+            "seconds": round(sum(result.seconds for result in history)),
+            "multiply_adds_per_image": multiply_adds,
+            "flops": 2 * 3 * multiply_adds * seen,  # one multiply-add is 2; backward costs about twice the forward pass
+        }
 
     def _train_epoch(self, on_step: Callable[[StepResult], None]) -> None:
-        """Do what is left of an epoch."""
-        epoch, first = divmod(self._step, self.steps_per_epoch)
-        if first == 0:
-            self._order = torch.randperm(len(self._train), generator=self._generator)
-            self._batches = torch.empty(0, 2, dtype=torch.float64)
+        """Train the batches of an epoch that are not done yet."""
+        done = len(self._batches)
+        epoch = (self._step - done) // self.steps_per_epoch  # counted from 0
+        if done == 0:
+            self._order = torch.randperm(len(self._train), generator=self._generator)  # (N,)
         _freeze(self.network, epoch < self._config.frozen_epochs)
         shared = self._processes.share(self.network)
-        for _ in range(first, self.steps_per_epoch):
+        for _ in range(done, self.steps_per_epoch):
             loss, accuracy = self._update(shared, epoch)
             self._batches = torch.cat([self._batches, torch.tensor([[loss, accuracy]], dtype=torch.float64)])
             on_step(StepResult(self._step, self.steps_per_epoch, loss, accuracy))
@@ -176,7 +212,7 @@ class Training:
         """Take one step down the loss of the next batch; return that loss and the accuracy before it."""
         size, start = self._config.batch_size, self._step % self.steps_per_epoch * self._config.batch_size
         images, labels = self._batch(self._order[start : start + size], epoch)
-        factor = self._rate_factor(self._step)
+        factor = self.rate_factor(self._step)
         for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * factor
 
@@ -205,10 +241,6 @@ class Training:
         with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
             torch.manual_seed(self._config.seed + self._step * self._processes.number + self._processes.rank)
             yield
-
-    def _scheduled(self, step: int) -> float:
-        total_steps = self._config.epochs * self.steps_per_epoch
-        return learning_rate_factor(step, total_steps, self._config.warmup, self._config.schedule)
 
     def _batch(self, chosen: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """Return this process's share of a batch, augmented: (N, 3, S, S) float32 normalised, and (N,) labels."""

@@ -1,4 +1,4 @@
-"""A run that is under way, on disk: everything it needs to go on as if it had never stopped."""
+"""An unfinished run on disk: everything it needs to continue as if it had never stopped."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ KIND = FileKind(
     noun="state of a run",
     command="torchlight train",
     format="torchlight-state",
-    version="1",
+    version="2",
     documents=("identity", "history"),
     missing=StateError,
     unreadable=StateError,
@@ -37,7 +37,7 @@ class RunState:
 
     Attributes:
         identity: what makes it this run and no other: network, configuration, fingerprint of the data.
-        history: the epochs that are done.
+        history: the finished epochs.
         filters: (E, C, 3, k, k) the first layer's filters before training and after each of these epochs.
         training: of :meth:`training.optimisation.loop.Training.state`.
     """
@@ -48,7 +48,7 @@ class RunState:
     training: Mapping[str, Tensor]
 
 
-def save(path: Path, state: RunState) -> None:
+def save_state(path: Path, state: RunState) -> None:
     """Write the file so that at every moment either the old or the new one is there, whole.
 
     Raises:
@@ -59,7 +59,7 @@ def save(path: Path, state: RunState) -> None:
     save_tensors(path, KIND, tensors | {"filters": state.filters.contiguous()}, documents)
 
 
-def load(path: Path, identity: Mapping[str, Any]) -> RunState:
+def load_state(path: Path, identity: Mapping[str, Any]) -> RunState:
     """Return the state of the run with that identity.
 
     Raises:

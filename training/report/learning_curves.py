@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from torchlight.training.evaluation.classification_metrics import Metrics
-from torchlight.training.optimisation.loop import EpochResult
+from torchlight.training.optimisation.loop import EpochResult, best_epoch
 from torchlight.training.report.markup import clean, shorten
 
 TRAIN, VAL = "#8a8f98", "#0b6e99"  # grey and blue: apart in lightness too, for print and for the colour-blind
@@ -25,7 +25,7 @@ def draw_curves(history: Sequence[EpochResult]) -> Figure:
     loss_axes.set(title="Loss", xlabel="epoch")
     accuracy_axes.plot(epochs, [100 * r.train_accuracy for r in history], color=TRAIN, marker=".", label="training")
     accuracy_axes.plot(epochs, [100 * r.val_accuracy for r in history], color=VAL, marker=".", label="validation")
-    best = max(history, key=lambda result: result.val_accuracy)
+    best = best_epoch(history)
     accuracy_axes.plot(best.epoch, 100 * best.val_accuracy, "o", color=VAL, markersize=9, fillstyle="none")
     summary = f"best: {100 * best.val_accuracy:.2f}% in epoch {best.epoch}"
     accuracy_axes.text(0.98, 0.04, summary, color=VAL, ha="right", transform=accuracy_axes.transAxes)

@@ -18,15 +18,17 @@ from torch import Tensor
 from torchlight.model.checkpoint import Header
 from torchlight.model.drawing.rendering import plain_filters, plain_image
 from torchlight.model.files.atomic import write_bytes
+from torchlight.training.data.held_out import Exposure
 from torchlight.training.evaluation.calibration import Calibration
 from torchlight.training.evaluation.classification_metrics import ClassMetrics, Interval, Metrics, Mistake
-from torchlight.training.optimisation.loop import EpochResult
+from torchlight.training.evaluation.evaluate_checkpoint import Evaluation
+from torchlight.training.optimisation.filter_history import frame_positions
+from torchlight.training.optimisation.loop import EpochResult, best_epoch
 from torchlight.training.report import charts, report_text
 from torchlight.training.report.learning_curves import draw_confusion, draw_curves, to_png
 from torchlight.training.report.markup import Child, data_uri, element, percent, shorten, to_html
-from torchlight.training.report.report_text import Exposure
 
-MAX_FRAMES = 12  # of the filmstrip
+REPORT_FILES = ("report.html", "confusion.png", "curves.png")
 MAX_FILTERS, FILTER_COLUMNS = 64, 8  # of a frame
 MAX_PICTURE = 224  # pixels a side; a larger picture is shrunk by a whole number
 MAX_NAME = 80  # characters
@@ -74,20 +76,51 @@ class Report:
     calibration: Calibration | None = None
 
 
-def write(folder: Path, report: Report) -> None:
+def make_report(
+    evaluation: Evaluation,
+    *,
+    source: str,
+    command: str,
+    history: Sequence[EpochResult] = (),
+    filters: Sequence[Tensor] = (),
+) -> Report:
+    """Return the report on a checkpoint; arguments as in :class:`Report`, ``filters`` without their epochs."""
+    held_out, dataset = evaluation.held_out, evaluation.held_out.dataset
+    number = len(dataset.class_names)
+    return Report(
+        source=source,
+        split=held_out.split,
+        exposure=held_out.exposure,
+        command=command,
+        header=evaluation.checkpoint.header,
+        digest=evaluation.checkpoint.digest,
+        metrics=evaluation.metrics,
+        images=held_out.examples.images,
+        names=held_out.examples.names,
+        counts={name: part.labels.bincount(minlength=number).tolist() for name, part in dataset.splits.items()},
+        warnings=dataset.warnings,
+        skipped=dataset.skipped,
+        history=history,
+        filters=list(enumerate(filters)),
+        calibration=evaluation.calibration,
+    )
+
+
+def write_report(folder: Path, report: Report) -> None:
     """Write ``report.html``, ``confusion.png`` and, given a history, ``curves.png`` into ``folder``, each whole or not.
 
     Raises:
         OSError: the folder cannot be written; older files are untouched.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / "report.html", render(report).encode())
-    write_bytes(folder / "confusion.png", to_png(draw_confusion(report.metrics, report.split)))
+    html, confusion, curves = (folder / name for name in REPORT_FILES)
+    write_bytes(html, render_report(report).encode())
+    write_bytes(confusion, to_png(draw_confusion(report.metrics, report.split)))
     if report.history:
-        write_bytes(folder / "curves.png", to_png(draw_curves(report.history)))
+        write_bytes(curves, to_png(draw_curves(report.history)))
 
 
-def render(report: Report) -> str:
+def render_report(report: Report) -> str:
     """Return the page. Equal reports give equal pages."""
     sections = (
         _key_figures(report),
@@ -158,7 +191,7 @@ def _curves(history: Sequence[EpochResult]) -> Element | None:
         charts.Series("training", "train", [one.train_accuracy for one in history]),
         charts.Series("validation", "val", [one.val_accuracy for one in history]),
     ]
-    best = max(history, key=lambda one: one.val_accuracy)
+    best = best_epoch(history)
     return _section(
         "How it learned",
         f"Each epoch is one pass over the training images. Loss falls and accuracy rises as the network learns; "
@@ -309,8 +342,7 @@ def _filters(snapshots: Sequence[tuple[int, Tensor]], *, is_whitened: bool) -> E
     filters = [(epoch, weights) for epoch, weights in snapshots if weights.numel()]
     if not filters:
         return None
-    last, shown = len(filters) - 1, min(MAX_FRAMES, len(filters))
-    frames = [filters[round(k * last / max(1, shown - 1))] for k in range(shown)]
+    frames = [filters[position] for position in frame_positions(len(filters))]
     number, _, height, width = filters[0][1].shape
     notes = ["Mid-grey is zero: that pixel does not count. Each filter has its own scale, so that its pattern shows."]
     notes += ["They began as the patterns that patches of the training images are made of."] if is_whitened else []

@@ -1,12 +1,13 @@
 """Figures -> sentences that need no knowledge of the field. Pure functions; nothing here knows HTML."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from torchlight.model.checkpoint import Header
+from torchlight.training.data.held_out import Exposure
 from torchlight.training.evaluation.calibration import Calibration
 from torchlight.training.evaluation.classification_metrics import ClassMetrics, Metrics
 from torchlight.training.report.markup import percent, shorten
@@ -15,7 +16,6 @@ NAME = 40  # characters of a class name within a sentence; the tables have all o
 USES = {"train": "to train on", "val": "to validate with", "test": "to test with"}
 
 Pair = tuple[int, int, int, int]
-Exposure = Literal["unseen", "chose_epoch", "unknown"]
 
 
 def summarise(metrics: Metrics) -> Iterator[str]:

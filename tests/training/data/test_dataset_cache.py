@@ -57,7 +57,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def load(photos: Path, folder: Path) -> Load:
-    return lambda **options: loading.load(str(photos), 128, cache_folder=folder, **options)
+    return lambda **options: loading.load_dataset(str(photos), 128, cache_folder=folder, **options)
 
 
 def assert_equal(one: DataSet, other: DataSet) -> None:
@@ -128,14 +128,16 @@ def test_source_that_changed_is_decoded_anew_and_replaces_the_old_files(
     again = load(skip_unreadable=True)
     assert len(decoded) == 2
     assert len(list(folder.iterdir())) == 2
-    assert_equal(again, loading.load(str(photos), 128, cache_folder=folder.with_name("other"), skip_unreadable=True))
+    assert_equal(
+        again, loading.load_dataset(str(photos), 128, cache_folder=folder.with_name("other"), skip_unreadable=True)
+    )
 
 
 def test_other_label_alone_decodes_nothing(photos: Path, folder: Path, decoded: list[int]) -> None:
     for labels in ("abc", "abd"):
         lines = [f"{path.relative_to(photos)},{labels[k % 3]}" for k, path in enumerate(sorted(photos.rglob("*.png")))]
         (photos / "labels.csv").write_text("\n".join(["path,label", *lines]))
-        dataset = loading.load(str(photos / "labels.csv"), 128, cache_folder=folder)
+        dataset = loading.load_dataset(str(photos / "labels.csv"), 128, cache_folder=folder)
         assert dataset.class_names == tuple(labels)
     assert decoded == [24]
 
@@ -150,12 +152,12 @@ def test_other_code_decodes_anew(load: Load, decoded: list[int], monkeypatch: py
 def test_each_size_and_source_has_its_own_files(photos: Path, folder: Path) -> None:
     other = shutil.copytree(photos, photos.with_name("elsewhere") / "photos")
     for source, size in ((photos, 128), (photos, 160), (other, 128)):
-        loading.load(str(source), size, cache_folder=folder)
+        loading.load_dataset(str(source), size, cache_folder=folder)
     assert len(list(folder.iterdir())) == 6
 
 
 def test_small_source_is_not_cached(photos: Path, folder: Path) -> None:
-    loading.load(str(photos), 32, cache_folder=folder)
+    loading.load_dataset(str(photos), 32, cache_folder=folder)
     assert not folder.exists()
 
 
@@ -276,7 +278,7 @@ def test_disk_that_is_full_while_writing_is_told(load: Load, folder: Path, monke
 
 def test_cache_folder_that_cannot_be_made_is_told(photos: Path, folder: Path) -> None:
     folder.write_text("a file")
-    dataset = loading.load(str(photos), 128, cache_folder=folder)
+    dataset = loading.load_dataset(str(photos), 128, cache_folder=folder)
     assert "could not be kept" in dataset.warnings[0]
 
 
@@ -306,5 +308,5 @@ def test_unreadable_files_are_remembered_and_mended_ones_are_read(photos: Path, 
 
 def test_default_folder_is_in_the_users_home(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    loading.load(str(photos), 128)
+    loading.load_dataset(str(photos), 128)
     assert len(list((tmp_path / ".cache" / "torchlight").iterdir())) == 2

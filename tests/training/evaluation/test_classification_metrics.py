@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from torchlight.model.images import ImageSpec, normalise
-from torchlight.training.evaluation.classification_metrics import MAX_MISTAKES, evaluate, infer, wilson_interval
+from torchlight.training.evaluation.classification_metrics import MAX_MISTAKES, compute_metrics, infer, wilson_interval
 
 NAMES = ("cat", "dog", "owl")
 
@@ -21,7 +21,7 @@ def logits_for(predicted: list[int], classes: int) -> Tensor:
 
 def test_confusion_counts_true_classes_by_row_and_predictions_by_column() -> None:
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 2])
-    metrics = evaluate(logits_for([0, 0, 0, 1, 1, 2, 2], 3), labels, NAMES)
+    metrics = compute_metrics(logits_for([0, 0, 0, 1, 1, 2, 2], 3), labels, NAMES)
     assert metrics.confusion == ((3, 1, 0), (0, 1, 1), (0, 0, 1))
     assert metrics.images == 7
     assert metrics.accuracy == pytest.approx(5 / 7)
@@ -29,13 +29,13 @@ def test_confusion_counts_true_classes_by_row_and_predictions_by_column() -> Non
 
 def test_recall_and_precision_are_those_of_the_confusion() -> None:
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 2])
-    metrics = evaluate(logits_for([0, 0, 0, 1, 1, 2, 2], 3), labels, NAMES)
+    metrics = compute_metrics(logits_for([0, 0, 0, 1, 1, 2, 2], 3), labels, NAMES)
     figures = [(one.label, one.images, one.precision, one.recall) for one in metrics.per_class]
     assert figures == [("cat", 4, 3 / 3, 3 / 4), ("dog", 2, 1 / 2, 1 / 2), ("owl", 1, 1 / 2, 1 / 1)]
 
 
 def test_class_without_images_or_predictions_has_zeros() -> None:
-    metrics = evaluate(logits_for([0, 0], 3), torch.tensor([0, 1]), NAMES)
+    metrics = compute_metrics(logits_for([0, 0], 3), torch.tensor([0, 1]), NAMES)
     owl = metrics.per_class[2]
     assert (owl.images, owl.precision, owl.recall, owl.f1) == (0, 0, 0, 0)
     assert owl.precision_interval == owl.recall_interval == (0, 1)
@@ -48,7 +48,7 @@ def test_figures_equal_those_of_scikit_learn(seed: int, classes: int, images: in
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(images, classes, generator=generator, dtype=torch.float64)
     labels = torch.randint(classes, (images,), generator=generator)
-    metrics = evaluate(logits, labels, tuple(f"class {k}" for k in range(classes)))
+    metrics = compute_metrics(logits, labels, tuple(f"class {k}" for k in range(classes)))
     indices, predicted = list(range(classes)), logits.argmax(1)
     precision, recall, f1, number = reference.precision_recall_fscore_support(
         labels, predicted, labels=indices, zero_division=0
@@ -91,7 +91,7 @@ def test_interval_holds_its_share_and_stays_between_0_and_1(case: tuple[int, int
 
 def test_intervals_belong_to_the_counts_of_their_figures() -> None:
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 2])
-    metrics = evaluate(logits_for([0, 0, 0, 1, 1, 2, 2], 3), labels, NAMES)
+    metrics = compute_metrics(logits_for([0, 0, 0, 1, 1, 2, 2], 3), labels, NAMES)
     assert metrics.accuracy_interval == wilson_interval(5, 7)
     assert [one.recall_interval for one in metrics.per_class] == [wilson_interval(*x) for x in [(3, 4), (1, 2), (1, 1)]]
     assert [one.precision_interval for one in metrics.per_class] == [
@@ -101,7 +101,7 @@ def test_intervals_belong_to_the_counts_of_their_figures() -> None:
 
 def test_mistakes_come_with_the_most_confident_first() -> None:
     logits = torch.tensor([[0.0, 1, 0], [0, 3, 0], [9, 0, 0], [0, 0, 2]])
-    mistakes = evaluate(logits, torch.tensor([0, 2, 0, 1]), NAMES).mistakes
+    mistakes = compute_metrics(logits, torch.tensor([0, 2, 0, 1]), NAMES).mistakes
     assert [(one.index, one.true, one.predicted) for one in mistakes] == [(1, 2, 1), (3, 1, 2), (0, 0, 1)]
     assert [one.probability for one in mistakes] == pytest.approx(
         [math.exp(k) / (math.exp(k) + 2) for k in (3, 2, 1)], rel=1e-6
@@ -109,32 +109,32 @@ def test_mistakes_come_with_the_most_confident_first() -> None:
 
 
 def test_mistakes_are_few_even_if_all_answers_are_wrong() -> None:
-    mistakes = evaluate(logits_for([1] * 100, 3), torch.zeros(100, dtype=torch.int64), NAMES).mistakes
+    mistakes = compute_metrics(logits_for([1] * 100, 3), torch.zeros(100, dtype=torch.int64), NAMES).mistakes
     assert [one.index for one in mistakes] == list(range(MAX_MISTAKES))
 
 
 def test_calibration_error_is_that_of_the_probabilities() -> None:
     sure = math.exp(2) / (math.exp(2) + 2)
-    metrics = evaluate(logits_for([0, 1, 2, 2], 3), torch.tensor([0, 1, 2, 0]), NAMES)
+    metrics = compute_metrics(logits_for([0, 1, 2, 2], 3), torch.tensor([0, 1, 2, 0]), NAMES)
     assert metrics.calibration_error == pytest.approx(abs(sure - 3 / 4))
 
 
 def test_loss_is_mean_cross_entropy_in_natural_logarithms() -> None:
     right, wrong = math.log(1 + 2 * math.exp(-2)), math.log(1 + 2 * math.exp(-2)) + 2
-    metrics = evaluate(logits_for([0, 1, 1], 3), torch.tensor([0, 1, 2]), NAMES)
+    metrics = compute_metrics(logits_for([0, 1, 1], 3), torch.tensor([0, 1, 2]), NAMES)
     assert metrics.loss == pytest.approx((2 * right + wrong) / 3, rel=1e-6)
 
 
 def test_top_5_accuracy_counts_labels_among_the_five_most_probable() -> None:
     logits = torch.tensor([[6.0, 5, 4, 3, 2, 1, 0]]).repeat(4, 1)
-    metrics = evaluate(logits, torch.tensor([0, 4, 5, 6]), tuple("abcdefg"))
+    metrics = compute_metrics(logits, torch.tensor([0, 4, 5, 6]), tuple("abcdefg"))
     assert metrics.top_5_accuracy == 0.5
     assert metrics.accuracy == 0.25
 
 
 @pytest.mark.parametrize(("classes", "expected"), [(5, None), (6, 1.0)], ids=["five classes", "six classes"])
 def test_top_5_accuracy_is_there_only_if_it_says_something(classes: int, expected: float | None) -> None:
-    metrics = evaluate(logits_for([0], classes), torch.tensor([0]), tuple("abcdef"[:classes]))
+    metrics = compute_metrics(logits_for([0], classes), torch.tensor([0]), tuple("abcdef"[:classes]))
     assert metrics.top_5_accuracy == expected
 
 

@@ -20,7 +20,7 @@ from torchlight.model.network import NetworkConfig, build_network
 from torchlight.training.config import default_batch_size
 from torchlight.training.optimisation.batch_norm import SharedBatchNorm, share_statistics
 from torchlight.training.optimisation.distributed import Processes, TorchrunProcesses
-from torchlight.training.run import Observer, RunOptions, set_up
+from torchlight.training.run_setup import Observer, RunOptions, set_up
 
 ROOT = Path(__file__).parents[3]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -50,7 +50,7 @@ def start() -> Iterator[Start]:
 def both(start: Start, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
     """What one process computes, and what two do."""
     folder = tmp_path_factory.mktemp("together")
-    process = start(folder, *TORCHRUN, str(ROOT / "tests" / "training" / "together.py"), "found.pt")
+    process = start(folder, *TORCHRUN, str(ROOT / "tests" / "training" / "optimisation" / "together.py"), "found.pt")
     alone = compute(Processes())
     assert process.wait(300) == 0, (folder / "said").read_text()
     return alone, torch.load(folder / "found.pt", weights_only=True)
@@ -141,9 +141,9 @@ def test_shared_batch_norm_reaches_nested_layers() -> None:
 def test_batch_that_cannot_be_shared_equally_is_refused_with_one_that_can(
     number: int, batch_size: int, advised: int, draw_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    options = RunOptions(
-        str(draw_folder(tmp_path, 20)), tmp_path, "lenet5", settings={"batch_size": batch_size, "epochs": 1}
-    )
+    photos = str(draw_folder(tmp_path, 20))
+    settings = {"batch_size": batch_size, "epochs": 1}
+    options = RunOptions(source=photos, out=tmp_path, architecture="lenet5", settings=settings)
     with pytest.raises(
         DataError, match=f"a batch of {batch_size} .* among {number} processes; .*--batch-size {advised}$"
     ):

@@ -1,7 +1,9 @@
 """The loop learns, repeats itself for equal seeds, and stops when it has nothing to go on."""
 
 import copy
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -14,11 +16,13 @@ from torchlight.model.images import ImageSpec, normalise
 from torchlight.model.network import NetworkConfig, build_network
 from torchlight.training.config import TrainingConfig, default_batch_size, default_epochs, default_optimizer
 from torchlight.training.data.loading import LabelledImages
+from torchlight.training.optimisation import loop
 from torchlight.training.optimisation.loop import (
     EpochResult,
     StepResult,
     Training,
     TrainingDiverged,
+    best_epoch,
     best_precision,
     half_squared_errors,
     learning_rate_factor,
@@ -292,7 +296,51 @@ def test_run_taken_up_again_ends_with_the_same_weights_bit_for_bit(
 
     expected = whole.state_dict()
     assert [name for name, value in resumed.state_dict().items() if not torch.equal(value, expected[name])] == []
-    assert [one.train_loss for one in rest] == [one.train_loss for one in results[-len(rest) :]]
+    assert len(rest) == (
+        2 if stopped_at <= 4 else 1
+    )  # 4 steps an epoch; after the last of them, it is not validated yet
+    assert [replace(one, seconds=0) for one in rest] == [replace(one, seconds=0) for one in results[-len(rest) :]]
+
+
+def test_seconds_of_an_epoch_count_what_came_before_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that advances one second at each step, and a thousand while the run is interrupted."""
+    now = [0.0]
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+    train, config = noise(16, 2), TrainingConfig(epochs=2, batch_size=4)
+
+    def advance(result: StepResult) -> None:
+        now[0] += 1
+        stop_after(6)(result)
+
+    first = Training(seeded_network("lenet5", 2), train, SPEC, config)
+    with pytest.raises(Stop):
+        list(first.epochs(train, advance))
+    saved = first.state()
+    now[0] += 1000
+    second = Training(seeded_network("lenet5", 2), train, SPEC, config)
+    second.restore(saved)
+    (result,) = second.epochs(train, lambda _: now.__setitem__(0, now[0] + 1))
+    assert (result.epoch, result.seconds) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "losses", "best"),
+    [
+        ([0.5, 0.9, 0.7], [1, 1, 1], 2),
+        ([0.75, 0.75], [0.8, 0.4], 2),
+        ([0.75, 0.75], [0.4, 0.8], 1),
+        ([0.75, 0.75], [0.4, 0.4], 1),
+        ([0.75, 0.75], [math.nan, 9.0], 2),
+        ([0.75, 0.75], [9.0, math.nan], 1),
+    ],
+    ids=["accuracy", "then loss", "either way", "then the earliest", "no number", "no number later"],
+)
+def test_best_epoch_has_the_highest_accuracy_then_the_lowest_loss_then_comes_first(
+    accuracies: list[float], losses: list[float], best: int
+) -> None:
+    rows = enumerate(zip(accuracies, losses, strict=True), start=1)
+    history = [EpochResult(epoch, 1.0, 0.5, loss, accuracy, 0.1, 1.0) for epoch, (accuracy, loss) in rows]
+    assert best_epoch(history).epoch == best
 
 
 def test_state_is_a_copy() -> None:

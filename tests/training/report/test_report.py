@@ -23,12 +23,13 @@ from torchlight.model.checkpoint import Header
 from torchlight.model.images import ImageSpec
 from torchlight.model.network import NetworkConfig
 from torchlight.training.evaluation.calibration import measure_calibration
-from torchlight.training.evaluation.classification_metrics import Metrics, evaluate
+from torchlight.training.evaluation.classification_metrics import Metrics, compute_metrics
+from torchlight.training.optimisation import filter_history
 from torchlight.training.optimisation.loop import EpochResult
 from torchlight.training.report import charts, report, report_text
 from torchlight.training.report.learning_curves import draw_confusion, draw_curves, to_png
 from torchlight.training.report.markup import clean, data_uri, element, percent, to_html
-from torchlight.training.report.report import Report, render, write
+from torchlight.training.report.report import Report, render_report, write_report
 
 ANIMALS = ("cat", "dog", "owl")
 HOSTILE = (
@@ -67,7 +68,7 @@ def guesses(class_names: tuple[str, ...], images: int) -> tuple[Tensor, Tensor]:
 
 
 def metrics(class_names: tuple[str, ...]) -> Metrics:
-    return evaluate(*guesses(class_names, 4 * len(class_names)), class_names)
+    return compute_metrics(*guesses(class_names, 4 * len(class_names)), class_names)
 
 
 def make_report(class_names: tuple[str, ...] = ANIMALS, images: int = 60, size: int = 8) -> Report:
@@ -98,7 +99,7 @@ def make_report(class_names: tuple[str, ...] = ANIMALS, images: int = 60, size: 
             versions={"torch": "2.15.0", "python": "3.11.7"},
         ),
         digest="sha256:c0ffee",
-        metrics=evaluate(logits, labels, class_names),
+        metrics=compute_metrics(logits, labels, class_names),
         images=torch.randint(0, 256, (images, 3, size, size), generator=generator, dtype=torch.uint8),
         names=[f"pets/{k}.jpg" for k in range(images)],
         counts={"train": [30] * len(class_names), "val": [0] * len(class_names), "test": [7] * len(class_names)},
@@ -156,7 +157,7 @@ def headings(page: str) -> list[str]:
 def test_the_summary_names_the_share_its_range_and_what_is_confused() -> None:
     logits = torch.eye(3)[[0] * 9 + [1] + [1] * 10 + [2] * 10]
     labels = torch.tensor([0] * 10 + [1] * 10 + [2] * 10)
-    first, second = report_text.summarise(evaluate(logits, labels, ANIMALS))
+    first, second = report_text.summarise(compute_metrics(logits, labels, ANIMALS))
     assert "told 29 of 30 images right" in first
     assert "83.3% to 99.4%" in first
     assert "the most frequent class would be right in 33.3%" in first
@@ -171,13 +172,13 @@ def test_the_summary_names_the_share_its_range_and_what_is_confused() -> None:
 def test_a_share_is_said_in_small_numbers_only_if_one_is_near(share: float, said: str) -> None:
     right = round(1000 * share)
     logits = torch.eye(2)[[0] * right + [1] * (1000 - right)]
-    (first, *_) = report_text.summarise(evaluate(logits, torch.zeros(1000, dtype=torch.int64), ("cat", "dog")))
+    (first, *_) = report_text.summarise(compute_metrics(logits, torch.zeros(1000, dtype=torch.int64), ("cat", "dog")))
     assert f"told {right:,} of 1,000 images right{said}." in first
 
 
 def test_a_faultless_network_confuses_nothing_and_has_no_mistakes() -> None:
-    perfect = evaluate(torch.eye(3).repeat(5, 1), torch.arange(3).repeat(5), ANIMALS)
-    text = text_of(render(replace(make_report(), metrics=perfect)))
+    perfect = compute_metrics(torch.eye(3).repeat(5, 1), torch.arange(3).repeat(5), ANIMALS)
+    text = text_of(render_report(replace(make_report(), metrics=perfect)))
     assert "100% right on pets" in text
     assert "It confuses no two classes." in text
     assert "There are none: it told every image right." in text
@@ -185,11 +186,11 @@ def test_a_faultless_network_confuses_nothing_and_has_no_mistakes() -> None:
 
 
 def test_all_sections_are_there() -> None:
-    assert headings(render(make_report())) == HEADINGS
+    assert headings(render_report(make_report())) == HEADINGS
 
 
 def test_what_is_not_known_is_neither_shown_nor_spoken_of() -> None:
-    page = render(plain(make_report()))
+    page = render_report(plain(make_report()))
     assert headings(page) == [HEADINGS[k] for k in (1, 2, 3, 6, 7)]
     text = text_of(page).lower()
     assert not {word for word in ("epoch", "temperature", "filters", "seed", "flops", "left out") if word in text}
@@ -197,7 +198,7 @@ def test_what_is_not_known_is_neither_shown_nor_spoken_of() -> None:
 
 
 def test_a_name_of_several_words_is_quoted_within_a_sentence() -> None:
-    figures = evaluate(torch.eye(2)[[0, 0, 1]], torch.tensor([0, 1, 1]), ("cat", "guard dog"))
+    figures = compute_metrics(torch.eye(2)[[0, 0, 1]], torch.tensor([0, 1, 1]), ("cat", "guard dog"))
     assert "images of “guard dog” were taken for cat, and 0 of 1 the other way round" in report_text.name_confusion(
         figures
     )
@@ -212,11 +213,11 @@ def test_a_name_of_several_words_is_quoted_within_a_sentence() -> None:
     ],
 )
 def test_it_says_how_far_the_figures_can_be_trusted(split: str, exposure: report_text.Exposure, said: str) -> None:
-    assert said in text_of(render(replace(make_report(), split=split, exposure=exposure)))
+    assert said in text_of(render_report(replace(make_report(), split=split, exposure=exposure)))
 
 
 def test_how_it_was_made_is_complete() -> None:
-    text = text_of(render(make_report()))
+    text = text_of(render_report(make_report()))
     for fact in (
         "torchlight train pets --out runs/pets",
         "torchlight evaluate runs/pets/checkpoint.safetensors pets",
@@ -231,7 +232,7 @@ def test_how_it_was_made_is_complete() -> None:
 
 
 def test_the_data_are_counted_and_their_problems_told() -> None:
-    text = text_of(render(make_report()))
+    text = text_of(render_report(make_report()))
     assert (
         "111 images of 3 classes: 90 to train on, 21 to test with. 1 problem found. 1 unreadable file left out." in text
     )
@@ -240,8 +241,8 @@ def test_the_data_are_counted_and_their_problems_told() -> None:
 
 
 def test_a_class_without_images_has_no_figures() -> None:
-    figures = evaluate(torch.eye(3)[[0, 1, 0]], torch.tensor([0, 1, 1]), ANIMALS)
-    page = render(replace(make_report(), metrics=figures))
+    figures = compute_metrics(torch.eye(3)[[0, 1, 0]], torch.tensor([0, 1, 1]), ANIMALS)
+    page = render_report(replace(make_report(), metrics=figures))
     assert '<th scope="row"><bdi>owl</bdi></th><td>0</td><td>–</td><td>–</td><td>–</td>' in page
     assert "mean of the classes 3 75.0% 75.0% 66.7%" in text_of(page)
 
@@ -253,7 +254,7 @@ def test_a_class_without_images_has_no_figures() -> None:
 def test_calibration_is_told_in_words(temperature: float, said: str) -> None:
     logits, labels = guesses(ANIMALS, 60)
     measured = measure_calibration(logits, logits / temperature, labels, temperature)
-    text = text_of(render(replace(make_report(), calibration=measured)))
+    text = text_of(render_report(replace(make_report(), calibration=measured)))
     assert said in text
     assert ("before after" in text) == ("divided by" in text) == (temperature != 1)
     assert f"(over 60 images; with that many, chance alone makes {100 * measured.ece_by_chance:.1f})" in text
@@ -280,7 +281,7 @@ def test_only_all_is_called_all_and_only_none_none(share: float, said: str) -> N
 
 @pytest.mark.parametrize("number", [2, 20, 40, 41, 100])
 def test_confusion_is_a_matrix_up_to_forty_classes_and_a_list_beyond(number: int) -> None:
-    page = render(make_report(tuple(f"class {k}" for k in range(number)), images=20 * number))
+    page = render_report(make_report(tuple(f"class {k}" for k in range(number)), images=20 * number))
     assert ("Confusion matrix of" in page) == (number <= 40)
     assert "Most frequent mistakes" in page
     assert ("The other " in page) == (number > 40)
@@ -328,14 +329,14 @@ def test_reliability_has_a_dot_for_each_bin_with_images() -> None:
 
 def test_a_long_filmstrip_keeps_its_first_and_its_last_picture() -> None:
     weights = torch.randn(6, 3, 5, 5, generator=torch.Generator().manual_seed(0))
-    page = render(replace(make_report(), filters=[(epoch, weights) for epoch in range(61)]))
+    page = render_report(replace(make_report(), filters=[(epoch, weights) for epoch in range(61)]))
     shown = re.findall(r"the filters of the first layer, ([a-z 0-9]*)", page)
-    assert len(shown) == report.MAX_FRAMES
+    assert len(shown) == filter_history.MAX_FRAMES
     assert (shown[0], shown[-1]) == ("before training", "epoch 60")
 
 
 def test_a_network_without_filters_to_look_at_has_no_filmstrip() -> None:
-    page = render(replace(make_report(), filters=[(0, torch.empty(0)), (1, torch.empty(0))]))
+    page = render_report(replace(make_report(), filters=[(0, torch.empty(0)), (1, torch.empty(0))]))
     assert "What the first layer looks for" not in headings(page)
 
 
@@ -344,14 +345,14 @@ def test_it_says_what_the_filters_began_as_if_that_was_not_noise(is_whitened: bo
     whole = make_report()
     header = replace(whole.header, training={"whitening": is_whitened})
     said = "They began as the patterns that patches of the training images are made of."
-    assert (said in text_of(render(replace(whole, header=header)))) == is_whitened
+    assert (said in text_of(render_report(replace(whole, header=header)))) == is_whitened
 
 
 def test_mistakes_are_shown_as_they_are_and_large_ones_smaller() -> None:
     small, large = make_report(size=8), make_report(size=600)
     for whole, side in ((small, 8), (large, 200)):
         first = whole.metrics.mistakes[0]
-        page = render(whole)
+        page = render_report(whole)
         picture = page.partition("pets/")[0].rpartition('src="')[2].partition('"')[0]
         pixels = decode(picture)
         assert pixels.shape == (side, side, 3)
@@ -381,9 +382,9 @@ def test_what_users_wrote_never_becomes_markup() -> None:
         warnings=HOSTILE,
         skipped=HOSTILE,
     )
-    page = render(whole)
+    page = render_report(whole)
     reader = read(page)
-    ours = read(render(make_report((*"abcdef", "g" * 300), images=70)))
+    ours = read(render_report(make_report((*"abcdef", "g" * 300), images=70)))
     assert {tag for tag, _ in reader.tags} == {tag for tag, _ in ours.tags}
     assert {name for _, attributes in reader.tags for name in attributes} <= {
         name for _, attributes in ours.tags for name in attributes
@@ -414,17 +415,17 @@ def test_an_element_keeps_text_and_elements_in_order() -> None:
 
 
 def test_writing_leaves_whole_files_and_nothing_else(tmp_path: Path) -> None:
-    write(tmp_path / "new" / "folder", make_report())
+    write_report(tmp_path / "new" / "folder", make_report())
     assert {path.name for path in (tmp_path / "new" / "folder").iterdir()} == {
         "report.html",
         "curves.png",
         "confusion.png",
     }
-    assert (tmp_path / "new" / "folder" / "report.html").read_text(encoding="utf-8") == render(make_report())
+    assert (tmp_path / "new" / "folder" / "report.html").read_text(encoding="utf-8") == render_report(make_report())
 
 
 def test_without_a_history_there_are_no_curves(tmp_path: Path) -> None:
-    write(tmp_path, plain(make_report()))
+    write_report(tmp_path, plain(make_report()))
     assert {path.name for path in tmp_path.iterdir()} == {"report.html", "confusion.png"}
 
 
@@ -436,13 +437,13 @@ def test_a_failed_write_leaves_the_older_file_as_it_was(tmp_path: Path, monkeypa
 
     monkeypatch.setattr("torchlight.model.files.atomic.os.fsync", fail)
     with pytest.raises(OSError, match="no space left"):
-        write(tmp_path, make_report())
+        write_report(tmp_path, make_report())
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").read_text() == "older"
 
 
 def test_equal_reports_give_equal_pages() -> None:
-    assert render(make_report()) == render(make_report())
+    assert render_report(make_report()) == render_report(make_report())
 
 
 # The PNG figures
@@ -450,7 +451,7 @@ def test_equal_reports_give_equal_pages() -> None:
 
 @pytest.mark.parametrize("epochs", [1, 12], ids=["one epoch", "twelve epochs"])
 def test_figures_are_pictures_with_something_on_them(epochs: int, tmp_path: Path) -> None:
-    write(tmp_path, replace(make_report(), history=history(epochs)))
+    write_report(tmp_path, replace(make_report(), history=history(epochs)))
     for name in ("curves.png", "confusion.png"):
         with Image.open(tmp_path / name, formats=["PNG"]) as image:
             pixels = np.asarray(image.convert("L"))
@@ -465,9 +466,17 @@ def test_curves_show_every_epoch_of_both_splits() -> None:
     assert "best: 88.00% in epoch 5" in [text.get_text() for text in accuracy.texts]
 
 
+def test_report_and_curves_name_the_epoch_that_was_kept_among_equals() -> None:
+    first, second, third = history(3)
+    equals = [replace(first, val_accuracy=0.75), replace(second, val_accuracy=0.75), replace(third, val_accuracy=0.5)]
+    page = render_report(replace(make_report(), history=equals))
+    assert "epoch 2, with 75.0% of the validation images right, was kept" in page
+    assert "best: 75.00% in epoch 2" in [text.get_text() for text in draw_curves(equals).axes[1].texts]
+
+
 def test_confusion_names_both_axes_and_counts() -> None:
     figure = draw_confusion(
-        evaluate(torch.eye(2).repeat(3, 1), torch.tensor([0, 1, 0, 0, 0, 1]), ("cat", "dog")), "val"
+        compute_metrics(torch.eye(2).repeat(3, 1), torch.tensor([0, 1, 0, 0, 0, 1]), ("cat", "dog")), "val"
     )
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
@@ -535,7 +544,7 @@ class Visit:
 def visit(browser: Any, folder: Path, whole: Report, width: int = 1200, scheme: str = "light") -> Visit:
     """Open the report from the disk; every request but for the file itself is refused."""
     file = folder / "report.html"
-    file.write_bytes(render(whole).encode())
+    file.write_bytes(render_report(whole).encode())
     address = file.as_uri()
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page.set_default_timeout(PATIENCE_MS)

@@ -1,0 +1,82 @@
+"""A trained network and its data -> its temperature, its logits and its figures. Writes nothing."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from torchlight.model.checkpoint import Checkpoint
+from torchlight.model.images import ImageSpec
+from torchlight.training.data.held_out import HeldOut
+from torchlight.training.data.loading import DataSet
+from torchlight.training.evaluation.calibration import (
+    Calibration,
+    divide_crosswise,
+    divide_logits,
+    fit_temperature,
+    measure_calibration,
+)
+from torchlight.training.evaluation.classification_metrics import Metrics, compute_metrics, infer
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A checkpoint measured on images it was not trained on.
+
+    Attributes:
+        calibration: of its probabilities as they are, so with temperature 1.
+    """
+
+    checkpoint: Checkpoint
+    held_out: HeldOut
+    metrics: Metrics
+    calibration: Calibration
+
+
+def evaluate_checkpoint(checkpoint: Checkpoint, held_out: HeldOut, device: torch.device) -> Evaluation:
+    """Run a checkpoint's network, which is left on ``device``, over held-out images and measure its answers."""
+    examples, header = held_out.examples, checkpoint.header
+    logits = infer(checkpoint.network.to(device), examples.images, header.image_spec)  # (N, K)
+    return Evaluation(
+        checkpoint,
+        held_out,
+        compute_metrics(logits, examples.labels, header.class_names),
+        measure_calibration(logits, logits, examples.labels, 1.0),
+    )
+
+
+def calibrate(
+    network: nn.Module, spec: ImageSpec, dataset: DataSet, known_temperature: float | None = None
+) -> Calibration:
+    """Divide the network's logits, in place, by the temperature that fits the validation images.
+
+    Args:
+        known_temperature: one by which the network's logits are divided already; they stay as they are.
+
+    Returns:
+        What the temperature changes on the test images; without any, on the validation images, each half of them with
+        the temperature of the other.
+    """
+    val, test = dataset.splits["val"], dataset.splits["test"]
+    divided_by = known_temperature or 1.0
+    logits = infer(network, val.images, spec) * divided_by  # (N, K), as the network was trained
+    temperature = known_temperature or fit_temperature(logits, val.labels)
+    if len(test):
+        unseen = infer(network, test.images, spec) * divided_by
+        measured = measure_calibration(unseen, unseen / temperature, test.labels, temperature)
+    else:
+        measured = measure_calibration(logits, divide_crosswise(logits, val.labels), val.labels, temperature)
+    divide_logits(network, temperature / divided_by)
+    return measured
+
+
+def summarise_metrics(metrics: Metrics) -> dict[str, Any]:
+    """Return the figures that travel in the checkpoint."""
+    return {
+        "images": metrics.images,
+        "accuracy": metrics.accuracy,
+        "loss": metrics.loss,
+        "calibration_error": metrics.calibration_error,
+        "recall": {one.label: one.recall for one in metrics.per_class},
+    }

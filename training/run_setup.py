@@ -1,0 +1,177 @@
+"""What the user asked for -> everything a training starts from: data, configuration, network. Writes nothing."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchlight.model.checkpoint import Checkpoint, load_checkpoint
+from torchlight.model.errors import DataError
+from torchlight.model.images import ImageSpec
+from torchlight.model.network import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    NetworkConfig,
+    build_network,
+    check_size,
+    default_image_size,
+    load_pretrained,
+)
+from torchlight.training.config import TrainingConfig, default_batch_size, default_epochs, default_optimizer
+from torchlight.training.data import loading
+from torchlight.training.data.loading import DataSet
+from torchlight.training.optimisation.initialisation import whiten_first_layer
+from torchlight.training.optimisation.loop import EpochResult, StepResult, best_precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What the user asked for.
+
+    Attributes:
+        image_size: None takes the network's own.
+        start_from: a checkpoint to learn on from; architecture, image size and classes are its own.
+        resume: continue the run in ``out``, if there is one.
+        settings: fields of :class:`training.config.TrainingConfig`; those left out follow from network and data.
+    """
+
+    source: str
+    out: Path
+    architecture: str = "torchlight"
+    pretrained: bool = False
+    image_size: int | None = None
+    val_fraction: float = 0.1
+    test_fraction: float = 0.1
+    skip_unreadable: bool = False
+    resume: bool = False
+    start_from: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int:
+        """Of the split, the initial weights and the augmentation."""
+        seed: int = self.settings.get("seed", TrainingConfig.seed)
+        return seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observer:
+    """What a run reports while it trains, and asks."""
+
+    on_image: Callable[[int, int], None] = lambda done, total: None
+    on_data: Callable[[DataSet, TrainingConfig], None] = lambda dataset, config: None
+    on_step: Callable[[StepResult], None] = lambda result: None
+    on_epoch: Callable[[EpochResult], None] = lambda result: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What training starts from.
+
+    Attributes:
+        network: untrained, or with published weights; on the device.
+        class_weights: see :class:`training.optimisation.loop.Training`.
+        start: the checkpoint that the weights are from, if any.
+    """
+
+    dataset: DataSet
+    config: TrainingConfig
+    network_config: NetworkConfig
+    network: nn.Module
+    spec: ImageSpec
+    class_weights: Tensor | None
+    start: Checkpoint | None
+
+
+def set_up(options: RunOptions, device: torch.device, observer: Observer, num_processes: int = 1) -> Setup:
+    """Read the data, settle what the user left open, and build the network; write nothing.
+
+    Raises:
+        DataError, NetworkError: see there.
+    """
+    start = None if options.start_from is None else load_checkpoint(options.start_from)
+    if start is not None:
+        known = start.header
+        options = dataclasses.replace(
+            options, architecture=known.network.architecture, image_size=known.image_spec.size
+        )
+    size = options.image_size or default_image_size(options.architecture)
+    check_size(options.architecture, size)
+    dataset = loading.load_dataset(
+        options.source,
+        size,
+        val_fraction=options.val_fraction,
+        test_fraction=options.test_fraction,
+        seed=options.seed,
+        skip_unreadable=options.skip_unreadable,
+        on_image=observer.on_image,
+    )
+    config = _configure(options, dataset, size, device, num_processes)
+    observer.on_data(dataset, config)
+
+    torch.manual_seed(config.seed)  # of the initial weights
+    train = dataset.splits["train"]
+    network_config = NetworkConfig(options.architecture, len(dataset.class_names))
+    network = build_network(network_config)
+    if options.pretrained:
+        load_pretrained(network, options.architecture)
+        spec = ImageSpec(size, IMAGENET_MEAN, IMAGENET_STD)
+    elif start is not None:
+        _check_classes(start, dataset)
+        network.load_state_dict(start.network.state_dict())
+        spec = start.header.image_spec
+    else:
+        spec = ImageSpec(size, *loading.statistics(train.images))
+    if config.whitening:
+        whiten_first_layer(network, train.images, spec)
+    return Setup(
+        dataset=dataset,
+        config=config,
+        network_config=network_config,
+        network=network.to(device),
+        spec=spec,
+        class_weights=loading.class_weights(train.labels, network_config.num_classes) if config.balance else None,
+        start=start,
+    )
+
+
+def _configure(
+    options: RunOptions, dataset: DataSet, size: int, device: torch.device, num_processes: int
+) -> TrainingConfig:
+    """Return the configuration, what the user left open following from network and data."""
+    number = len(dataset.splits["train"])
+    if not len(dataset.splits["val"]):
+        raise DataError(f"{options.source} leaves no image for validation; add images or raise --val-fraction")
+    if not number:
+        raise DataError(f"{options.source} leaves 0 training images; lower --val-fraction and --test-fraction")
+    defaults: dict[str, Any] = {
+        "epochs": default_epochs(number),
+        "batch_size": default_batch_size(number, num_processes),
+        "optimizer": default_optimizer(options.architecture, options.pretrained),
+        "whitening": options.architecture == "torchlight" and not options.pretrained and options.start_from is None,
+        "frozen_epochs": 1 if options.pretrained else 0,  # a new head's first gradients would spoil learned filters
+        "shift": size // 8,  # 4 of 32 pixels
+        "cutout": size // 4,  # 8 of 32 pixels
+        "precision": best_precision(device),
+    }
+    config = TrainingConfig(**(defaults | dict(options.settings)))
+    if config.batch_size > number:
+        raise DataError(f"{options.source} has {number} training images, fewer than one batch of {config.batch_size}")
+    if config.batch_size % num_processes:
+        lower = config.batch_size // num_processes * num_processes
+        raise DataError(
+            f"a batch of {config.batch_size} images cannot be divided equally among {num_processes} processes; "
+            f"pass --batch-size {lower or num_processes}"
+        )
+    return config
+
+
+def _check_classes(start: Checkpoint, dataset: DataSet) -> None:
+    if start.header.class_names != dataset.class_names:
+        known, found = (", ".join(names[:10]) for names in (start.header.class_names, dataset.class_names))
+        raise DataError(f"{start.path} knows the classes {known}; the images are of {found}; both must be the same")
