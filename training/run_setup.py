@@ -17,7 +17,7 @@ from torchlight.model.network import (
     IMAGENET_STD,
     NetworkConfig,
     build_network,
-    check_size,
+    check_image_size,
     default_image_size,
     load_pretrained,
 )
@@ -101,7 +101,7 @@ def set_up(options: RunOptions, device: torch.device, observer: Observer, num_pr
             options, architecture=known.network.architecture, image_size=known.image_spec.size
         )
     size = options.image_size or default_image_size(options.architecture)
-    check_size(options.architecture, size)
+    check_image_size(options.architecture, size)
     dataset = loading.load_dataset(
         options.source,
         size,
