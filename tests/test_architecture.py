@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("app", "model", "training")
+COMMAND = ("torchlight.command", "torchlight.commands")
 # Rooms from the ground up: a room imports its own modules and those of the floors below it. Rooms of one floor do not
 # import each other.
 FLOORS = {
@@ -98,7 +99,25 @@ def room_of(module: str) -> tuple[str, str]:
     ("package", "forbidden"), [("model", ("app", "training")), ("app", ("training",)), ("training", ("app",))]
 )
 def test_app_and_training_import_model_and_nothing_else_of_ours(package: str, forbidden: tuple[str, ...]) -> None:
-    assert not in_package(package) & importers(*(f"torchlight.{name}" for name in forbidden), "torchlight.command")
+    assert not in_package(package) & importers(*(f"torchlight.{name}" for name in forbidden), *COMMAND)
+
+
+def test_only_the_command_knows_both_app_and_training() -> None:
+    both = importers("torchlight.app") & importers("torchlight.training")
+    commands = {path for path in in_package("torchlight") if path.startswith("torchlight/command")}
+    assert both <= commands
+    assert {f"torchlight.{name}" for name in PACKAGES} <= {
+        ".".join(used.split(".")[:2]) for path in commands for used in our_imports(path)
+    }
+
+
+def test_help_of_the_command_needs_neither_torch_nor_http() -> None:
+    program = (
+        "import sys, torchlight.command\n"
+        "sys.exit(', '.join({'torch', 'numpy', 'PIL', 'fastapi', 'pydantic'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_no_module_imports_itself_on_a_detour() -> None:
@@ -174,7 +193,7 @@ def is_declaration(node: ast.stmt) -> bool:
 def test_importing_a_module_does_nothing_else() -> None:
     busy = [
         f"{path}:{node.lineno}" for path, tree in TREES.items() for node in tree.body
-        if not is_declaration(node) and path != "torchlight/__main__.py"
+        if not is_declaration(node)
     ]  # fmt: skip
     assert not busy, f"these act when they are imported: {busy}"
 

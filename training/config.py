@@ -1,7 +1,9 @@
 """The knobs of a training run, each default with its reason."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 Optimizer = Literal["sgd", "muon"]
 Loss = Literal["cross_entropy", "mse"]
@@ -54,6 +56,36 @@ class TrainingConfig:
     flip: bool = True
     precision: Precision = "float32"
     seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What the user asked for.
+
+    Attributes:
+        image_size: None takes the network's own.
+        start_from: a checkpoint to learn on from; architecture, image size and classes are its own.
+        resume: continue the run in ``out``, if there is one.
+        settings: fields of :class:`TrainingConfig`; those left out follow from network and data.
+    """
+
+    source: str
+    out: Path
+    architecture: str = "torchlight"
+    pretrained: bool = False
+    image_size: int | None = None
+    val_fraction: float = 0.1
+    test_fraction: float = 0.1
+    skip_unreadable: bool = False
+    resume: bool = False
+    start_from: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int:
+        """Of the split, the initial weights and the augmentation."""
+        seed: int = self.settings.get("seed", TrainingConfig.seed)
+        return seed
 
 
 def default_optimizer(architecture: str, pretrained: bool) -> Optimizer:

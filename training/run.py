@@ -19,6 +19,7 @@ from torchlight.model.canary import canary_answer
 from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
 from torchlight.model.errors import TorchlightError
 from torchlight.model.versions import library_versions
+from torchlight.training.config import RunOptions
 from torchlight.training.data.held_out import hold_out
 from torchlight.training.data.loading import DataSet, LabelledImages
 from torchlight.training.evaluation.classification_metrics import Metrics
@@ -28,7 +29,7 @@ from torchlight.training.optimisation.filter_history import select_frames
 from torchlight.training.optimisation.loop import StepResult, Training, TrainingDiverged
 from torchlight.training.report.report import make_report, write_report
 from torchlight.training.run_folder import RunFolder, check_run_folder
-from torchlight.training.run_setup import Observer, RunOptions, Setup, set_up
+from torchlight.training.run_setup import Observer, Setup, set_up
 
 # What the system says when a file cannot be written, and the way out.
 WRITE_ERRORS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room") | dict.fromkeys(

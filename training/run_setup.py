@@ -1,9 +1,8 @@
 """What the user asked for -> everything a training starts from: data, configuration, network. Writes nothing."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,41 +20,17 @@ from torchlight.model.network import (
     default_image_size,
     load_pretrained,
 )
-from torchlight.training.config import TrainingConfig, default_batch_size, default_epochs, default_optimizer
+from torchlight.training.config import (
+    RunOptions,
+    TrainingConfig,
+    default_batch_size,
+    default_epochs,
+    default_optimizer,
+)
 from torchlight.training.data import loading
 from torchlight.training.data.loading import DataSet
 from torchlight.training.optimisation.initialisation import whiten_first_layer
 from torchlight.training.optimisation.loop import EpochResult, StepResult, best_precision
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """What the user asked for.
-
-    Attributes:
-        image_size: None takes the network's own.
-        start_from: a checkpoint to learn on from; architecture, image size and classes are its own.
-        resume: continue the run in ``out``, if there is one.
-        settings: fields of :class:`training.config.TrainingConfig`; those left out follow from network and data.
-    """
-
-    source: str
-    out: Path
-    architecture: str = "torchlight"
-    pretrained: bool = False
-    image_size: int | None = None
-    val_fraction: float = 0.1
-    test_fraction: float = 0.1
-    skip_unreadable: bool = False
-    resume: bool = False
-    start_from: Path | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def seed(self) -> int:
-        """Of the split, the initial weights and the augmentation."""
-        seed: int = self.settings.get("seed", TrainingConfig.seed)
-        return seed
 
 
 @dataclass(frozen=True, kw_only=True)

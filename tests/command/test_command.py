@@ -19,9 +19,12 @@ from PIL import Image
 from torch import Tensor
 
 from torchlight import command
+from torchlight.app.settings import Settings
 from torchlight.model.checkpoint import load_checkpoint
+from torchlight.training.config import RunOptions, TrainingConfig
 
 COMMAND = Path(sys.executable).with_name("torchlight")
+PART = str(Path(command.__file__).with_name("training") / "report" / "missing.css")
 COLOURS = {"apple": (220, 30, 40), "leaf": (40, 200, 60), "sky": (60, 90, 230)}
 
 
@@ -127,6 +130,15 @@ def test_predict_goes_on_after_a_broken_file_and_fails_at_the_end(trained: Train
     assert "Traceback" not in process.stdout + process.stderr
 
 
+def test_predict_says_that_a_folder_holds_no_images(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    code, out, error = call(capsys, monkeypatch, "predict", trained.checkpoint, str(tmp_path))
+    assert (code, out) == (1, "")
+    assert error.startswith(f"torchlight: {tmp_path}: no images in there; their names must end in one of .bmp ")
+
+
 def kill_after_epoch(folder: Path, epoch: int, *arguments: str) -> None:
     """Start the command and kill it, without a word, while it trains the epoch after that one."""
     environment = os.environ | {"OMP_NUM_THREADS": "2"}
@@ -180,8 +192,13 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *a
     [
         (PermissionError(13, "Permission denied", "a.safetensors"), "a.safetensors: Permission denied"),
         (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (OSError(28, "No space left", "a.png"), "a.png: No space left; make room and repeat the command"),
+        (
+            FileNotFoundError(2, "No such file", PART),
+            f"{PART}: No such file; it is a part of Torchlight: install Torchlight again",
+        ),
     ],
-    ids=["file", "no file"],
+    ids=["file", "no file", "full", "part of the package"],
 )
 def test_failure_of_the_disk_is_one_line_and_exit_code_1(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: OSError, line: str
@@ -365,6 +382,22 @@ def test_export_overwrites_a_file_only_by_force(
     code, _, error = call(capsys, monkeypatch, *arguments, "--force")
     assert (code, error) == (0, "")
     assert out.read_bytes() != b"older"
+
+
+def test_help_names_the_default_of_each_setting(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, training, _ = call(capsys, monkeypatch, "train", "--help")
+    for name, default in [
+        ("momentum", TrainingConfig.momentum),
+        ("architecture", RunOptions.architecture),
+        ("seed", 0),
+    ]:
+        assert re.search(rf"--{name} .*\. Default: {default}\. ", training)
+    _, serving, _ = call(capsys, monkeypatch, "serve", "--help")
+    for name in ("host", "port", "workers"):
+        default = Settings.model_fields[name].default
+        assert re.search(rf"--{name} .*efault: TORCHLIGHT_{name.upper()}, else {default}\.", serving)
 
 
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from torchlight import command
 from torchlight.training import lr_finder
+from torchlight.training.config import RunOptions
 from torchlight.training.lr_finder import (
     STEPS,
     NothingLearnt,
@@ -23,7 +24,7 @@ from torchlight.training.lr_finder import (
 )
 from torchlight.training.optimisation.loop import StepResult
 from torchlight.training.report.learning_curves import to_png
-from torchlight.training.run_setup import Observer, RunOptions, Setup, set_up
+from torchlight.training.run_setup import Observer, Setup, set_up
 
 RATES = [10 * rate_factor(step) for step in range(STEPS)]
 

@@ -18,7 +18,7 @@ from torchlight.model.errors import DataError, NetworkError, TorchlightError, Un
 from torchlight.model.images import ImageSpec
 from torchlight.model.network import IMAGENET_MEAN, IMAGENET_STD, NetworkConfig, build_network
 from torchlight.training import run, run_folder
-from torchlight.training.config import TrainingConfig
+from torchlight.training.config import RunOptions, TrainingConfig
 from torchlight.training.data import loading
 from torchlight.training.data.held_out import load_held_out
 from torchlight.training.evaluation import evaluate_checkpoint
@@ -27,7 +27,7 @@ from torchlight.training.evaluation.classification_metrics import infer
 from torchlight.training.optimisation import resume_state
 from torchlight.training.optimisation.loop import EpochResult, Training, TrainingDiverged
 from torchlight.training.run import RunResult, RunStopped
-from torchlight.training.run_setup import Observer, RunOptions
+from torchlight.training.run_setup import Observer
 
 CPU = torch.device("cpu")
 DrawFolder = Callable[..., Path]

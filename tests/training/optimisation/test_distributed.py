@@ -17,10 +17,10 @@ from torch import nn
 from tests.training.optimisation.together import compute
 from torchlight.model.errors import DataError, DeviceUnavailable
 from torchlight.model.network import NetworkConfig, build_network
-from torchlight.training.config import default_batch_size
+from torchlight.training.config import RunOptions, default_batch_size
 from torchlight.training.optimisation.batch_norm import SharedBatchNorm, share_statistics
 from torchlight.training.optimisation.distributed import Processes, TorchrunProcesses
-from torchlight.training.run_setup import Observer, RunOptions, set_up
+from torchlight.training.run_setup import Observer, set_up
 
 ROOT = Path(__file__).parents[3]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -1,0 +1,71 @@
+"""``torchlight predict``."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from torchlight.commands.options import CheckpointPath, Device, open_classifier
+from torchlight.commands.terminal import draw_bar, show_progress, write_line
+from torchlight.model.errors import DataError
+
+if TYPE_CHECKING:
+    from torchlight.model.classifier import Classifier
+    from torchlight.model.engines.folder_predictions import Outcome
+
+
+def predict(
+    checkpoint_path: CheckpointPath,
+    paths: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
+    top_k: Annotated[int, typer.Option(min=1, help="Labels for each image.")] = 3,
+    out: Annotated[
+        Path | None, typer.Option(help="A .jsonl file for the answers; if it exists, what is in it is not asked again.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Classify image files, in the terminal or into a file. Exit code 1 if one of them cannot be read."""
+    from torchlight.model.engines import folder_predictions
+
+    classifier = open_classifier(checkpoint_path, device)
+    found = folder_predictions.find_image_files(paths)
+    if not found:
+        suffixes = " ".join(sorted(folder_predictions.SUFFIXES))
+        raise DataError(f"{', '.join(map(str, paths))}: no images in there; their names must end in one of {suffixes}")
+    if out is not None:
+        raise typer.Exit(1 if _predict_into(out, classifier, found, top_k) else 0)
+    failures = 0
+    for outcome in folder_predictions.classify_files(classifier, classifier.probabilities, found, top_k):
+        write_line(str(outcome.path), style="bold")
+        failures += outcome.error is not None
+        _write_outcome(outcome)
+    raise typer.Exit(1 if failures else 0)
+
+
+def _write_outcome(outcome: "Outcome") -> None:
+    if outcome.error is not None:
+        write_line(f"  {outcome.error}", style="red")
+        return
+    width = max(len(one.label) for one in outcome.predictions)
+    for one in outcome.predictions:
+        write_line(f"  {one.label:{width}} {one.probability:7.2%} {draw_bar(one.probability)}")
+
+
+def _predict_into(out: Path, classifier: "Classifier", paths: list[Path], top_k: int) -> int:
+    """Write the answers that are not in ``out`` yet, and return how many of the images cannot be read."""
+    from torchlight.model.engines import folder_predictions
+    from torchlight.model.engines.engine import choose_engine
+
+    run = choose_engine(classifier, "auto").run  # for a few files it would take longer to start than they do
+    failures: list[Outcome] = []
+    with closing(folder_predictions.AnswerFile(out, classifier.digest)) as answers, show_progress() as progress:
+        left = [path for path in paths if not answers.has(path)]
+        task = progress.add_task("classifying", total=len(paths), completed=len(paths) - len(left), figures="")
+        for outcome in answers.add(folder_predictions.classify_files(classifier, run, left, top_k)):
+            progress.advance(task)
+            failures += [outcome] if outcome.error is not None else []
+    classified = f"{len(left)} of {len(paths)} images classified now"
+    write_line(f"{classified}, {len(failures)} of them not readable; answers: {out}")
+    for outcome in failures[:10]:
+        write_line(f"  {outcome.path}: {outcome.error}", style="red")
+    return len(failures)
