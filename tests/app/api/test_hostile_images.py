@@ -1,30 +1,26 @@
-"""Hostile files, sent to a running service: each gets its right answer. `python -m stress.hostile` sends all."""
+"""Hostile files: each gets its right answer from the decoders, and one of each kind also over HTTP.
 
-from collections.abc import Iterable
+``python -m stress.hostile`` sends them all to a service.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
 
 import httpx2
 import pytest
 
 from stress import hostile_images
-from stress.hostile_images import FORMATS, Sample
+from stress.hostile_images import ANSWERED, FORMATS, Sample
+from torchlight.app.api import problems
+from torchlight.app.inference.decoder_pool import DecoderPool
+from torchlight.app.settings import Settings
+from torchlight.model.errors import ImageError
 
 LARGE = ("40 MP", "39 MP", "million")  # take seconds each; only the command sends them
-
-
-def status(client: httpx2.Client, one: Sample) -> int:
-    answer = client.post("/v1/predict", content=one.content, headers={"Content-Type": "image/png"})
-    return answer.status_code
-
-
-def wrong(client: httpx2.Client, samples: Iterable[Sample]) -> dict[str, int]:
-    """Return the samples that got another answer than a right one, with it."""
-    sent = {one: status(client, one) for one in samples}
-    assert sent
-    return {one.name: answer for one, answer in sent.items() if answer not in one.answers}
-
-
-KINDS = {
+KINDS: dict[str, Callable[[], Iterable[Sample]]] = {
     "formats and modes": hostile_images.modes,
+    **{f"{name} cut off": lambda name=name: hostile_images.truncations(name) for name in FORMATS},
+    "bits turned over": lambda: hostile_images.bit_flips(400, seed=1),
     "declared bombs": hostile_images.declared_bombs,
     "animations": hostile_images.animations,
     "one row or one column": hostile_images.strips,
@@ -33,36 +29,86 @@ KINDS = {
 }
 
 
+@pytest.fixture(scope="module")
+def metadata_bombs() -> list[Sample]:
+    return list(hostile_images.metadata_bombs())
+
+
+@pytest.fixture(scope="module")
+def decoded_status() -> Iterator[Callable[[Sample], int]]:
+    """Return a function that sends a file to the decoders of a service, and returns the status of their answer."""
+    limits = Settings()
+    pool = DecoderPool(
+        number=1, queue_size=1, time_limit_s=60, max_pixels=limits.max_pixels, max_bytes=limits.max_body_bytes
+    )
+
+    async def decode(one: Sample) -> int:
+        try:
+            await pool.prepare(one.content, 32, None)
+        except ImageError as error:
+            found = problems.find(error)
+            assert found is not None
+            return found[0]
+        return ANSWERED
+
+    with asyncio.Runner() as runner:
+        runner.run(pool.start())
+        yield lambda one: runner.run(decode(one))
+        runner.run(pool.close())
+
+
+@pytest.fixture(scope="module")
+def http_status(client: httpx2.Client) -> Callable[[Sample], int]:
+    """Return a function that sends a file to a running service, and returns the status of its answer."""
+
+    def post(one: Sample) -> int:
+        answer = client.post("/v1/predict", content=one.content, headers={"Content-Type": "image/png"})
+        return int(answer.status_code)
+
+    return post
+
+
+def wrong(status: Callable[[Sample], int], samples: Iterable[Sample]) -> dict[str, int]:
+    """Return the samples that got another answer than a right one, with it."""
+    sent = {one: status(one) for one in samples}
+    assert sent
+    return {one.name: answer for one, answer in sent.items() if answer not in one.answers}
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_file_gets_its_right_answer(client: httpx2.Client, kind: str) -> None:
-    assert wrong(client, KINDS[kind]()) == {}
+def test_each_file_gets_its_right_answer(decoded_status: Callable[[Sample], int], kind: str) -> None:
+    assert wrong(decoded_status, KINDS[kind]()) == {}
 
 
-@pytest.mark.parametrize("image_format", FORMATS)
-def test_a_file_cut_off_anywhere_is_answered_or_refused(client: httpx2.Client, image_format: str) -> None:
-    assert wrong(client, hostile_images.truncations(image_format)) == {}
-
-
-def test_bits_turned_over_are_answered_or_refused(client: httpx2.Client) -> None:
-    assert wrong(client, hostile_images.bit_flips(400, seed=1)) == {}
-
-
-def test_metadata_does_not_become_a_bomb(client: httpx2.Client) -> None:
-    bombs = [one for one in hostile_images.metadata_bombs() if not any(word in one.name for word in LARGE)]
+def test_metadata_does_not_become_a_bomb(decoded_status: Callable[[Sample], int], metadata_bombs: list[Sample]) -> None:
+    bombs = [one for one in metadata_bombs if not any(word in one.name for word in LARGE)]
     assert len(bombs) > 8
-    assert wrong(client, bombs) == {}
+    assert wrong(decoded_status, bombs) == {}
 
 
-def test_millions_of_blocks_end_after_the_time_that_a_small_image_may_take(client: httpx2.Client) -> None:
-    (bomb,) = [one for one in hostile_images.metadata_bombs() if one.name == "JPEG of 4.7 million comments"]
+def test_one_file_of_each_kind_gets_its_right_answer_over_http(
+    http_status: Callable[[Sample], int], metadata_bombs: list[Sample]
+) -> None:
+    middle = [(found := list(make()))[len(found) // 2] for make in KINDS.values()]
+    assert wrong(http_status, [*middle, metadata_bombs[0]]) == {}
+
+
+def test_millions_of_blocks_end_after_the_time_that_a_small_image_may_take(
+    client: httpx2.Client, metadata_bombs: list[Sample]
+) -> None:
+    (bomb,) = [one for one in metadata_bombs if one.name == "JPEG of 4.7 million comments"]
     answer = client.post("/v1/predict", content=bomb.content, headers={"Content-Type": "image/jpeg"})
     assert (answer.status_code, answer.json()["code"]) == (422, "decoder_failed")
     assert "far longer to decode than images of its size" in answer.json()["detail"]
 
 
 @pytest.mark.slow
-def test_pictures_as_large_as_is_let_in_are_answered(client: httpx2.Client) -> None:
-    assert wrong(client, hostile_images.compressed_bombs()) == {}
+def test_pictures_as_large_as_is_let_in_are_answered(http_status: Callable[[Sample], int]) -> None:
+    assert wrong(http_status, hostile_images.compressed_bombs()) == {}
+
+
+def test_a_picture_as_large_as_is_let_in_is_answered(http_status: Callable[[Sample], int]) -> None:
+    assert wrong(http_status, [next(hostile_images.compressed_bombs())]) == {}
 
 
 def test_the_eight_orientations_of_one_picture_get_equal_probabilities(client: httpx2.Client) -> None:

@@ -1,7 +1,8 @@
-"""Stored images on a real server: uploading, the answer, the input, activation maps and traces."""
+"""Stored images: uploading, the answer, the input, activation maps and traces."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,34 @@ import httpx2
 import numpy as np
 import pytest
 import torch
+from fastapi.testclient import TestClient
 from PIL import Image
 from torch import Tensor
 
+from tests.server_process import PATIENCE_S
+from torchlight.app.errors import StoreUnavailable
+from torchlight.app.main import create_app
+from torchlight.app.settings import Settings
 from torchlight.model.classifier import Classifier
 from torchlight.model.images import prepare_image
 from torchlight.model.views.activations import activation_maps, statistics
 from torchlight.model.views.trace import trace
 
 Picture = Callable[..., bytes]
-StartServer = Callable[..., Any]
+Serve = Callable[[Path], TestClient]
 NOBODY = f"sha256:{'0' * 64}"
+
+
+@pytest.fixture
+def serve(tiny_checkpoint: Path) -> Iterator[Serve]:
+    """Return a function that starts a service in this process, with its folder for uploads."""
+    with ExitStack() as stack:
+
+        def start(store: Path) -> TestClient:
+            settings = Settings(checkpoint=tiny_checkpoint, device="cpu", store_dir=store, deadline_s=PATIENCE_S)
+            return stack.enter_context(TestClient(create_app(settings)))
+
+        yield start
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +88,8 @@ def test_upload_is_answered_with_its_hash_its_facts_and_where_its_views_are(
 
 
 @pytest.mark.parametrize(("content", "code"), [(b"", "unreadable_image"), (b"text", "unknown_image_format")])
-def test_only_what_decodes_is_stored(start_server: StartServer, tmp_path: Path, content: bytes, code: str) -> None:
-    server = start_server(store_dir=tmp_path)
-    answer = httpx2.post(f"{server.url}/v1/images", files={"file": content}, timeout=60)
+def test_only_what_decodes_is_stored(serve: Serve, tmp_path: Path, content: bytes, code: str) -> None:
+    answer = serve(tmp_path).post("/v1/images", files={"file": content})
     assert answer.json()["code"] == code
     assert not list(tmp_path.iterdir())
 
@@ -311,15 +328,18 @@ def test_refusal_names_the_bound(client: httpx2.Client, stored: str, view: str, 
     assert bound in client.get(stored + view).json()["detail"]
 
 
-def test_two_servers_share_a_store(start_server: StartServer, tmp_path: Path, photo: bytes, tensor: Tensor) -> None:
-    first, second = start_server(store_dir=tmp_path), start_server(store_dir=tmp_path)
-    path = httpx2.post(f"{first.url}/v1/images", files={"file": photo}, timeout=60).headers["Location"]
-    np.testing.assert_array_equal(array(httpx2.get(f"{second.url}{path}/input.npy", timeout=60)), tensor.numpy())
+def test_two_servers_share_a_store(serve: Serve, tmp_path: Path, photo: bytes, tensor: Tensor) -> None:
+    first, second = serve(tmp_path), serve(tmp_path)
+    path = first.post("/v1/images", files={"file": photo}).headers["Location"]
+    np.testing.assert_array_equal(array(second.get(f"{path}/input.npy")), tensor.numpy())
     (tmp_path / path.rpartition(":")[2]).unlink()
-    assert [httpx2.get(f"{one.url}{path}/input", timeout=60).status_code for one in (first, second)] == [404, 404]
+    assert [one.get(f"{path}/input").status_code for one in (first, second)] == [404, 404]
 
 
-def test_service_says_which_folder_it_cannot_keep_uploads_in(start_server: StartServer, tmp_path: Path) -> None:
+def test_service_says_which_folder_it_cannot_keep_uploads_in(tiny_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(AssertionError, match=r"folder .*/file/store for uploads cannot be made .*TORCHLIGHT_STORE_DIR"):
-        start_server(store_dir=tmp_path / "file" / "store")
+    settings = Settings(checkpoint=tiny_checkpoint, store_dir=tmp_path / "file" / "store")
+    with pytest.raises(
+        StoreUnavailable, match=r"folder .*/file/store for uploads cannot be made .*TORCHLIGHT_STORE_DIR"
+    ):
+        create_app(settings)

@@ -206,12 +206,13 @@ def test_declared_length_over_the_limit_is_refused_before_the_body_is_sent(clien
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_jpeg_cut_anywhere_is_refused_or_answered_but_never_an_error_of_ours(
+def test_a_jpeg_cut_anywhere_is_refused_and_never_an_error_of_ours(
     client: httpx2.Client, picture: Callable[..., bytes]
 ) -> None:
     whole = picture(7, "JPEG")
     answers = [
-        client.post("/v1/predict", **raw(whole[: len(whole) * percent // 100], "image/jpeg")) for percent in range(100)
+        client.post("/v1/predict", **raw(whole[: len(whole) * percent // 100], "image/jpeg"))
+        for percent in (0, 1, 5, 50, 99)
     ]
     assert {answer.status_code for answer in answers} <= {415, 422}
     assert {answer.headers["Content-Type"] for answer in answers} == {"application/problem+json"}
