@@ -1,13 +1,17 @@
 """Our service beside the ones that a user would otherwise write, on this machine, in one run; all as ratios.
 
 make peers
-python -m benchmarks.serving [--rounds 3] [--seconds 5] [--only ours LitServe] [--checkpoint FILE | --random resnet18]
+python -m benchmarks.serving [--rounds 3] [--seconds 5] [--connections 1 8 32 128] [--only ours LitServe]
+    [--also before=../torchlight-of-last-week] [--checkpoint FILE | --random resnet18]
     [--markdown docs/serving.md] [--picture docs/pictures/serving.png]
 
-Needs wrk (`apt-get install wrk`), which shares the cores with what it measures: its part of the CPU time is told. All
-contestants are started, and each answers every file once for comparison. Then, for each number of connections, one
+Needs wrk (`apt-get install wrk`), which shares the cores with what it measures: its share of the CPU time is reported.
+All contestants are started, and each answers every file once for comparison. Then, for each number of connections, one
 after the other is warmed up and measured while the others are stopped (SIGSTOP), and all of that again in each round:
 the speed of a machine changes within minutes, so what is compared has to be measured within one.
+
+`--also NAME=DIR` adds another checkout of Torchlight as a contestant. It runs in DIR on this interpreter, with the
+settings of "ours". A table shows ours divided by it, as the median of the ratios of the rounds.
 
 The ceiling is what the machine could do without HTTP: decode and classify in one process, at the batch size, and on one
 decoding thread or one for each core, whose median over the rounds is the best; the best of each round would be luck.
@@ -30,7 +34,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 
@@ -68,14 +73,21 @@ QUIET = {"BENTOML_DO_NOT_TRACK": "True", "RAY_USAGE_STATS_ENABLED": "0", "LITSER
 
 @dataclass(frozen=True)
 class Contestant:
-    """A service: its command, with PORT in place of a port, what it needs in the environment, and how far its answers
-    may be from those in float32."""
+    """A service.
+
+    Attributes:
+        command: with PORT in place of a port.
+        environment: added to ours.
+        tolerance: how far a probability may be from that in float32.
+        folder: where the command runs and its modules are imported from.
+    """
 
     name: str
     settings: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     tolerance: float = TOLERANCE
+    folder: Path = ROOT
 
 
 @dataclass(frozen=True)
@@ -91,12 +103,17 @@ class Result:
 
 @dataclass(frozen=True)
 class Measured:
-    """Medians for one kind of files: images/s of the ceiling, and results by contestant and connections."""
+    """One kind of files: images/s of the ceiling, and the results of each round by contestant and connections."""
 
     kind: str
     kilobytes: float
     ceiling: float
-    results: Mapping[tuple[str, int], Result]
+    rounds: Mapping[tuple[str, int], Sequence[Result]]
+
+    @cached_property
+    def results(self) -> Mapping[tuple[str, int], Result]:
+        """The medians of the rounds."""
+        return {key: _median_of(results) for key, results in self.rounds.items()}
 
     def best_peer(self) -> str | None:
         """Return the peer that answers most over BUSY connections, if any was measured."""
@@ -135,9 +152,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left behind, stopped
     if shutil.which("wrk") is None:
         sys.exit("benchmarks.serving: wrk is not installed; apt-get install wrk")
-    if not PEERS.exists():
+    contestants = [one for one in (*OURS, INT8, *PEER_SERVICES) if one.name in arguments.only] + arguments.also
+    if not PEERS.exists() and any(one in PEER_SERVICES for one in contestants):
         sys.exit(f"benchmarks.serving: {PEERS} does not exist; make peers")
-    contestants = [one for one in (*OURS, INT8, *PEER_SERVICES) if one.name in arguments.only]
     console = Console(width=140)
     measured = []
     with tempfile.TemporaryDirectory() as folder:
@@ -155,6 +172,7 @@ def main() -> int:
         f'{arguments.checkpoint.stem}; {classifier.spec.size} pixels. All but "int8" compute in float32.'
     )
     sheets = [_sheet(one, contestants) for one in measured]
+    sheets += [_ratio_sheet(one, arguments.also) for one in measured if arguments.also and OURS[0] in contestants]
     report = Report("Serving", summary, sheets, [check for one in measured for check in _checks(one)])
     if arguments.picture is not None:
         _chart(measured, contestants).savefig(arguments.picture, dpi=110)
@@ -179,9 +197,9 @@ def _measure(
         for contestant in contestants:
             print(f"{kind}: {contestant.name} starts", flush=True)
             services[contestant.name] = stack.enter_context(_running(contestant, arguments.checkpoint, answers))
-        for number, connections in itertools.product(range(arguments.rounds), CONNECTIONS):
+        for number, connections in itertools.product(range(arguments.rounds), arguments.connections):
             print(f"{kind}, round {number + 1}: {connections} connections", flush=True)
-            if connections == BUSY:
+            if connections == arguments.connections[-1]:
                 for way in WAYS:
                     ceilings[way].append(ceiling(classifier, run, files, *way, arguments.seconds))
             for name, service in services.items():
@@ -189,8 +207,7 @@ def _measure(
                     load(service.port, files, connections, WARM_UP_S)
                     found[name, connections].append(load(service.port, files, connections, arguments.seconds))
     kilobytes = median(file.stat().st_size for file in files) / 1000
-    results = {key: _median_of(results) for key, results in found.items()}
-    return Measured(kind, kilobytes, max(map(median, ceilings.values())), results)
+    return Measured(kind, kilobytes, max(map(median, ceilings.values())), found)
 
 
 def _read_arguments() -> argparse.Namespace:
@@ -199,12 +216,27 @@ def _read_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=5)
     names = [one.name for one in (*OURS, INT8, *PEER_SERVICES)]
     parser.add_argument("--only", nargs="*", choices=names, default=names, metavar="NAME")
+    parser.add_argument("--also", action="append", type=_other_checkout, default=[], metavar="NAME=DIR")
+    parser.add_argument("--connections", nargs="+", type=int, default=CONNECTIONS)
     network = parser.add_mutually_exclusive_group()
     network.add_argument("--checkpoint", type=Path, default=PRETRAINED)
     network.add_argument("--random", metavar="ARCHITECTURE", help="random weights, 10 classes, 224 pixels")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--picture", type=Path)
     return parser.parse_args()
+
+
+def _other_checkout(named: str) -> Contestant:
+    """Return the contestant for ``NAME=DIR``.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no Torchlight in DIR.
+    """
+    name, _, folder = named.partition("=")
+    path = Path(folder).resolve()
+    if not folder or not any((path / module).exists() for module in ("torchlight", "torchlight.py")):
+        raise argparse.ArgumentTypeError(f"{named!r} is not NAME=DIR with a checkout of Torchlight in DIR")
+    return replace(OURS[0], name=name, folder=path)
 
 
 def _save_random(architecture: str, folder: Path) -> Path:
@@ -288,11 +320,17 @@ def _running(contestant: Contestant, path: Path, answers: Mapping[Path, float]) 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [str(port) if part == "PORT" else part for part in contestant.command]
-    environment = os.environ | QUIET | {"TORCHLIGHT_CHECKPOINT": str(path), "PYTHONPATH": str(ROOT)}
+    environment = os.environ | QUIET | {"TORCHLIGHT_CHECKPOINT": str(path), "PYTHONPATH": str(contestant.folder)}
     environment |= contestant.environment
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            command,
+            cwd=contestant.folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
         service = _Service(port, process.pid)
         try:
@@ -386,25 +424,48 @@ def _median_of(results: Sequence[Result]) -> Result:
 
 def _sheet(measured: Measured, contestants: Sequence[Contestant]) -> Sheet:
     rows = []
-    for contestant in contestants:
-        for connections in CONNECTIONS:
-            result = measured.results[contestant.name, connections]
-            rows.append(
-                (
-                    contestant.name,
-                    contestant.settings,
-                    str(connections),
-                    f"{result.requests_per_s / measured.ceiling:.2f}",
-                    f"{result.requests_per_s:.0f}",
-                    f"{result.p50_ms:.1f}",
-                    f"{result.p99_ms:.1f}",
-                    str(result.errors),
-                    f"{result.client_share:.0%}",
-                )
+    for contestant, connections in _rows(measured, contestants):
+        result = measured.results[contestant.name, connections]
+        rows.append(
+            (
+                contestant.name,
+                contestant.settings,
+                str(connections),
+                f"{result.requests_per_s / measured.ceiling:.2f}",
+                f"{result.requests_per_s:.0f}",
+                f"{result.p50_ms:.1f}",
+                f"{result.p99_ms:.1f}",
+                str(result.errors),
+                f"{result.client_share:.0%}",
             )
+        )
     head = ("service", "settings", "connections", "of the ceiling", "requests/s", "p50 ms", "p99 ms", "errors", "wrk")
     title = f"{measured.kind}, {measured.kilobytes:.0f} kB; the ceiling is {measured.ceiling:.0f} images/s"
     return Sheet(title, head, rows)
+
+
+def _ratio_sheet(measured: Measured, others: Sequence[Contestant]) -> Sheet:
+    """Return ours divided by each other checkout, as the median of the ratios of the rounds with their range."""
+    rows = []
+    for contestant, connections in _rows(measured, others):
+        rounds = list(
+            zip(measured.rounds[OURS[0].name, connections], measured.rounds[contestant.name, connections], strict=True)
+        )
+        throughput = [ours.requests_per_s / other.requests_per_s for ours, other in rounds]
+        p99 = [ours.p99_ms / other.p99_ms for ours, other in rounds]
+        rows.append((contestant.name, str(connections), _with_range(throughput), _with_range(p99)))
+    head = ("compared with", "connections", "requests/s, ours / it", "p99, ours / it")
+    return Sheet(f"{measured.kind}: {OURS[0].name} beside other checkouts", head, rows)
+
+
+def _rows(measured: Measured, contestants: Sequence[Contestant]) -> Iterator[tuple[Contestant, int]]:
+    """Yield each contestant with each number of connections it was measured with."""
+    for contestant in contestants:
+        yield from ((contestant, connections) for name, connections in measured.rounds if name == contestant.name)
+
+
+def _with_range(ratios: Sequence[float]) -> str:
+    return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def _checks(measured: Measured) -> list[Check]:
@@ -417,7 +478,7 @@ def _checks(measured: Measured) -> list[Check]:
     share, least = busy.requests_per_s / measured.ceiling, SHARES[measured.kind]
     checks.append(Check(f"{measured.kind}: of the ceiling", f"{share:.2f}", f"{least:.2f}", share >= least))
     peer = measured.best_peer()
-    if peer is None:
+    if peer is None or (peer, ALONE) not in measured.results:
         return checks
     theirs, lone = measured.results[peer, BUSY], measured.results[peer, ALONE]
     alone = max(measured.results[name, ALONE].requests_per_s for name in ours)

@@ -1,5 +1,6 @@
 import io
 import sys
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
@@ -33,12 +34,12 @@ def test_a_contestant_with_other_answers_is_not_measured(tmp_path: Path) -> None
 
 def measured(*services: tuple[str, float, float]) -> Measured:
     """Return what a benchmark of these would find: name, requests/s and p99 in ms over each number of connections."""
-    results = {
-        (name, connections): Result(rate, 2.0, p99_ms, 1, 0.02)
+    rounds = {
+        (name, connections): [Result(rate, 2.0, p99_ms, 1, 0.02)]
         for name, rate, p99_ms in services
         for connections in serving.CONNECTIONS
     }
-    return Measured("photo", 100.0, 400.0, results)
+    return Measured("photo", 100.0, 400.0, rounds)
 
 
 def test_a_median_is_that_of_each_figure_and_errors_are_added_up() -> None:
@@ -75,3 +76,24 @@ def test_the_chart_has_a_bar_for_each_service() -> None:
     found = measured(("ours", 200.0, 5.0), ("LitServe", 100.0, 10.0))
     figure = serving._chart([found, found], [Contestant("ours", "", ()), Contestant("LitServe", "", ())])
     assert [[bar.get_width() for bar in axis.patches] for axis in figure.axes] == [[0.25, 0.5]] * 2
+
+
+def test_another_checkout_runs_in_its_own_folder_with_our_settings() -> None:
+    other = serving._other_checkout(f"before={serving.ROOT}")
+    assert (other.name, other.folder) == ("before", serving.ROOT)
+    assert (other.command, other.settings) == (serving.OURS[0].command, serving.OURS[0].settings)
+
+
+@pytest.mark.parametrize("named", ["before", "before=", "before=/nowhere"])
+def test_a_folder_without_torchlight_is_refused(named: str) -> None:
+    with pytest.raises(ArgumentTypeError, match=f"'{named}' is not NAME=DIR"):
+        serving._other_checkout(named)
+
+
+def test_ratios_to_another_checkout_are_medians_of_the_rounds() -> None:
+    rounds = {
+        ("ours", 32): [Result(rate, 2.0, 5.0, 0, 0.02) for rate in (100, 300, 400)],
+        ("before", 32): [Result(rate, 2.0, 10.0, 0, 0.02) for rate in (100, 200, 200)],
+    }
+    sheet = serving._ratio_sheet(Measured("photo", 100.0, 400.0, rounds), [Contestant("before", "", ())])
+    assert sheet.rows == [("before", "32", "1.50 (1.00 to 2.00)", "0.50 (0.50 to 0.50)")]
