@@ -1,0 +1,258 @@
+"""A network as an ``openvino.Model``, layer by layer. Knows nothing of threads, settings or comparing answers.
+
+``openvino.convert_model`` does the same for any network, but takes up to a hundred times as long at each start of a
+worker process (figures: docs/decisions/serving.md), and has no int8. Here a layer that is not in ``LAYERS`` is refused
+by its name.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchlight.model.classifier import Classifier
+from torchlight.model.engines.int8_ranges import LEVELS, Quantisation, on_grid
+from torchlight.model.errors import EngineUnavailable
+from torchlight.model.graph import INPUT, Layer
+
+SMALLEST = 1e-30  # range of weights that are all 0: a range of 0 has no levels
+REPORTER = "openvino_telemetry"  # a dependency of OpenVINO that reports its use to Intel
+
+
+def import_openvino() -> ModuleType:
+    """Return the module ``openvino``, imported so that it reports nothing to its makers. Takes 0.3 s the first time.
+
+    OpenVINO looks for its reporting package once, while it is imported, and works without it. So the package is hidden
+    for that long; other users of it in this process find it as before.
+    """
+    with _hidden_module(REPORTER):
+        return importlib.import_module("openvino")
+
+
+@contextmanager
+def _hidden_module(name: str) -> Iterator[None]:
+    """Make ``import name`` fail inside the block, also if the module was imported before."""
+    hidden = {key: module for key, module in sys.modules.items() if key == name or key.startswith(f"{name}.")}
+    sys.modules[name] = None  # type: ignore[assignment]  # Python's documented way to block an import
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        sys.modules.update(hidden)
+
+
+def translate_network(classifier: Classifier, quantisation: Quantisation | None = None) -> Any:
+    """Return :meth:`Classifier.probabilities` as an ``openvino.Model``: normalisation, layers, softmax.
+
+    With ``quantisation``, the input of each layer that multiplies is rounded to int8 over its range, and its weights
+    over the range of each output channel. OpenVINO then multiplies integers.
+
+    Raises:
+        EngineUnavailable: a layer cannot be translated.
+    """
+    openvino = import_openvino()
+    ops, spec, graph = openvino.opset13, classifier.spec, classifier.graph
+    images = ops.parameter([-1, 3, spec.size, spec.size], np.uint8, name="images")  # (N, 3, S, S)
+    mean, std = (np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (spec.mean, spec.std))
+    pixels = ops.divide(ops.convert(images, np.float32), np.float32(255))
+    outputs = {INPUT: ops.divide(ops.subtract(pixels, mean), std)}
+    for name, layer in graph.layers.items():
+        inputs = [outputs[source] for source in layer.inputs]
+        if quantisation is not None and name in quantisation.ranges:
+            inputs = [_round_to_levels(ops, inputs[0], *on_grid(*quantisation.ranges[name]), LEVELS)]
+        if layer.type not in LAYERS:
+            raise EngineUnavailable(f"layer {name} is a {layer.type}, which OpenVINO is not given here")
+        outputs[name] = LAYERS[layer.type](_Step(ops, layer, inputs, is_int8=quantisation is not None))
+    probabilities = ops.softmax(outputs[graph.output], axis=1)  # (N, K)
+    return openvino.Model([probabilities], [images], classifier.checkpoint.path.stem)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One layer to translate.
+
+    Attributes:
+        ops: OpenVINO's operations, ``openvino.opset13``.
+        inputs: outputs of the layers that it reads.
+        is_int8: whether its weights are rounded.
+    """
+
+    ops: Any
+    layer: Layer
+    inputs: Sequence[Any]
+    is_int8: bool
+
+    @property
+    def module(self) -> Any:
+        """The layer's module; its type is the key in ``LAYERS``."""
+        assert self.layer.module is not None
+        return self.layer.module
+
+    def weights(self, weights: Tensor) -> Any:
+        """Return (out_channels, ...) or (groups, out_channels, ...) weights in the precision of the network."""
+        values = _as_array(weights)
+        if not self.is_int8:
+            return values
+        # one range for each output channel, of a group too: all axes but the last three, or the last one if linear
+        axes = tuple(range(max(1, values.ndim - 3), values.ndim))
+        most = np.abs(values).max(axis=axes, keepdims=True).clip(min=SMALLEST)
+        # as many levels below 0 as above, so that 0 stays 0
+        return _round_to_levels(self.ops, self.ops.constant(values), -most, most, LEVELS - 1)
+
+    def refuse(self, reason: str) -> EngineUnavailable:
+        """Return the error for a layer whose type is known, but not this use of it."""
+        return EngineUnavailable(f"layer {self.layer.name} {reason}")
+
+
+def _convolution(step: _Step) -> Any:
+    ops, module = step.ops, step.module
+    if isinstance(module.padding, str) or module.padding_mode != "zeros":
+        raise step.refuse(f"is padded with {module.padding_mode} ({module.padding})")
+    padding = list(module.padding)
+    geometry = (list(module.stride), padding, padding, list(module.dilation))
+    if module.groups == 1:
+        output = ops.convolution(step.inputs[0], step.weights(module.weight), *geometry)
+    else:
+        grouped = module.weight.unflatten(0, (module.groups, -1))  # (groups, out / groups, in / groups, kh, kw)
+        output = ops.group_convolution(step.inputs[0], step.weights(grouped), *geometry)
+    return output if module.bias is None else ops.add(output, _per_channel(module.bias))
+
+
+def _linear(step: _Step) -> Any:
+    output = step.ops.matmul(step.inputs[0], step.weights(step.module.weight), False, True)
+    return output if step.module.bias is None else step.ops.add(output, _as_array(step.module.bias)[None])
+
+
+def _batch_norm(step: _Step) -> Any:
+    """Multiply and add per channel: ``(x - mean) / sqrt(var + eps) * weight + bias``."""
+    module = step.module
+    if module.running_mean is None or module.running_var is None:
+        raise step.refuse("has no statistics of its own")
+    std = torch.sqrt(module.running_var + module.eps)  # (C,)
+    scale = 1 / std if module.weight is None else module.weight / std
+    shift = -module.running_mean * scale if module.bias is None else module.bias - module.running_mean * scale
+    return step.ops.add(step.ops.multiply(step.inputs[0], _per_channel(scale)), _per_channel(shift))
+
+
+def _max_pool(step: _Step) -> Any:
+    module = step.module
+    padding = _pair(module.padding)
+    pooled = step.ops.max_pool(
+        step.inputs[0],
+        _pair(module.stride),
+        _pair(module.dilation),
+        padding,
+        padding,
+        _pair(module.kernel_size),
+        rounding_type="ceil" if module.ceil_mode else "floor",
+    )
+    return pooled.output(0)  # the other one is where the largest values are
+
+
+def _average_pool(step: _Step) -> Any:
+    module = step.module
+    if module.divisor_override is not None:
+        raise step.refuse(f"divides by {module.divisor_override}")
+    padding = _pair(module.padding)
+    return step.ops.avg_pool(
+        step.inputs[0],
+        _pair(module.stride),
+        padding,
+        padding,
+        _pair(module.kernel_size),
+        exclude_pad=not module.count_include_pad,
+        rounding_type="ceil" if module.ceil_mode else "floor",
+    )
+
+
+def _adaptive_average_pool(step: _Step) -> Any:
+    """Average over equal windows; other uses are left to PyTorch."""
+    sides, wanted = step.layer.in_shapes[0][1:], step.layer.out_shape[1:]
+    if any(side % number for side, number in zip(sides, wanted, strict=True)):
+        raise step.refuse(f"averages {sides} to {wanted}, which windows of one size cannot")
+    window = [side // number for side, number in zip(sides, wanted, strict=True)]
+    return step.ops.avg_pool(step.inputs[0], window, [0, 0], [0, 0], window, exclude_pad=True)
+
+
+def _flatten(step: _Step) -> Any:
+    return step.ops.reshape(step.inputs[0], np.array([-1, *step.layer.out_shape]), special_zero=False)
+
+
+def _concatenation(step: _Step) -> Any:
+    if step.layer.out_shape[0] != sum(shape[0] for shape in step.layer.in_shapes):
+        raise step.refuse("joins along another axis than channels")
+    return step.ops.concat(list(step.inputs), axis=1)
+
+
+def _mean(step: _Step) -> Any:
+    if step.layer.out_shape != step.layer.in_shapes[0][:1]:  # (C, H, W) -> (C,)
+        raise step.refuse("averages over other axes than height and width")
+    return step.ops.reduce_mean(step.inputs[0], np.array([2, 3]))
+
+
+def _identity(step: _Step) -> Any:
+    return step.inputs[0]
+
+
+def _function(name: str, arity: int = 1, **arguments: Any) -> Callable[[_Step], Any]:
+    """Return the translation to OpenVINO's operation of that name, for layers that read ``arity`` others."""
+
+    def translate(step: _Step) -> Any:
+        if len(step.inputs) != arity:  # such as `maps * 2`, whose number is no layer
+            raise step.refuse(f"takes {len(step.inputs)} outputs of layers; here it takes {arity}")
+        return getattr(step.ops, name)(*step.inputs, **arguments)
+
+    return translate
+
+
+LAYERS: Mapping[str, Callable[[_Step], Any]] = {  # by :attr:`Layer.type`: a module's class or a function's name
+    "Conv2d": _convolution,
+    "Linear": _linear,
+    "BatchNorm2d": _batch_norm,
+    "MaxPool2d": _max_pool,
+    "AvgPool2d": _average_pool,
+    "AdaptiveAvgPool2d": _adaptive_average_pool,
+    "adaptive_avg_pool2d": _adaptive_average_pool,
+    "Flatten": _flatten,
+    "flatten": _flatten,
+    "Dropout": _identity,  # in evaluation mode
+    "Identity": _identity,
+    "stochastic_depth": _identity,  # drops whole branches, in training only
+    "ReLU": _function("relu"),
+    "relu": _function("relu"),
+    "ReLU6": _function("clamp", min_value=0.0, max_value=6.0),
+    "Hardswish": _function("hswish"),
+    "Hardsigmoid": _function("hsigmoid"),
+    "SiLU": _function("swish"),
+    "Sigmoid": _function("sigmoid"),
+    "Tanh": _function("tanh"),
+    "add": _function("add", arity=2),
+    "mul": _function("multiply", arity=2),
+    "cat": _concatenation,
+    "mean": _mean,
+}
+
+
+def _round_to_levels(ops: Any, values: Any, low: Any, high: Any, levels: int) -> Any:
+    """Return the nearest of ``levels`` values from ``low`` to ``high``, each a number or one for each channel."""
+    low, high = np.float32(low), np.float32(high)
+    return ops.fake_quantize(values, low, high, low, high, levels)
+
+
+def _as_array(tensor: Tensor) -> Any:
+    return np.ascontiguousarray(tensor.detach().float().numpy())
+
+
+def _per_channel(tensor: Tensor) -> Any:
+    return _as_array(tensor).reshape(1, -1, 1, 1)  # (C,) -> (1, C, 1, 1)
+
+
+def _pair(value: int | tuple[int, int]) -> list[int]:
+    return [value, value] if isinstance(value, int) else list(value)
