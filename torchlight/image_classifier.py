@@ -1,0 +1,37 @@
+"""What :func:`torchlight.load` returns: images in, labels with probabilities out. Knows no HTTP and no batching."""
+
+from pathlib import Path
+
+import torch
+
+from torchlight.model.checkpoint import load_checkpoint
+from torchlight.model.classifier import Classifier, Prediction
+from torchlight.model.engines.engine import choose_engine
+from torchlight.model.images import prepare_image
+
+
+class ImageClassifier:
+    """A network with its labels. Decodes and computes as the service does, so the answers are the service's.
+
+    Attributes:
+        class_names: label of each index.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self._classifier = Classifier(load_checkpoint(checkpoint), torch.device("cpu"))
+        self._run = choose_engine(self._classifier, "auto").run
+        self.class_names = self._classifier.class_names
+
+    def predict(self, image: str | Path | bytes, top_k: int | None = None) -> list[Prediction]:
+        """Return the ``top_k`` most probable labels of one image, most probable first; all of them without it.
+
+        Args:
+            image: the path of an image file, or the content of one.
+
+        Raises:
+            ImageError: it is not an image that can be decoded, or it has too many pixels.
+            OSError: the file cannot be read.
+        """
+        content = image if isinstance(image, bytes) else Path(image).read_bytes()
+        pixels, _ = prepare_image(content, self._classifier.spec.size)  # (3, S, S) uint8 RGB
+        return self._classifier.top_k(self._run(pixels[None])[0], top_k)
