@@ -1,6 +1,6 @@
 """Settings from TORCHLIGHT_* variables: the only place in the project that reads the environment.
 
-The README's table is compared with this class by a test: names, defaults and descriptions.
+The tables of docs/settings.md are compared with this class by a test: names, defaults and descriptions.
 """
 
 import ipaddress

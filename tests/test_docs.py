@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -23,7 +24,8 @@ from torchlight.app.security.rate_limit import MAX_CLIENTS
 from torchlight.app.server.http_protocol import HEAD_TIMEOUT_S
 from torchlight.app.settings import KEEP_ALIVE_S, Settings
 from torchlight.app.telemetry.metrics import COUNTERS, GAUGES, HISTOGRAMS
-from torchlight.command import cli
+from torchlight.command import COMMANDS
+from torchlight.commands.options import spread_options
 from torchlight.model import canary
 from torchlight.model.defaults import MAX_PIXELS
 from torchlight.model.engines import export_file
@@ -138,13 +140,16 @@ def test_modules_and_make_targets_named_on_a_page_exist() -> None:
 @cache
 def commands() -> dict[str, set[str]]:
     """Return the options of each command of ``torchlight``; the name "" stands for the command itself."""
+    cli = typer.Typer()
+    for command in COMMANDS:
+        cli.command()(spread_options(command))
     group = get_command(cli)
     assert isinstance(group, TyperGroup)
-    of_all = {"": group, **group.commands}
-    return {
+    options = {
         name: {option for parameter in command.params for option in parameter.opts} | {"--help"}
-        for name, command in of_all.items()
+        for name, command in group.commands.items()
     }
+    return {"": {"--help"}, **options}
 
 
 def test_torchlight_commands_named_on_a_page_exist_and_have_the_options() -> None:
