@@ -19,8 +19,8 @@ from starlette.types import Message, Receive, Scope, Send
 from torchlight.app.inference import cpu_quota
 from torchlight.app.inference.service import Service
 from torchlight.app.main import create_app
-from torchlight.app.server.http_protocol import bounded
-from torchlight.app.server.load_shedding import Admission
+from torchlight.app.server.http_protocol import Limits, limited_protocol
+from torchlight.app.server.load_shedding import UploadLimit
 from torchlight.app.settings import KEEP_ALIVE_S, Settings
 from torchlight.app.telemetry.logs import configure_logging
 from torchlight.model.classifier import Classifier
@@ -78,19 +78,16 @@ def serve(
     torch.set_num_threads(settings.threads or cpu_quota.cpus_per_process(settings.workers))
     app = create_app(settings, metrics_dir)
     service: Service = app.state.service
+    uploads = UploadLimit(
+        settings.queue_size + settings.max_batch_size,  # images that wait, and images that are computed
+        on_refusal=service.metrics.turn_away,
+        is_draining=lambda: service.state == "stopping",
+    )
     config = uvicorn.Config(
         _LastAnswers(app),
         interface="asgi3",
         lifespan="off",  # ours is around the server: nothing is accepted before the network has answered
-        http=bounded(
-            settings.max_connections,
-            Admission(
-                settings.queue_size + settings.max_batch_size,  # images that wait, and images that are computed
-                on_refusal=service.metrics.turn_away,
-                is_stopping=lambda: service.state == "stopping",
-            ),
-            service.metrics.refuse,
-        ),
+        http=limited_protocol(Limits(settings.max_connections, uploads, service.metrics.refuse)),
         ws="none",
         log_config=None,  # our own: one line for each request, with its id
         access_log=False,

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from torchlight.app.server import http_protocol
-from torchlight.app.server.load_shedding import Admission
+from torchlight.app.server.load_shedding import UploadLimit
 
 PATIENCE_S = 60.0
 ANSWER = b"x" * 20_000_000  # more than the buffers between two sockets hold
@@ -30,7 +30,7 @@ is_stopping = threading.Event()
 @pytest.fixture
 def holding(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Hold what is asked for /held, until the test sets the event or ends; clients have time."""
-    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(http_protocol, "HEADERS_TIMEOUT_S", PATIENCE_S)
     held.clear()
     yield
     held.set()
@@ -55,10 +55,10 @@ def refusals() -> list[str]:
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch, refusals: list[str]) -> Iterator[Connect]:
     """Run a server whose patience is short, and return what connects to it."""
-    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(http_protocol, "HEADERS_TIMEOUT_S", 0.3)
     monkeypatch.setattr(http_protocol, "WRITE_TIMEOUT_S", 0.3)
-    admission = Admission(1, on_refusal=lambda: None, is_stopping=lambda: is_stopping.is_set())
-    http = http_protocol.bounded(max_connections=3, admission=admission, on_refusal=refusals.append)
+    uploads = UploadLimit(1, on_refusal=lambda: None, is_draining=lambda: is_stopping.is_set())
+    http = http_protocol.limited_protocol(http_protocol.Limits(3, uploads, refusals.append))
     config = uvicorn.Config(application, http=http, lifespan="off", log_config=None, timeout_keep_alive=60)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
