@@ -22,7 +22,6 @@ from torchlight.app.api.routes import (
     stored_images,
     upload_activations,
 )
-from torchlight.app.application import Application
 from torchlight.app.errors import StartError
 from torchlight.app.inference.service import Service, prepare_model
 from torchlight.app.inspection.inspector import Inspector
@@ -55,8 +54,7 @@ def create_app(settings: Settings, metrics_dir: Path | None = None) -> FastAPI:
     model = prepare_model(Classifier(loaded, choose_device(settings.device)), settings)
     service = Service(settings, model, Metrics(metrics_dir))
     service.metrics.expect(problems.CODES)
-    app = Application(
-        direct=predictions.router,
+    app = FastAPI(
         title="Torchlight",
         summary="An image classifier you can see inside.",
         version=torchlight_version(),

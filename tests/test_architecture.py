@@ -25,7 +25,6 @@ FLOORS = {
         ("inspection",),
         ("api",),
         ("middleware",),
-        ("application",),
         ("main",),
         ("server",),
     ),

@@ -6,18 +6,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import httpx2
 import pytest
-from fastapi import APIRouter, Depends, Request
-from fastapi.responses import PlainTextResponse
-from fastapi.routing import APIRoute
 from PIL import Image
-from starlette.testclient import TestClient
 
-from torchlight.app.api.routes.predictions import router
-from torchlight.app.application import Application
 from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.classifier import Classifier, choose_device
 from torchlight.model.images import prepare_image
@@ -183,37 +177,3 @@ def test_with_and_without_a_query_the_answer_is_the_same(client: httpx2.Client, 
     timings = [body.pop("timing_ms") for body in bodies]
     assert bodies[0] == bodies[1]
     assert timings[0].keys() == timings[1].keys()
-
-
-def test_a_direct_route_is_called_as_it_is_unless_there_is_a_query() -> None:
-    def validated() -> str:
-        return "validated"
-
-    direct = APIRouter()
-
-    @direct.post("/direct")
-    async def endpoint(request: Request, service: Annotated[str, Depends(validated)]) -> PlainTextResponse:
-        return PlainTextResponse(f"{request.method} {service}")
-
-    app = Application(direct=direct)
-    app.state.service = "as it is"
-    app.include_router(direct)
-    client = TestClient(app)
-    assert client.post("/direct").text == "POST as it is"
-    assert client.post("/direct?a=1").text == "POST validated"
-    assert client.get("/direct").status_code == 405
-    assert client.post("/elsewhere").status_code == 404
-
-
-def test_without_a_query_nothing_is_left_to_validate() -> None:
-    assert {route.path for route in router.routes if isinstance(route, APIRoute)} == {
-        "/v1/predict",
-        "/v1/predict/batch",
-    }
-    for route in router.routes:
-        assert isinstance(route, APIRoute)
-        dependant = route.dependant
-        assert [one.name for one in dependant.query_params] == ["top_k"]
-        assert dependant.request_param_name == "request"
-        assert len(dependant.dependencies) == 1  # the service, which it is called with
-        assert dependant.header_params + dependant.cookie_params + dependant.body_params == []
