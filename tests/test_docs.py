@@ -5,6 +5,7 @@ The tables of metrics (``tests/test_deployed_monitoring.py``), settings (``tests
 """
 
 import ast
+import hashlib
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -16,6 +17,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from torchlight.app.api.problems import CODES, TABLE
+from torchlight.app.api.schemas import PredictResponse
 from torchlight.app.inference.priority import COMPUTING, DECODING
 from torchlight.app.main import create_app
 from torchlight.app.middleware.body_limits import PROGRESS_BYTES
@@ -27,7 +29,7 @@ from torchlight.app.telemetry.metrics import COUNTERS, GAUGES, HISTOGRAMS
 from torchlight.command import COMMANDS
 from torchlight.commands.options import spread_options
 from torchlight.model import canary
-from torchlight.model.defaults import MAX_PIXELS
+from torchlight.model.defaults import MAX_PIXELS, PRETRAINED
 from torchlight.model.engines import export_file
 from torchlight.model.images import MAX_SCANS
 from torchlight.training.data.duplicates import MAX_PAIRS_PER_IMAGE, MIN_CORRELATION, MIN_EXPLAINED
@@ -200,6 +202,13 @@ def test_error_codes_in_the_api_page_are_those_of_the_service() -> None:
     listed = [(int(status), code) for status, codes in rows for code in re.findall(r"`(\w+)`", codes)]
     assert sorted(code for _, code in listed) == sorted(CODES)
     assert set(TABLE.values()) <= set(listed)
+
+
+def test_the_answer_in_the_readme_is_one_of_the_checkpoint_that_ships() -> None:
+    (line,) = re.findall(r'^\{"predictions".*$', PAGES["README.md"], re.MULTILINE)
+    answer = PredictResponse.model_validate_json(line)
+    assert answer.model.digest == f"sha256:{hashlib.sha256(PRETRAINED.read_bytes()).hexdigest()}"
+    assert answer.image.id == f"sha256:{hashlib.sha256((ROOT / 'docs/pictures/ship.jpg').read_bytes()).hexdigest()}"
 
 
 CONSTANTS = {
