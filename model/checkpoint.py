@@ -50,12 +50,14 @@ KIND = FileKind(
     version=FORMAT_VERSION,
     documents=("network", "class_names", "image_spec", "metrics", "training", "data", "versions", "golden"),
     optional=frozenset({"golden"}),
-    missing=CheckpointNotFound,
-    unreadable=CheckpointError,
-    truncated=CheckpointTruncated,
-    foreign=ForeignFile,
-    unsupported=UnsupportedVersion,
-    invalid=InvalidHeader,
+    error=CheckpointError,
+    errors={
+        "missing": CheckpointNotFound,
+        "truncated": CheckpointTruncated,
+        "foreign": ForeignFile,
+        "unsupported": UnsupportedVersion,
+        "invalid": InvalidHeader,
+    },
 )
 FILMSTRIP = "filmstrip"
 

@@ -6,13 +6,12 @@ The file names the digest of the checkpoint, so that it says nothing about anoth
 the laws hold for any. Knows nothing of terminals or HTTP.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from torchlight.model.checks.rules import ELSEWHERE, RULES
 from torchlight.model.checks.subject import Rule, Subject
 from torchlight.model.classifier import Classifier
 from torchlight.model.errors import ViewNotApplicable
-from torchlight.model.files.json_file import save_json
+from torchlight.model.files.sidecar import load_json, save_json, sidecar_path
 from torchlight.model.views.image_index import Index
 
 IMAGES = 4
@@ -103,7 +102,7 @@ def draw_images(number: int, size: int) -> Tensor:
 
 def self_test_path(checkpoint: Path) -> Path:
     """Return where the result for a checkpoint is: ``cats.safetensors`` has ``cats.selftest.json``."""
-    return checkpoint.with_name(f"{checkpoint.stem}.selftest.json")
+    return sidecar_path(checkpoint, ".selftest.json")
 
 
 def save_self_test(path: Path, result: SelfTest) -> None:
@@ -122,19 +121,18 @@ def load_self_test(path: Path, digest: str) -> SelfTest | None:
         ValueError: the file is not one of these.
         OSError: it cannot be read.
     """
-    if not path.exists():
-        return None
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        found = SelfTest(**said | {"checks": tuple(Check(**check) for check in said["checks"])})
-        _validate(found)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not the result of a self-test ({error!r})") from error
+        found = load_json(path, _parse_self_test)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} is not the result of a self-test ({error})") from error
     return found if found.checkpoint == digest else None
 
 
-def _validate(found: SelfTest) -> None:
-    """Raise ValueError if a field does not hold what it should."""
+def _parse_self_test(document: Any) -> SelfTest:
+    """Raise KeyError, TypeError or ValueError if a field does not hold what it should."""
+    found = SelfTest(**document | {"checks": tuple(Check(**check) for check in document["checks"])})
     figures = [figure for check in found.checks for figure in (check.measured, check.bound) if figure is not None]
     texts = [text for check in found.checks for text in (check.id, check.title, check.note)]
     if not all(type(figure) in (int, float) and math.isfinite(figure) for figure in (found.seconds, *figures)):
@@ -143,6 +141,7 @@ def _validate(found: SelfTest) -> None:
         raise ValueError("a text is not one")
     if not all(check.outcome in get_args(Outcome) for check in found.checks):
         raise ValueError(f"an outcome is none of {', '.join(get_args(Outcome))}")
+    return found
 
 
 def _check(rule: Rule, subject: Subject) -> Check:

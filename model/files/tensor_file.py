@@ -1,6 +1,6 @@
-"""A ``.safetensors`` file with JSON documents in its header: written whole or not at all, opened only if it is sound.
+"""A ``.safetensors`` file with JSON documents in its header: written whole or not at all, checked before it is read.
 
-Knows nothing of what the tensors and the documents mean. Nothing is ever unpickled.
+Knows nothing of the meaning of tensors and documents. Nothing is ever unpickled.
 """
 
 import hashlib
@@ -8,10 +8,10 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import index
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
@@ -21,24 +21,28 @@ from torchlight.model.errors import TorchlightError
 from torchlight.model.files.atomic import replacing
 
 MAX_HEADER_BYTES = 100_000_000  # the limit that safetensors itself sets
+Problem = Literal[
+    "missing",  # there is no such file
+    "unreadable",  # the disk or its permissions are in the way
+    "truncated",  # it is shorter than its own header says
+    "foreign",  # it is something else
+    "unsupported",  # it has another format version
+    "invalid",  # a document is missing or not JSON
+]
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """What a kind of file is called, what its header holds, and the errors it fails with.
+    """The name of a kind of file, the fields of its header, and its errors.
 
     Attributes:
-        noun: what messages call it.
+        noun: its name in messages.
         command: the command that writes it.
         format, version: the header's ``format`` and ``format_version``.
         documents: names of the header's other fields, each a JSON document.
-        optional: those of them that may be missing.
-        missing: there is no such file.
-        unreadable: the disk or its permissions are in the way.
-        truncated: it is shorter than its own header says.
-        foreign: it is something else.
-        unsupported: it has another version.
-        invalid: a document is missing or not JSON.
+        error: the error that it fails with, such as when the disk or its permissions are in the way.
+        errors: more exact ones, by problem.
+        optional: the documents that may be missing.
     """
 
     noun: str
@@ -46,22 +50,22 @@ class FileKind:
     format: str
     version: str
     documents: tuple[str, ...]
-    missing: type[TorchlightError]
-    unreadable: type[TorchlightError]
-    truncated: type[TorchlightError]
-    foreign: type[TorchlightError]
-    unsupported: type[TorchlightError]
-    invalid: type[TorchlightError]
+    error: type[TorchlightError]
+    errors: Mapping[Problem, type[TorchlightError]] = field(default_factory=dict)
     optional: frozenset[str] = frozenset()
+
+    def failure(self, problem: Problem, path: Path, reason: str) -> TorchlightError:
+        """Return the error for a file with that problem; its message names the file."""
+        return self.errors.get(problem, self.error)(f"{self.noun} {path} {reason}")
 
 
 @dataclass(frozen=True)
 class Contents:
-    """All of a file, in memory of its own: what happens to the file later changes nothing.
+    """All of a file, copied into memory: later changes of the file have no effect.
 
     Attributes:
         tensors, documents: by name.
-        digest: ``sha256:`` and the hex digest of the very bytes that they came from.
+        digest: ``sha256:`` and the hex digest of the bytes that were parsed.
     """
 
     tensors: Mapping[str, Tensor]
@@ -76,7 +80,7 @@ def save_tensors(path: Path, kind: FileKind, tensors: Mapping[str, Tensor], docu
 
     Args:
         tensors: contiguous, on the CPU, sharing no memory.
-        documents: what JSON can hold; one for each of ``kind.documents`` that is not optional.
+        documents: JSON values; one for each of ``kind.documents`` that is not optional.
 
     Raises:
         OSError: the folder cannot be written; an older file at ``path`` is untouched.
@@ -93,13 +97,13 @@ def save_tensors(path: Path, kind: FileKind, tensors: Mapping[str, Tensor], docu
 
 @contextmanager
 def open_tensors(path: Path, kind: FileKind) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Open the file, once its container and header are found good, and yield its reader and its documents.
+    """Check the container and the header, then yield the reader of ``safetensors.safe_open`` and the documents.
 
-    The reader is the one of ``safetensors.safe_open``; what it raises becomes ``kind.foreign``. The tensors it gives
-    lie in the file, mapped into memory, and stay there after it is closed: replace such a file, never write into it.
+    The reader's tensors are the file mapped into memory, also after it is closed: replace such a file, never write
+    into it.
 
     Raises:
-        TorchlightError: the first of ``kind``'s errors that applies, in their order; the message names the file.
+        TorchlightError: the error for the first problem, in the order of ``Problem``; the message names the file.
     """
     with _named_errors(path, kind):
         with path.open("rb") as container:
@@ -112,7 +116,7 @@ def read_tensors(path: Path, kind: FileKind) -> Contents:
     """Return all of the file, read once.
 
     Raises:
-        TorchlightError: as :func:`opened`.
+        TorchlightError: as :func:`open_tensors`.
     """
     with _named_errors(path, kind):
         with path.open("rb") as container:
@@ -122,7 +126,7 @@ def read_tensors(path: Path, kind: FileKind) -> Contents:
         try:
             tensors = safetensors.torch.load(content)
         except KeyError as error:
-            raise kind.foreign(f"{kind.noun} {path} has numbers of type {error}, which torch has not") from error
+            raise kind.failure("foreign", path, f"has numbers of type {error}, which torch has not") from error
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     documents = _parse_documents(path, kind, header.get("__metadata__") or {})
     return Contents(tensors, documents, "sha256:" + hashlib.sha256(content).hexdigest())
@@ -130,15 +134,15 @@ def read_tensors(path: Path, kind: FileKind) -> Contents:
 
 @contextmanager
 def _named_errors(path: Path, kind: FileKind) -> Iterator[None]:
-    """Raise ``kind``'s errors for what goes wrong while a file is read."""
+    """Raise ``kind``'s errors for those of the disk and of safetensors."""
     try:
         if not path.is_file():
-            raise kind.missing(f"{kind.noun} {path} does not exist")
+            raise kind.failure("missing", path, "does not exist")
         yield
     except SafetensorError as error:
-        raise kind.foreign(f"{kind.noun} {path} is not a valid .safetensors file ({error})") from error
+        raise kind.failure("foreign", path, f"is not a valid .safetensors file ({error})") from error
     except OSError as error:
-        raise kind.unreadable(f"{kind.noun} {path} cannot be read ({error.strerror or error})") from error
+        raise kind.failure("unreadable", path, f"cannot be read ({error.strerror or error})") from error
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -149,7 +153,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
     with open(path, "r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(metadata.items()))  # safetensors leaves their order to chance
+        header["__metadata__"] = dict(sorted(metadata.items()))  # safetensors writes them in random order
         document = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
         assert len(document) == length
         file.seek(8)
@@ -157,46 +161,50 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
 
 
 def _check_container(path: Path, kind: FileKind, file: BinaryIO) -> None:
-    """Tell a truncated .safetensors file from something else, by its first bytes and its length."""
+    """Raise the error for a truncated file or another kind of file, by the first bytes and the length."""
     size = os.fstat(file.fileno()).st_size
     start = file.read(8)
     header_bytes = int.from_bytes(start, "little")
     document = file.read(min(header_bytes, MAX_HEADER_BYTES))
     begins_well = header_bytes <= MAX_HEADER_BYTES and b"{".startswith(document[:1])
     if (start[:2] == b"PK" or start[:1] == b"\x80") and not (begins_well and document):
-        raise kind.foreign(
-            f"{kind.noun} {path} is a pickled PyTorch file, which can run code when opened; "
-            f"Torchlight reads only the .safetensors files that `{kind.command}` writes"
+        raise kind.failure(
+            "foreign",
+            path,
+            f"is a pickled PyTorch file, which can run code when opened; "
+            f"Torchlight reads only the .safetensors files that `{kind.command}` writes",
         )
     if len(start) == 8 and not begins_well:
-        raise kind.foreign(f"{kind.noun} {path} is not a .safetensors file")
+        raise kind.failure("foreign", path, "is not a .safetensors file")
     end = 8 + header_bytes
     if size >= end:
         end += _tensor_bytes(path, kind, document)
     if size < max(8, end):
-        raise kind.truncated(f"{kind.noun} {path} has {size} bytes of at least {max(8, end)}; copy it again")
+        raise kind.failure("truncated", path, f"has {size} bytes of at least {max(8, end)}; copy it again")
 
 
 def _tensor_bytes(path: Path, kind: FileKind, document: bytes) -> int:
-    """Return how many bytes of tensors the container's header announces."""
+    """Return the number of bytes of tensors that the container's header announces."""
     try:
         entries = json.loads(document)
         ends = [index(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__"]
         return max(ends, default=0)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-        raise kind.foreign(f"{kind.noun} {path} is not a .safetensors file (its header is not readable)") from error
+        raise kind.failure("foreign", path, "is not a .safetensors file (its header is not readable)") from error
 
 
 def _parse_documents(path: Path, kind: FileKind, metadata: Mapping[str, str]) -> dict[str, Any]:
     if metadata.get("format") != kind.format:
-        raise kind.foreign(
-            f"{kind.noun} {path} is of another kind or not written by Torchlight; make one with `{kind.command}`"
+        raise kind.failure(
+            "foreign", path, f"is of another kind or not written by Torchlight; make one with `{kind.command}`"
         )
     version = metadata.get("format_version")
     if version != kind.version:
-        raise kind.unsupported(
-            f"{kind.noun} {path} has format version {version}; this program reads {kind.version}; "
-            f"update Torchlight, or make it again with `{kind.command}`"
+        raise kind.failure(
+            "unsupported",
+            path,
+            f"has format version {version}; this program reads {kind.version}; "
+            f"update Torchlight, or make it again with `{kind.command}`",
         )
     documents = {}
     for name in kind.documents:
@@ -205,7 +213,7 @@ def _parse_documents(path: Path, kind: FileKind, metadata: Mapping[str, str]) ->
         try:
             documents[name] = json.loads(metadata[name])
         except KeyError as error:
-            raise kind.invalid(f"{kind.noun} {path} has no header field {name!r}") from error
+            raise kind.failure("invalid", path, f"has no header field {name!r}") from error
         except (ValueError, RecursionError) as error:
-            raise kind.invalid(f"{kind.noun} {path}: header field {name!r} is not JSON ({error})") from error
+            raise kind.failure("invalid", path, f"is invalid: header field {name!r} is not JSON ({error})") from error
     return documents

@@ -42,6 +42,7 @@ from torchlight.model.errors import (
     InvalidIndex,
     ViewNotApplicable,
 )
+from torchlight.model.files.sidecar import sidecar_path
 from torchlight.model.files.tensor_file import FileKind, open_tensors, save_tensors
 
 KIND = FileKind(
@@ -50,12 +51,14 @@ KIND = FileKind(
     format="torchlight-index",
     version="1",
     documents=("checkpoint", "class_names", "source", "sizes", "layers"),
-    missing=IndexNotFound,
-    unreadable=IndexFileError,
-    truncated=IndexTruncated,
-    foreign=InvalidIndex,
-    unsupported=InvalidIndex,
-    invalid=InvalidIndex,
+    error=IndexFileError,
+    errors={
+        "missing": IndexNotFound,
+        "truncated": IndexTruncated,
+        "foreign": InvalidIndex,
+        "unsupported": InvalidIndex,
+        "invalid": InvalidIndex,
+    },
 )
 ROW_LENGTH = 9  # images a row; Zeiler & Fergus show nine
 
@@ -209,7 +212,7 @@ class Index:
 
 def path_beside(checkpoint: Path) -> Path:
     """Return where the index of a checkpoint is: ``cats.safetensors`` has ``cats.index.safetensors``."""
-    return checkpoint.with_name(f"{checkpoint.stem}.index.safetensors")
+    return sidecar_path(checkpoint, ".index.safetensors")
 
 
 def save(path: Path, index: Index) -> None:

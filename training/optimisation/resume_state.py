@@ -22,12 +22,7 @@ KIND = FileKind(
     format="torchlight-state",
     version="2",
     documents=("identity", "history"),
-    missing=StateError,
-    unreadable=StateError,
-    truncated=StateError,
-    foreign=StateError,
-    unsupported=StateError,
-    invalid=StateError,
+    error=StateError,
 )
 
 
