@@ -6,7 +6,7 @@
     │   ├── InvalidKeys             the API keys cannot be read
     │   └── StoreUnavailable        the folder for uploads cannot be used
     ├── UploadError                 the body of a request
-    │   ├── UnsupportedMediaType, MalformedForm, UnreadableForm, WrongField
+    │   ├── UnsupportedMediaType, MalformedForm, WrongField
     │   └── BodyTooLarge, UploadTooSlow
     ├── UnknownHost, WrongKey, TooManyRequests      refused before the body is read
     ├── UnknownImage, UnknownMethod, NoIndex, NotAcceptable     a view that is not there
@@ -45,10 +45,6 @@ class UnsupportedMediaType(UploadError):
 
 
 class MalformedForm(UploadError):
-    """The body is not the form that its content type announces."""
-
-
-class UnreadableForm(UploadError):
     """The body is not the form that its content type announces, or has more parts than it may."""
 
 

@@ -3,14 +3,17 @@
 The body itself is bounded by :mod:`app.middleware.body_limits`, before any parser sees it.
 """
 
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from torchlight.app.api.multipart import Part, read_form
-from torchlight.app.errors import MalformedForm, UnreadableForm, UnsupportedMediaType, WrongField
+from torchlight.app.errors import MalformedForm, UnsupportedMediaType, WrongField
 from torchlight.app.settings import Settings
 
 FORM = "multipart/form-data"
@@ -23,6 +26,7 @@ RAW_TYPES = (
     "image/tiff",
     "application/octet-stream",
 )
+CHARSET = re.compile(r";\s*charset=[^;]*", re.IGNORECASE)
 MAX_FIELDS = 16  # fields that are not files; no route has any
 
 
@@ -81,26 +85,33 @@ def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
+class _FormParser(MultiPartParser):
+    """Starlette's parser, but each file stays in memory: bodies are bounded, and an upload leaves nothing on disk."""
+
+    spool_max_size = sys.maxsize
+
+
 async def _read_files(request: Request, settings: Settings, *, field: str) -> list[Upload]:
     """Return all files of the form, after making sure that there are some and that all are in ``field``."""
+    # Names are UTF-8 as browsers send them, else Latin-1: a client chooses none of the hundreds of charsets of Python.
+    headers = Headers({"content-type": CHARSET.sub("", request.headers["content-type"])})
+    parser = _FormParser(headers, request.stream(), max_files=settings.max_files, max_fields=MAX_FIELDS)
     try:
-        parts = await read_form(
-            request.stream(),
-            request.headers["content-type"],
-            max_files=settings.max_files,
-            max_fields=MAX_FIELDS,
-        )
-    except UnreadableForm as error:
+        form = await parser.parse()
+    except MultiPartException as error:
         limits = f"at most {settings.max_files} files and {MAX_FIELDS} other fields"
-        raise MalformedForm(f"form cannot be read: {error} ({limits})") from error
-    files = [Upload(part.filename, part.content) for part in parts if part.filename is not None]
-    if {part.name for part in parts if part.filename is not None} != {field}:
-        raise WrongField(_explain_fields(field, parts))
-    return files
+        raise MalformedForm(f"form cannot be read: {error.message} ({limits})") from error
+    try:
+        files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
+        if {name for name, _ in files} != {field}:
+            raise WrongField(_explain_fields(field, form))
+        return [Upload(file.filename or "", await file.read()) for _, file in files]
+    finally:
+        await form.close()
 
 
-def _explain_fields(field: str, parts: list[Part]) -> str:
-    if any(part.name == field and part.filename is None for part in parts):
+def _explain_fields(field: str, form: FormData) -> str:
+    if any(isinstance(value, str) for value in form.getlist(field)):
         return f"field `{field}` holds text, not a file; with curl, write -F {field}=@photo.jpg"
-    came = ", ".join(f"`{name}`" for name in dict.fromkeys(part.name for part in parts)) or "none"
+    came = ", ".join(f"`{name}`" for name in form) or "none"
     return f"put the image into the form field `{field}`; fields that came: {came}"

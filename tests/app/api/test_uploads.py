@@ -4,15 +4,19 @@ import asyncio
 import gc
 import socket
 import struct
-import weakref
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import httpx2
 import pytest
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.types import Message
 
-from torchlight.app.api.multipart import read_form
+from torchlight.app.api.uploads import read_images
+from torchlight.app.settings import Settings
 
 FORM = "multipart/form-data; boundary=xx"
 PROBLEM_FIELDS = {"type", "title", "status", "detail", "instance", "code", "request_id"}
@@ -218,16 +222,28 @@ def test_a_jpeg_cut_anywhere_is_refused_and_never_an_error_of_ours(
     assert {answer.headers["Content-Type"] for answer in answers} == {"application/problem+json"}
 
 
-def test_no_form_waits_for_a_collection_of_garbage() -> None:
-    async def chunks() -> AsyncIterator[bytes]:
-        yield part('name="file"; filename="a.png"', bytes(1000))
+def form_request(content: bytes) -> Request:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": content, "more_body": False}
 
+    return Request({"type": "http", "method": "POST", "headers": [(b"content-type", FORM.encode())]}, receive)
+
+
+def test_no_form_waits_for_garbage_collection() -> None:
+    gc.collect()
     gc.disable()
     try:
-        parts = asyncio.run(read_form(chunks(), FORM, max_files=1, max_fields=0))
-        assert parts[0].content == bytes(1000)
-        kept = weakref.ref(parts[0])
-        parts.clear()
-        assert kept() is None
+        uploads = asyncio.run(
+            read_images(form_request(part('name="files"; filename="a.png"', bytes(1000))), Settings())
+        )
+        assert uploads[0].content == bytes(1000)
+        assert not [one for one in gc.get_objects() if type(one) in (SpooledTemporaryFile, UploadFile)]
     finally:
         gc.enable()
+
+
+def test_no_file_of_a_form_is_written_to_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SpooledTemporaryFile, "rollover", None)  # what moves the file to the disk
+    content = bytes(5_000_000)
+    uploads = asyncio.run(read_images(form_request(part('name="files"; filename="a.png"', content)), Settings()))
+    assert uploads[0].content == content
