@@ -36,8 +36,8 @@ FLOORS = {
         ("graph",),
         ("classifier",),
         ("canary",),
-        ("drawing",),
         ("views",),
+        ("drawing",),
         ("engines", "checks"),
     ),
     "training": (

@@ -13,7 +13,7 @@ from torchlight.model.classifier import Classifier
 from torchlight.model.errors import DataError, IndexFileError
 from torchlight.model.graph import Layer, NetworkGraph
 from torchlight.model.views.embedding import embedding_layer, image_digest, layer_outputs, to_embeddings
-from torchlight.model.views.image_index import ROW_LENGTH, Index, LayerUnits, Source, digest_rows
+from torchlight.model.views.image_index import ROW_LENGTH, Index, LayerExamples, Source, digest_rows
 from torchlight.model.views.receptive_field import ACTIVATIONS
 from torchlight.training.data.held_out import load_as_divided_in_training
 from torchlight.training.data.loading import LabelledImages
@@ -157,9 +157,9 @@ class _Record:
         self._lowest = self._lowest.join(peaks).largest(-1)
         self._minimum = torch.minimum(self._minimum, maps.amin((0, 2, 3)).float().cpu())
 
-    def finish(self) -> LayerUnits:
+    def finish(self) -> LayerExamples:
         rows = (self._best, self._random, self._lowest)
-        return LayerUnits(
+        return LayerExamples(
             values=torch.stack([row.values for row in rows], 1),
             places=torch.stack([row.places for row in rows], 1),
             dead=(self._best.values[:, 0] == 0) & (self._minimum == 0),

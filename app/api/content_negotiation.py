@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from fastapi.routing import APIRoute
@@ -17,7 +17,7 @@ from torchlight.app.errors import NotAcceptable
 Form = Literal["png", "json", "npy"]
 MEDIA_TYPES: dict[str, str] = {"png": "image/png", "json": "application/json", "npy": "application/x-npy"}
 SUFFIX = re.compile(r"(?<=[^/])\.(png|json|npy)$")
-RENDERER_VERSION = "3"  # to be raised whenever equal requests get other bytes than before: part of every ETag
+RENDERER_VERSION = "4"  # to be raised whenever equal requests get other bytes than before: part of every ETag
 
 
 class ViewRoute(APIRoute):
@@ -27,14 +27,19 @@ class ViewRoute(APIRoute):
     """
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Match the path without the suffix, which the scope gets under its own name."""
+        """Match the path without the suffix of :func:`requested_form`."""
         path = scope.get("path", "")
-        found = SUFFIX.search(path) if "GET" in (self.methods or ()) else None
-        match, child_scope = super().matches({**scope, "path": path[: found.start()] if found else path})
-        return match, {**child_scope, "suffix": found[1] if found else None}
+        has_suffix = requested_form(path) is not None and "GET" in (self.methods or ())
+        return super().matches({**scope, "path": path.rpartition(".")[0] if has_suffix else path})
 
 
-def choose(offered: Sequence[Form], suffix: str | None, accept: str) -> Form:
+def requested_form(path: str) -> Form | None:
+    """Return the form that the suffix of a path names, if it has one."""
+    found = SUFFIX.search(path)
+    return cast("Form", found[1]) if found else None
+
+
+def choose(offered: Sequence[Form], suffix: Form | None, accept: str) -> Form:
     """Return the form to send: the suffix decides, then the header Accept, then the order of what is offered.
 
     Raises:

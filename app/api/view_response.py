@@ -9,55 +9,82 @@ import json
 import re
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Path, Query, Request, Response
 from pydantic import BaseModel
 
-from torchlight.app.api.content_negotiation import MEDIA_TYPES, RENDERER_VERSION, Form, choose, encode
+from torchlight.app.api.content_negotiation import (
+    MEDIA_TYPES,
+    RENDERER_VERSION,
+    Form,
+    choose,
+    encode,
+    requested_form,
+)
 from torchlight.app.api.dependencies import RunningInspector
 from torchlight.app.api.disconnect import while_connected
 from torchlight.app.api.problems import documented
 from torchlight.app.api.view_schemas import NoParameters
 from torchlight.app.errors import DeadlineExceeded
 from torchlight.app.inference.service import PreparedImage, Service
+from torchlight.model.views.facts import Facts
 
-Forms = Mapping[Form, Callable[[], object]]
-ImageForms = Mapping[Form, Callable[[PreparedImage], object]]
+Numbers = TypeVar("Numbers")
+Forms = Mapping[Form, Callable[[Numbers], object]]
+ImageForms = Mapping[Form, Callable[[PreparedImage, Numbers], object]]
 PROBLEMS = (404, 406, 422, 503, 504)
+AS_COMPUTED: Mapping[Form, Callable[..., Any]] = {"json": lambda *numbers: numbers[-1]}  # the body itself is computed
 
 
-class Exchange:
-    """A request for a view, and how to answer it."""
+class ViewRequest:
+    """A request for a view, and how to answer it: the numbers are computed once, then written in one form."""
 
     def __init__(self, request: Request, inspector: RunningInspector) -> None:
         self.request = request
         self.inspector = inspector
         self.classifier = inspector.classifier
+        self.suffix = requested_form(request.scope["path"])
         self._is_awaited = True  # set by the event loop, read by the thread for views
 
-    async def show(self, forms: Forms, **parameters: object) -> Response:
+    async def show(self, compute: Callable[[], Numbers], forms: Forms[Numbers], **parameters: object) -> Response:
         """Answer with one of the forms, by preference in their order.
 
         Args:
-            forms: what each is made by, in the thread for views: PNG bytes, a body for JSON, a tensor for npy.
+            compute: returns the numbers of the view, in the thread for views.
+            forms: what each form is made of these numbers by: PNG bytes, a body for JSON, a tensor for npy.
             parameters: all that tells this view from others of the route.
 
         Raises:
-            NotAcceptable; what making the form raises; Overloaded, DeadlineExceeded.
+            NotAcceptable; what computing and writing raise; Overloaded, DeadlineExceeded.
         """
-        return await self._answer(forms, parameters, lambda draw: self.inspector.service.view(draw))
 
-    async def show_image(self, image_id: str, forms: ImageForms, **parameters: object) -> Response:
-        """As :meth:`show`, for views of a stored image, which the forms are given.
+        async def run(form: Form) -> bytes:
+            return await self.inspector.service.view(lambda: encode(form, forms[form](compute())))
+
+        return await self._answer(tuple(forms), parameters, run)
+
+    async def show_image(
+        self,
+        image_id: str,
+        compute: Callable[[PreparedImage], Numbers],
+        forms: ImageForms[Numbers],
+        **parameters: object,
+    ) -> Response:
+        """As :meth:`show`, for views of a stored image, which is given to ``compute`` and to the forms.
 
         Raises:
             UnknownImage: it is not stored.
         """
         self.inspector.store.find(image_id)
         load = partial(self.inspector.image, image_id)
-        run = partial(self.inspector.service.view_of, load)
-        return await self._answer(forms, {"image": image_id, **parameters}, run)
+
+        async def run(form: Form) -> bytes:
+            return await self.inspector.service.view_of(
+                load, lambda image: encode(form, forms[form](image, compute(image)))
+            )
+
+        return await self._answer(tuple(forms), {"image": image_id, **parameters}, run)
 
     def check_awaited(self) -> None:
         """Stop a view that is made batch by batch, once its deadline has passed or its client has left.
@@ -68,37 +95,35 @@ class Exchange:
         if not self._is_awaited:
             raise DeadlineExceeded("nobody waits for this view any more")
 
-    def facts(self, layer: str | None = None, image: PreparedImage | None = None, **more: str) -> dict[str, str]:
-        """Return what every picture says of its origin."""
-        origin = {"model": self.classifier.digest, "image": image and image.id, "layer": layer}
-        return {name: value for name, value in origin.items() if value} | more | self._explained()
+    def facts(self, image: PreparedImage | None = None) -> Facts:
+        """Return what every view says of its origin."""
+        return origin(self.inspector.service, image)
 
     async def _answer(
         self,
-        forms: Mapping[Form, Callable[..., object]],
+        offered: tuple[Form, ...],
         parameters: dict[str, object],
-        run: Callable[[Callable[..., bytes]], Coroutine[Any, Any, bytes]],
+        run: Callable[[Form], Coroutine[Any, Any, bytes]],
     ) -> Response:
         accept = ",".join(self.request.headers.getlist("accept"))
-        form = choose(tuple(forms), self.request.scope["suffix"], accept)
+        form = choose(offered, self.suffix, accept)
         tag = self._tag(form, parameters)
         headers = {"ETag": f'"{tag}"', "Cache-Control": "private, no-cache", "Vary": "Accept", **self._explained()}
         if self._client_has(tag):
             return Response(status_code=304, headers=headers)
         try:
-            content = await while_connected(self.request, run(lambda *image: encode(form, forms[form](*image))))
+            content = await while_connected(self.request, run(form))
         finally:
             self._is_awaited = False
         return Response(content, media_type=MEDIA_TYPES[form], headers=headers)
 
     def _explained(self) -> dict[str, str]:
-        """Return what a view of a service in 8 bits has to say: the network that it shows gave no answer."""
         return explained(self.inspector.service)
 
     def _tag(self, form: Form, parameters: dict[str, object]) -> str:
-        path, said = self.request.scope["route"].path, self._explained()
-        origin = [RENDERER_VERSION, self.classifier.digest, path, form, *said.values()]
-        canonical = json.dumps([origin, parameters], sort_keys=True)
+        path, note = self.request.scope["route"].path, self._explained()
+        renderer = [RENDERER_VERSION, self.classifier.digest, path, form, *note.values()]
+        canonical = json.dumps([renderer, parameters], sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def _client_has(self, tag: str) -> bool:
@@ -107,14 +132,23 @@ class Exchange:
         return tag in re.findall(r'"([^"]*)"', given)
 
 
+def origin(service: Service, image: PreparedImage | None) -> Facts:
+    """Return the facts of a view that are known before it is computed."""
+    return Facts(
+        model=service.classifier.digest,
+        image=None if image is None else image.id,
+        x_explains=explained(service).get("X-Explains"),
+    )
+
+
 def explained(service: Service) -> dict[str, str]:
-    """Return the header, and the note in a picture, of views that do not show the network that answers; else none."""
+    """Return the header of views that do not show the network that answers, which is int8; else none."""
     if service.engine.quantisation is None:
         return {}
     return {"X-Explains": "the float32 network; answers are int8, see /v1/model"}
 
 
-Viewing = Annotated[Exchange, Depends()]
+Viewing = Annotated[ViewRequest, Depends()]
 Nothing = Annotated[NoParameters, Query()]
 ImageId = Annotated[str, Path(description="As `POST /v1/images` answers it: `sha256:` and 64 hex digits.")]
 LayerName = Annotated[str, Path(description="Dotted path of the layer, as `/v1/layers` lists it.", examples=["conv1"])]

@@ -1,13 +1,17 @@
 """What views may be asked for, and the bodies of those that are numbers."""
 
+from dataclasses import replace
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from torchlight.app.api.problems import Body
 from torchlight.app.api.schemas import IMAGE_ID, ImageSummary, ModelSummary, PredictionBody
-from torchlight.model.drawing.rendering import FilterScale, MapScale
-from torchlight.model.views.activations import MapStatistics, Stage
-from torchlight.model.views.filters import Space
+from torchlight.model.errors import ViewError
+from torchlight.model.views.activations import MapStage, MapStatistics
+from torchlight.model.views.facts import Display, Facts, FilterScale, MapScale, display_maps
+from torchlight.model.views.filters import FilterStatistics, Space
 from torchlight.model.views.image_index import Neighbour, Source
 from torchlight.model.views.layer_table import LayerFacts
 from torchlight.model.views.receptive_field import ReceptiveField, SeenPixels
@@ -36,7 +40,7 @@ class PredictionParameters(Parameters):
 class MapsParameters(Parameters):
     """How activation maps are shown."""
 
-    stage: Stage = Field(
+    stage: MapStage = Field(
         "output", description="The layer's own output, or what is before or after the activation function there."
     )
     scale: MapScale = Field(
@@ -50,6 +54,26 @@ class MapsParameters(Parameters):
     )
     page: int = Field(1, ge=1, description="Of a sheet with more maps than one picture holds.")
 
+    def check_limit(self) -> None:
+        """Refuse a limit that means nothing, or one that is missing.
+
+        Raises:
+            ViewError: with what to say instead.
+        """
+        if (self.scale == "fixed") != (self.limit is not None):
+            raise ViewError("scale=fixed and limit go together: say scale=fixed&limit=1.5, or neither")
+
+    def display(self, maps: Tensor, channel: int | None, facts: Facts) -> Display:
+        """Return what :func:`model.views.facts.display_maps` does for these parameters."""
+        return display_maps(
+            maps,
+            channel=channel,
+            facts=replace(facts, stage=self.stage),
+            scale=self.scale,
+            fixed_limit=self.limit,
+            page=self.page,
+        )
+
 
 class FiltersParameters(Parameters):
     """How filters are shown."""
@@ -62,7 +86,7 @@ class FiltersParameters(Parameters):
     page: int = Field(1, ge=1, description="Of a sheet with more filters than one picture holds.")
 
 
-class EvidenceParameters(Parameters):
+class AttributionParameters(Parameters):
     """Evidence for which class, and how it is found; what the method does not take is refused."""
 
     target: str | None = Field(None, description="Label or index of the class; without it, the most probable one.")
@@ -94,6 +118,16 @@ class PositionParameters(Parameters):
 
     y: int | None = Field(None, description="Row of the map.")
     x: int | None = Field(None, description="Column of the map.")
+
+    def position(self, without: str) -> tuple[int, int] | None:
+        """Return (y, x), or None for what is shown without them.
+
+        Raises:
+            ViewError: only one of them came.
+        """
+        if (self.y is None) != (self.x is None):
+            raise ViewError(f"y and x go together: say both, or neither for {without}")
+        return None if self.y is None or self.x is None else (self.y, self.x)
 
 
 class BoxParameters(PositionParameters):
@@ -261,16 +295,6 @@ class SeenBox(Body):
     x: int
     field: ReceptiveField
     box: SeenPixels
-
-
-class FilterStatistics(Body):
-    """One filter in figures."""
-
-    channel: int
-    min: float
-    max: float
-    norm: float
-    bias: float
 
 
 class Filters(View):

@@ -19,7 +19,7 @@ from torchlight.app.inspection.byte_cache import ByteCache
 from torchlight.app.inspection.image_store import ImageStore
 from torchlight.model.errors import ChannelOutOfRange, IndexFileError, IndexNotFound
 from torchlight.model.views import image_index
-from torchlight.model.views.activations import Stage, activation_maps, layer_at_stage
+from torchlight.model.views.activations import MapStage, activation_maps, layer_at_stage
 from torchlight.model.views.embedding import embed
 from torchlight.model.views.image_index import Index
 
@@ -104,7 +104,7 @@ class Inspector:
             self.cache.put(image_id, image, _image_bytes(image))
         return image
 
-    def maps(self, image: PreparedImage, layer: str, stage: Stage = "output") -> Tensor:
+    def maps(self, image: PreparedImage, layer: str, stage: MapStage = "output") -> Tensor:
         """Return what :func:`model.views.activations.activation_maps` does."""
         name = layer_at_stage(self.classifier.graph, layer, stage).name
         return self._compute(image, f"maps {name}", lambda: activation_maps(self.classifier, image.tensor, name))

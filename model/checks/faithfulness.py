@@ -10,7 +10,7 @@ from torch import nn
 from torchlight.model.checks.subject import Finding, Subject, below
 from torchlight.model.errors import ViewNotApplicable
 from torchlight.model.graph import INPUT, NetworkGraph
-from torchlight.model.views.attribution import evidence_layer, hires_cam, integrated_gradients, occlusion, saliency
+from torchlight.model.views.attribution import default_cam_layer, hires_cam, integrated_gradients, occlusion, saliency
 from torchlight.model.views.deconvnet import reconstruct
 from torchlight.model.views.embedding import layer_outputs
 from torchlight.model.views.layer_table import describe, first_convolution_name
@@ -23,7 +23,7 @@ UNITS = 8  # channels of a layer, or layers, that are sent back down
 
 def hires_cam_adds_up(subject: Subject) -> Finding:
     """Add up the cells and the bias of HiResCAM, and compare with the logit."""
-    layer = evidence_layer(subject.graph)
+    layer = default_cam_layer(subject.graph)
     found = [
         hires_cam(subject.classifier, image, target)
         for image, target in zip(subject.images, subject.targets, strict=True)

@@ -7,7 +7,7 @@ import torch
 
 from torchlight.model.checks.subject import Finding, Subject, below
 from torchlight.model.views.embedding import embed, image_digest, layer_outputs
-from torchlight.model.views.image_index import Index, UnitExamples
+from torchlight.model.views.image_index import ChannelExamples, Index
 
 UNITS = 8  # of an index that are computed again
 SAMPLE = 200  # indexed images that are searched for one that should have been among the best
@@ -65,7 +65,7 @@ def _some_units(index: Index) -> Iterator[tuple[str, int]]:
         yield layer, below(len(index.units[layer].dead), generator)
 
 
-def _missed(examples: UnitExamples, peaks: dict[int, float]) -> int:
+def _missed(examples: ChannelExamples, peaks: dict[int, float]) -> int:
     """Return how many images fire clearly more than the last of the best, or less than the last of the lowest."""
     listed = {peak.image for peak in (*examples.best, *examples.lowest)}
     high, low = examples.best[-1].value, examples.lowest[-1].value

@@ -8,11 +8,14 @@ from torch import Tensor
 
 from torchlight.model.checks.subject import Finding, Subject
 from torchlight.model.drawing.colours import diverging, sequential
-from torchlight.model.drawing.rendering import LARGE, MARGIN, TOP, Grid, render_evidence, render_maps, text_chunks
+from torchlight.model.drawing.figures import describe_attribution, draw_attribution, draw_maps
+from torchlight.model.drawing.rendering import LARGE, MARGIN, TOP, text_chunks
 from torchlight.model.errors import ViewNotApplicable
 from torchlight.model.images import decode_image
 from torchlight.model.views.activations import activation_maps
 from torchlight.model.views.attribution import saliency
+from torchlight.model.views.facts import Facts, display_maps
+from torchlight.model.views.receptive_field import Grid
 
 
 def pictures_read_back(subject: Subject) -> Finding:
@@ -37,7 +40,7 @@ class _Reading:
     """One map of a layer, drawn alone, read back from the picture."""
 
     def __init__(self, maps: Tensor, channel: int) -> None:
-        png = render_maps(maps, channel=channel, facts={})
+        png = draw_maps(display_maps(maps, channel=channel, facts=Facts()))
         self._facts = text_chunks(png)
         self._values = maps[channel].double().numpy()
         height, width = self._values.shape
@@ -83,14 +86,14 @@ def _maps_to_draw(subject: Subject) -> Iterator[tuple[Tensor, int]]:
 
 def _pictures(subject: Subject) -> Iterator[Callable[[], bytes]]:
     def sheet(name: str) -> bytes:
-        return render_maps(
-            activation_maps(subject.classifier, subject.image, name), channel=None, facts={"layer": name}
-        )
+        maps = activation_maps(subject.classifier, subject.image, name)
+        return draw_maps(display_maps(maps, channel=None, facts=Facts(layer=name)))
 
-    def evidence() -> bytes:
+    def attribution() -> bytes:
         found = saliency(subject.classifier, subject.image, subject.targets[0])
-        return render_evidence(found.map, subject.image, grid=Grid(), facts={})
+        facts = describe_attribution(found, subject.classifier.class_names, Facts())
+        return draw_attribution(found, subject.image, Grid(), facts)
 
     first = next((name for name, layer in subject.graph.layers.items() if len(layer.out_shape) == 3), None)
     yield from [partial(sheet, first)] if first else []
-    yield evidence
+    yield attribution

@@ -1,4 +1,4 @@
-"""Colour tables that are even to the eye: equal steps in value are equal steps in lightness.
+"""Numbers -> colours, by tables that are even to the eye: equal steps in value are equal steps in lightness.
 
 Built in OKLab, where distance follows perception. Lightness alone orders every table (half of it, for the diverging
 one), so they read the same in grey and with any colour blindness.
@@ -10,6 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Table = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+MARK = (200, 0, 160)  # of what is not finite
+GREYS: Table = np.repeat(np.arange(255, dtype=np.uint8)[:, None], 3, axis=1)
 
 
 @cache
@@ -54,3 +58,24 @@ def _to_srgb(lightness: NDArray[np.float64], chroma: NDArray[np.float64], hue: N
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     table: Table = np.round(255 * encoded).astype(np.uint8)
     return table
+
+
+def colour_values(values: Floats, limits: Floats, *, is_signed: bool) -> Pixels:
+    """Return (n, h, w, 3) for n maps (n, h, w): zero is the neutral middle if signed, else the bottom of the table.
+
+    Args:
+        limits: (n,) the absolute value that gets the last colour, for each.
+    """
+    limit = limits[:, None, None]
+    share = np.nan_to_num(np.clip(values, -limit, limit) / limit, nan=0.0)  # in this order a small limit is no overflow
+    index = np.round(127 + 127 * share if is_signed else 255 * share).astype(int)
+    pixels: Pixels = np.asarray((diverging() if is_signed else sequential())[index])
+    pixels[~np.isfinite(values)] = MARK
+    return pixels
+
+
+def colour_filters(values: Floats, limits: Floats) -> Pixels:
+    """Return (n, h, w, 3) for n filters (n, 3, h, w): zero is mid-grey, the three channels share one limit."""
+    share = np.clip(np.nan_to_num(values / limits[:, None, None, None], nan=0.0), -1, 1)
+    pixels: Pixels = np.round(127.5 + 127.5 * share).astype(np.uint8)
+    return pixels.transpose(0, 2, 3, 1)

@@ -3,16 +3,17 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from torchlight.model.classifier import Classifier
-from torchlight.model.drawing.rendering import flag
 from torchlight.model.errors import ViewNotApplicable
 from torchlight.model.graph import Layer, NetworkGraph
+from torchlight.model.views.facts import find_flags
 from torchlight.model.views.receptive_field import ACTIVATIONS
 
-Stage = Literal["output", "pre_activation", "post_activation"]
+MapStage = Literal["output", "pre_activation", "post_activation"]
 NORMS = ("BatchNorm2d", "LayerNorm2d", "GroupNorm")
 
 
@@ -29,7 +30,7 @@ class MapStatistics:
     flag: str
 
 
-def activation_maps(classifier: Classifier, image: Tensor, layer: str, stage: Stage = "output") -> Tensor:
+def activation_maps(classifier: Classifier, image: Tensor, layer: str, stage: MapStage = "output") -> Tensor:
     """Return a layer's activation maps for one image.
 
     Args:
@@ -54,7 +55,7 @@ def activation_maps(classifier: Classifier, image: Tensor, layer: str, stage: St
     return outputs[found.name][0].float().cpu().contiguous()
 
 
-def layer_at_stage(graph: NetworkGraph, name: str, stage: Stage) -> Layer:
+def layer_at_stage(graph: NetworkGraph, name: str, stage: MapStage) -> Layer:
     """Return the layer whose output a stage of ``name`` is.
 
     Raises:
@@ -72,20 +73,20 @@ def layer_at_stage(graph: NetworkGraph, name: str, stage: Stage) -> Layer:
 
 
 def statistics(maps: Tensor) -> list[MapStatistics]:
-    """Return the figures of each map (C, H, W); not-finite values are left out of all but the flag."""
-    return [_statistics(channel, values) for channel, values in enumerate(maps)]
-
-
-def _statistics(channel: int, values: Tensor) -> MapStatistics:
-    finite = values[values.isfinite()].double()
-    if not len(finite):
-        finite = torch.zeros(1, dtype=torch.float64)
-    return MapStatistics(
-        channel=channel,
-        min=finite.min().item(),
-        max=finite.max().item(),
-        mean=finite.mean().item(),
-        std=finite.std(correction=0).item(),
-        zero_share=(values == 0).double().mean().item(),
-        flag=flag(values),
+    """Return the figures of each map (C, H, W) in float64; not-finite values are left out of all but the flag."""
+    flat = maps.double().flatten(1).numpy()  # (C, H * W)
+    is_finite = np.isfinite(flat)
+    number = is_finite.sum(1)  # (C,)
+    finite, divisor = np.where(is_finite, flat, 0), np.maximum(number, 1)
+    mean = finite.sum(1) / divisor
+    deviations = np.where(is_finite, flat - mean[:, None], 0)
+    low, high = (np.where(is_finite, flat, end) for end in (np.inf, -np.inf))
+    columns = (
+        np.where(number > 0, low.min(1), 0),
+        np.where(number > 0, high.max(1), 0),
+        mean,
+        np.sqrt((deviations**2).sum(1) / divisor),
+        (flat == 0).mean(1),
     )
+    rows = zip(*(column.tolist() for column in columns), find_flags(maps.numpy()), strict=True)
+    return [MapStatistics(channel, *figures) for channel, figures in enumerate(rows)]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torchlight.model.classifier import Classifier
-from torchlight.model.errors import UnknownTarget, ViewNotApplicable
+from torchlight.model.errors import UnknownTarget, ViewError, ViewNotApplicable
 from torchlight.model.graph import INPUT, Layer, NetworkGraph
 from torchlight.model.images import normalise
 from torchlight.model.views.receptive_field import ADAPTIVE_POOLS
@@ -97,7 +97,7 @@ def grad_cam(
     Args:
         image: (3, S, S) uint8 RGB as :func:`model.images.to_tensor` makes it.
         target, target_vs: class indices, see :func:`resolve_target`.
-        layer: name in ``classifier.graph``; without it the one of :func:`evidence_layer`.
+        layer: name in ``classifier.graph``; without it the one of :func:`default_cam_layer`.
 
     Returns:
         The map on the layer's own grid, before the usual ReLU.
@@ -264,6 +264,16 @@ METHODS: dict[str, Callable[..., Attribution]] = {
 }
 
 
+# What a caller may choose beside the targets; methods that work in batches also take ``on_batch``.
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "grad_cam": ("layer",),
+    "hires_cam": ("layer",),
+    "integrated_gradients": ("n_steps",),
+    "occlusion": ("baseline", "stride", "window"),
+}
+BATCHED = frozenset({"integrated_gradients", "occlusion"})
+
+
 def occlude_once(
     classifier: Classifier, image: Tensor, y: int, x: int, window: int, baseline: Colour | None = None
 ) -> Tensor:
@@ -282,6 +292,20 @@ def occlude_once(
     covered = (rows[:, None] & columns).to(classifier.device)
     hidden = torch.where(covered, _paint(classifier, baseline), classifier.network_input(image[None]))
     return _logits(classifier.graph, hidden)[0].softmax(0)
+
+
+def check_square(y: int, x: int, window: int, size: int) -> None:
+    """Make sure that a square of ``window`` pixels touches an image of ``size`` pixels a side.
+
+    Raises:
+        ViewError: it does not, or is larger than the image.
+    """
+    if window > size:
+        raise ViewError(f"window is {window} pixels; take 1 to {size}, the side of the image")
+    if not (-window < y < size and -window < x < size):
+        raise ViewError(
+            f"square at y={y}, x={x} misses the image; with window={window} both go from {1 - window} to {size - 1}"
+        )
 
 
 def resolve_target(classifier: Classifier, text: str | None, probabilities: Tensor) -> int:
@@ -303,7 +327,7 @@ def resolve_target(classifier: Classifier, text: str | None, probabilities: Tens
     return named[text]
 
 
-def evidence_layer(graph: NetworkGraph) -> str:
+def default_cam_layer(graph: NetworkGraph) -> str:
     """Return the layer that class activation maps are made of unless one is named.
 
     It is the last whose output is maps of more than one position. Adaptive pooling does not count: it belongs to the
@@ -384,7 +408,7 @@ def _logits(graph: NetworkGraph, images: Tensor) -> Tensor:
 
 def _layer_of_maps(graph: NetworkGraph, name: str | None) -> str:
     if name is None:
-        return evidence_layer(graph)
+        return default_cam_layer(graph)
     shape = graph.find_layer(name).out_shape
     if len(shape) != 3:
         size = "x".join(map(str, shape))

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchlight.model.classifier import Classifier
 from torchlight.model.errors import ChannelOutOfRange, ViewNotApplicable
 from torchlight.model.graph import INPUT, Layer, NetworkGraph
-from torchlight.model.views.receptive_field import check_position
+from torchlight.model.views.receptive_field import Box, SeenPixels, check_position
 
 RECTIFIERS = frozenset({"ReLU", "relu"})
 # Layers that are linear once the switches of maximum pooling are set and constants left out: they have a transpose.
@@ -43,6 +43,11 @@ class Reconstruction:
     position: tuple[int, int]
     value: float
     pixels: Tensor
+
+    def frame(self, seen: SeenPixels | None) -> Box:
+        """Return the pixels to show: what the position sees in the image, where that is known, else all."""
+        last = self.pixels.shape[-1] - 1
+        return (seen and seen.clipped) or Box(0, 0, last, last)
 
 
 def reconstruct(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchlight.model.classifier import Classifier
 from torchlight.model.errors import ViewNotApplicable
 from torchlight.model.graph import INPUT, Layer, NetworkGraph
+from torchlight.model.views.layer_table import first_convolution_name
 
 Space = Literal["normalised", "pixel"]
 
@@ -24,6 +25,30 @@ class FilterBank:
 
     weights: Tensor
     bias: Tensor
+
+
+@dataclass(frozen=True)
+class FilterStatistics:
+    """One filter in figures."""
+
+    channel: int
+    min: float
+    max: float
+    norm: float
+    bias: float
+
+
+@dataclass(frozen=True)
+class FilterHistory:
+    """The filters of the first convolution while the network learnt.
+
+    Attributes:
+        frames: (E, C_out, C_in, h, w) float32.
+        epochs: after which epoch each of the E frames was taken; 0 is before training.
+    """
+
+    frames: Tensor
+    epochs: list[int]
 
 
 def filters(classifier: Classifier, layer: str, *, space: Space = "normalised", folded: bool = False) -> FilterBank:
@@ -53,6 +78,32 @@ def filters(classifier: Classifier, layer: str, *, space: Space = "normalised", 
     if space == "pixel":
         weights, bias = _to_pixel_space(classifier, found, weights, bias)
     return FilterBank(weights.float().contiguous(), bias.float())
+
+
+def filter_statistics(bank: FilterBank) -> list[FilterStatistics]:
+    """Return the figures of each filter, computed in float64."""
+    flat = bank.weights.double().flatten(1)  # (C_out, C_in * h * w)
+    columns = (flat.amin(1), flat.amax(1), flat.norm(dim=1), bank.bias)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [FilterStatistics(channel, *figures) for channel, figures in enumerate(rows)]
+
+
+def filter_history(classifier: Classifier, layer: str) -> FilterHistory:
+    """Return the filters of a layer over the training, from the checkpoint.
+
+    Raises:
+        UnknownLayer: no layer has that name.
+        ViewNotApplicable: the checkpoint has none, or those of another layer.
+    """
+    frames, graph = classifier.checkpoint.filmstrip, classifier.graph
+    graph.find_layer(layer)
+    if frames is None:
+        raise ViewNotApplicable("this checkpoint has no filmstrip; those that `torchlight train` makes now have one")
+    first = first_convolution_name(graph)
+    if layer != first:
+        raise ViewNotApplicable(f"the filmstrip is of layer {first!r}, not of {layer!r}")
+    epochs = len(classifier.checkpoint.header.training.get("history", ()))
+    return FilterHistory(frames.float(), torch.linspace(0, epochs, len(frames)).round().int().tolist())
 
 
 @dataclass(frozen=True)

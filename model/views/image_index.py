@@ -75,7 +75,7 @@ class Peak:
 
 
 @dataclass(frozen=True)
-class UnitExamples:
+class ChannelExamples:
     """A unit on three rows of images, at most ``ROW_LENGTH`` each, one peak an image.
 
     Attributes:
@@ -119,7 +119,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class LayerUnits:
+class LayerExamples:
     """The units of one layer, laid out as in the file: ``values``, ``places`` and ``dead``."""
 
     values: Tensor
@@ -141,13 +141,13 @@ class Index:
     embeddings: Tensor
     labels: Tensor
     digests: Tensor
-    units: Mapping[str, LayerUnits]
+    units: Mapping[str, LayerExamples]
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.labels)
 
-    def top_images(self, layer: str, channel: int) -> UnitExamples:
+    def top_images(self, layer: str, channel: int) -> ChannelExamples:
         """Return the images on which a unit fires most, some at random, and those on which it fires least.
 
         Raises:
@@ -155,13 +155,13 @@ class Index:
             ChannelOutOfRange: it has fewer channels.
         """
         units = self._find(layer, channel)
-        return UnitExamples(*(tuple(self._peaks(units, channel, row)) for row in range(3)))
+        return ChannelExamples(*(tuple(self._peaks(units, channel, row)) for row in range(3)))
 
     def is_dead(self, layer: str, channel: int) -> bool:
         """Return whether the unit is zero at every position of every indexed image. Raises as :meth:`top_images`."""
         return bool(self._find(layer, channel).dead[channel])
 
-    def dead_units(self, layer: str) -> list[int]:
+    def dead_channels(self, layer: str) -> list[int]:
         """Return the channels of a layer for which :meth:`is_dead`, in order.
 
         Raises:
@@ -170,7 +170,7 @@ class Index:
         return self._find(layer, 0).dead.nonzero().flatten().tolist()
 
     def largest_values(self, layer: str) -> list[float]:
-        """Return for each channel of a layer its largest value on any image. Raises as :meth:`dead_units`."""
+        """Return for each channel of a layer its largest value on any image. Raises as :meth:`dead_channels`."""
         return self._find(layer, 0).values[:, 0, 0].tolist()
 
     def neighbours(self, embedding: Tensor, k: int, exclude_digest: str | None = None) -> list[Neighbour]:
@@ -193,7 +193,7 @@ class Index:
             if value > -torch.inf
         ]
 
-    def _find(self, layer: str, channel: int) -> LayerUnits:
+    def _find(self, layer: str, channel: int) -> LayerExamples:
         if layer not in self.units:
             raise ViewNotApplicable(f"layer {layer!r} is not indexed; the index has {', '.join(self.units)}")
         units = self.units[layer]
@@ -201,7 +201,7 @@ class Index:
             raise ChannelOutOfRange(channel, layer, len(units.dead))
         return units
 
-    def _peaks(self, units: LayerUnits, channel: int, row: int) -> Iterator[Peak]:
+    def _peaks(self, units: LayerExamples, channel: int, row: int) -> Iterator[Peak]:
         places, values = units.places[channel, row].tolist(), units.values[channel, row].tolist()
         for (image, y, x), value in zip(places, values, strict=True):
             yield Peak(image, self._label(image), y, x, value)
@@ -309,7 +309,7 @@ def _assemble(documents: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> In
         source=Source(**documents["source"]),
         **{name: tensors[name] for name in ("thumbnails", "embeddings", "labels", "digests")},
         units={
-            name: LayerUnits(*(tensors[f"{part}/{name}"] for part in ("values", "places", "dead")))
+            name: LayerExamples(*(tensors[f"{part}/{name}"] for part in ("values", "places", "dead")))
             for name, _ in documents["layers"]
         },
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from torchlight.model.errors import PositionOutOfRange, ViewNotApplicable
 from torchlight.model.graph import INPUT, Layer, NetworkGraph
@@ -63,6 +63,10 @@ class Box(NamedTuple):
     y1: int
     x1: int
 
+    def crop(self, pixels: Tensor) -> Tensor:
+        """Return these pixels of (3, S, S), not a copy."""
+        return pixels[:, self.y0 : self.y1 + 1, self.x0 : self.x1 + 1]
+
 
 @dataclass(frozen=True)
 class SeenPixels:
@@ -75,6 +79,27 @@ class SeenPixels:
 
     full: Box
     clipped: Box | None
+
+
+@dataclass(frozen=True)
+class SeenPosition:
+    """A position of a layer, and what it sees: the layer's receptive field, placed."""
+
+    y: int
+    x: int
+    field: ReceptiveField
+    box: SeenPixels
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the cells of a map lie on the image: centre of the first and distance to the next, in pixels, as (y, x).
+
+    Pixel centres are whole numbers. A map as large as the image has start (0, 0) and step (1, 1).
+    """
+
+    start: tuple[float, float] = (0.0, 0.0)
+    step: tuple[float, float] = (1.0, 1.0)
 
 
 def window(module: nn.Module | None) -> Window | None:
@@ -127,6 +152,39 @@ def box(graph: NetworkGraph, layer: str, y: int, x: int) -> SeenPixels:
     clipped = Box(max(full.y0, 0), max(full.x0, 0), min(full.y1, last), min(full.x1, last))
     sees_pixels = clipped.y0 <= clipped.y1 and clipped.x0 <= clipped.x1
     return SeenPixels(full, clipped if sees_pixels else None)
+
+
+def box_if_placed(graph: NetworkGraph, layer: str, y: int, x: int) -> SeenPixels | None:
+    """Return what :func:`box` does; None where the layer's positions have no place in the image."""
+    return box(graph, layer, y, x) if receptive_fields(graph)[layer] is not None else None
+
+
+def see_position(graph: NetworkGraph, layer: str, position: Pair | None) -> SeenPosition:
+    """Return what a position (y, x) of a layer sees; None is the position in the middle. Raises as :func:`box`."""
+    shape = graph.find_layer(layer).out_shape
+    height, width = shape[1:] if len(shape) == 3 else (1, 1)
+    y, x = position or (height // 2, width // 2)
+    seen, field = box(graph, layer, y, x), receptive_fields(graph)[layer]
+    assert field is not None  # box has refused such layers
+    return SeenPosition(y, x, field, seen)
+
+
+def find_grid(graph: NetworkGraph, layer: str) -> Grid:
+    """Return where the positions of a layer, or the pixels of ``input``, lie on the image.
+
+    Raises:
+        ViewNotApplicable: they have no place in the image.
+    """
+    if layer == INPUT:
+        return Grid()
+    field = receptive_fields(graph)[layer]
+    if field is None:
+        raise ViewNotApplicable(
+            f"positions of layer {layer!r} have no known place in the image; take the map as .json or .npy, "
+            "or name a layer before it"
+        )
+    y, x = (float(jump or _image_size(graph)) for jump in field.jump)
+    return Grid(field.start, (y, x))
 
 
 def check_position(layer: Layer, y: int, x: int) -> None:

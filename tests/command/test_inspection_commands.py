@@ -76,7 +76,7 @@ def checking(folder: Path, indexing: subprocess.CompletedProcess[str]) -> subpro
     return run(folder, "selftest", "fruit.safetensors")
 
 
-def test_index_lies_beside_the_checkpoint_and_dead_units_are_listed(
+def test_index_lies_beside_the_checkpoint_and_dead_channels_are_listed(
     folder: Path, indexing: subprocess.CompletedProcess[str]
 ) -> None:
     assert (indexing.returncode, indexing.stderr) == (0, "")
@@ -87,7 +87,7 @@ def test_index_lies_beside_the_checkpoint_and_dead_units_are_listed(
     assert "wrote fruit.index.safetensors" in indexing.stdout
     made = image_index.load(folder / "fruit.index.safetensors", load_checkpoint(folder / "fruit.safetensors").digest)
     assert len(made) == 12
-    assert 5 in made.dead_units("relu2")
+    assert 5 in made.dead_channels("relu2")
 
 
 def test_limit_takes_that_many(

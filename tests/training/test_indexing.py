@@ -149,7 +149,7 @@ def test_unit_without_weights_is_dead_and_its_neighbour_is_not(make_classifier: 
         network.get_submodule("bn2").bias[5] = 0
 
     made = index_images.index_images(make_classifier("torchlight", change=silence), noise(12), SOURCE)
-    assert made.dead_units("relu2") == [5]
+    assert made.dead_channels("relu2") == [5]
     assert made.is_dead("relu2", 5)
     assert not made.is_dead("relu2", 6)
     assert [peak.value for peak in made.top_images("relu2", 5).best] == [0] * 9
@@ -160,8 +160,8 @@ def test_unit_that_is_always_negative_is_dead_only_after_its_activation(make_cla
         network.get_submodule("conv1").bias[3] = -100
 
     made = index_images.index_images(make_classifier(change=push_down), noise(12), SOURCE)
-    assert made.dead_units("conv1") == []
-    assert made.dead_units("relu1") == [3]
+    assert made.dead_channels("conv1") == []
+    assert made.dead_channels("relu1") == [3]
 
 
 def test_unit_whose_largest_value_is_zero_but_whose_map_is_not_lives(make_classifier: MakeClassifier) -> None:

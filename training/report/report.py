@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchlight.model.checkpoint import Header
-from torchlight.model.drawing.rendering import plain_filters, plain_image
+from torchlight.model.drawing.figures import draw_plain_filters, draw_plain_image
 from torchlight.model.files.atomic import write_bytes
 from torchlight.training.data.held_out import Exposure
 from torchlight.training.evaluation.calibration import Calibration
@@ -302,7 +302,7 @@ def _mistake(report: Report, one: Mistake) -> Element:
     if factor > 1:
         image = F.avg_pool2d(image.float(), factor).round().to(image.dtype)
     where = report.names[one.index] if report.names else f"image {one.index} of {report_text.name_split(report.split)}"
-    picture = element("img", src=data_uri(plain_image(image)), alt=f"{where}: {true}, taken for {predicted}")
+    picture = element("img", src=data_uri(draw_plain_image(image)), alt=f"{where}: {true}, taken for {predicted}")
     caption = element(
         "figcaption",
         element("b", _name(true)),
@@ -359,7 +359,7 @@ def _filters(snapshots: Sequence[tuple[int, Tensor]], *, is_whitened: bool) -> E
 
 def _frame(epoch: int, weights: Tensor) -> Element:
     when = "before training" if epoch == 0 else f"epoch {epoch}"
-    png = plain_filters(weights[:MAX_FILTERS].float(), min(FILTER_COLUMNS, len(weights)))
+    png = draw_plain_filters(weights[:MAX_FILTERS].float(), min(FILTER_COLUMNS, len(weights)))
     picture = element("img", src=data_uri(png), alt=f"the filters of the first layer, {when}")
     return element("li", element("figure", picture, element("figcaption", when)))
 

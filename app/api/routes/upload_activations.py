@@ -1,21 +1,20 @@
 """Activation maps of an image that is not stored."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
-from torch import Tensor
 
 from torchlight.app.api.dependencies import RunningService
 from torchlight.app.api.disconnect import while_connected
 from torchlight.app.api.problems import documented
 from torchlight.app.api.uploads import image_body, read_image
-from torchlight.app.api.view_response import explained
+from torchlight.app.api.view_response import explained, origin
 from torchlight.app.api.view_schemas import MapsParameters
 from torchlight.app.inference.service import PreparedImage
-from torchlight.model.drawing.rendering import render_maps
-from torchlight.model.errors import ViewError
+from torchlight.model.drawing.figures import draw_maps
 from torchlight.model.views.activations import activation_maps
 from torchlight.model.views.layer_table import first_convolution_name
 
@@ -38,38 +37,14 @@ async def activations(
     request: Request, service: RunningService, parameters: Annotated[UploadMapsParameters, Query()]
 ) -> Response:
     """Draw what a layer makes of the image: its activation maps, as the network that answers computes them."""
-    check_limit(parameters)
+    parameters.check_limit()
 
     def draw(image: PreparedImage) -> bytes:
         layer = parameters.layer or first_convolution_name(service.classifier.graph)
         maps = activation_maps(service.classifier, image.tensor, layer, parameters.stage)
-        facts = {"model": service.classifier.digest, "image": image.id, "layer": layer, "stage": parameters.stage}
-        facts |= explained(service)
-        return draw_maps(maps, parameters.channel, facts, parameters)
+        return draw_maps(parameters.display(maps, parameters.channel, replace(origin(service, image), layer=layer)))
 
     content = await read_image(request, service.settings)
     load = partial(service.prepare, content)
     drawn = await while_connected(request, service.view_of(load, draw))
     return Response(drawn, media_type="image/png", headers=explained(service))
-
-
-def check_limit(parameters: MapsParameters) -> None:
-    """Refuse a limit that means nothing, or one that is missing.
-
-    Raises:
-        ViewError: with what to say instead.
-    """
-    if (parameters.scale == "fixed") != (parameters.limit is not None):
-        raise ViewError("scale=fixed and limit go together: say scale=fixed&limit=1.5, or neither")
-
-
-def draw_maps(maps: Tensor, channel: int | None, facts: dict[str, str], parameters: MapsParameters) -> bytes:
-    """Return the PNG of a layer's maps, or of one."""
-    return render_maps(
-        maps,
-        channel=channel,
-        facts=facts,
-        scale=parameters.scale,
-        fixed_limit=parameters.limit,
-        page=parameters.page,
-    )

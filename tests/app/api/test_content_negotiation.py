@@ -10,7 +10,6 @@ import httpx2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from starlette.testclient import TestClient
 
 from torchlight.app.api import view_response
@@ -18,7 +17,6 @@ from torchlight.app.api.content_negotiation import choose, encode
 from torchlight.app.errors import NotAcceptable
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
-from torchlight.model.drawing.rendering import render_maps, text_chunks
 
 ALL = ("png", "json", "npy")
 ACCEPTED = {
@@ -68,13 +66,6 @@ def test_npy_is_the_very_tensor() -> None:
     array = np.load(io.BytesIO(encode("npy", tensor)))
     assert array.dtype == np.float32
     np.testing.assert_array_equal(array, tensor.numpy())
-
-
-def test_facts_of_a_picture_are_what_pillow_reads() -> None:
-    facts = {"layer": "blöck.conv", "note": "a\nb, 1 < 2", "empty": ""}
-    picture = render_maps(torch.ones(2, 3, 3), channel=None, facts=facts)
-    assert text_chunks(picture) == Image.open(io.BytesIO(picture)).info
-    assert text_chunks(picture).items() >= facts.items()
 
 
 Serve = Callable[..., TestClient]

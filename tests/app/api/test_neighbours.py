@@ -21,7 +21,7 @@ from torchlight.model.files import tensor_file
 from torchlight.model.images import prepare_image
 from torchlight.model.views import image_index
 from torchlight.model.views.embedding import embed, image_digest
-from torchlight.model.views.image_index import Index, LayerUnits, Source, digest_rows
+from torchlight.model.views.image_index import Index, LayerExamples, Source, digest_rows
 
 IMAGES = 12
 
@@ -31,7 +31,7 @@ def save_index(path: Path, classifier: Classifier, pictures: list[bytes], name: 
     generator = torch.Generator().manual_seed(0)
     tensors = torch.stack([prepare_image(content, 32)[0] for content in pictures])
     shape = (32, 3, 9)
-    units = LayerUnits(
+    units = LayerExamples(
         values=torch.randn(shape, generator=generator),
         places=torch.randint(IMAGES, (*shape, 3), generator=generator, dtype=torch.int32),
         dead=torch.arange(32) == 7,

@@ -27,11 +27,11 @@ from torchlight.model.checks.self_test import (
 from torchlight.model.checks.subject import Subject
 from torchlight.model.classifier import Classifier
 from torchlight.model.defaults import PRETRAINED
-from torchlight.model.drawing import rendering
+from torchlight.model.drawing import colours, rendering
 from torchlight.model.errors import ViewNotApplicable
 from torchlight.model.images import DecodedImage
 from torchlight.model.views import image_index
-from torchlight.model.views.image_index import Index, LayerUnits
+from torchlight.model.views.image_index import Index, LayerExamples
 from torchlight.training.data.loading import LabelledImages
 from torchlight.training.index_images import index_images
 
@@ -219,8 +219,8 @@ def smudged(decode: Callable[..., DecodedImage]) -> Callable[..., DecodedImage]:
 @pytest.mark.parametrize(
     ("module", "name", "change"),
     [
-        pytest.param(rendering, "sequential", lambda f: lambda: np.roll(f(), 1, axis=0), id="zero of unsigned maps"),
-        pytest.param(rendering, "diverging", lambda f: lambda: np.roll(f(), 1, axis=0), id="zero of signed maps"),
+        pytest.param(colours, "sequential", lambda f: lambda: np.roll(f(), 1, axis=0), id="zero of unsigned maps"),
+        pytest.param(colours, "diverging", lambda f: lambda: np.roll(f(), 1, axis=0), id="zero of signed maps"),
         pytest.param(pictures, "decode", smudged, id="blocks"),
         pytest.param(pictures, "text_chunks", lambda f: lambda png: f(png) | {"vmax": "7"}, id="legend"),
     ],
@@ -249,11 +249,11 @@ def test_layers_that_do_not_fire_are_no_evidence_of_the_deconvnets_law(make_clas
         faithfulness.deconvnet_stays_inside(Subject(dead, images, None))
 
 
-def with_units(made: Index, change: Callable[[LayerUnits], LayerUnits]) -> Index:
+def with_units(made: Index, change: Callable[[LayerExamples], LayerExamples]) -> Index:
     return replace(made, units={name: change(units) for name, units in made.units.items()})
 
 
-def upside_down(units: LayerUnits) -> LayerUnits:
+def upside_down(units: LayerExamples) -> LayerExamples:
     return replace(units, values=units.values.flip(1), places=units.places.flip(1))
 
 
@@ -265,7 +265,7 @@ def upside_down(units: LayerUnits) -> LayerUnits:
     ],
 )
 def test_broken_index_is_found(
-    title: str, change: Callable[[LayerUnits], LayerUnits], subject: Subject, good_rules: set[str]
+    title: str, change: Callable[[LayerExamples], LayerExamples], subject: Subject, good_rules: set[str]
 ) -> None:
     (rule,) = (rule for rule in RULES if rule.title == title)
     assert title in good_rules

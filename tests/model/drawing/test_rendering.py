@@ -2,6 +2,8 @@
 
 import io
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,26 +12,42 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from torchlight.model.drawing.colours import diverging, sequential
-from torchlight.model.drawing.rendering import (
-    INK,
-    LINE,
-    MARK,
-    PAPER,
-    PER_PAGE,
-    Grid,
-    flag,
-    plain_filters,
-    plain_image,
-    render_box,
-    render_evidence,
-    render_filters,
-    render_images,
-    render_maps,
+from torchlight.model.drawing.figures import (
+    describe_attribution,
+    draw_attribution,
+    draw_filters,
+    draw_images,
+    draw_maps,
+    draw_plain_filters,
+    draw_plain_image,
+    draw_seen,
 )
+from torchlight.model.drawing.rendering import INK, LINE, MARK, PAPER
 from torchlight.model.errors import ChannelOutOfRange, ViewError
+from torchlight.model.views.attribution import Attribution
+from torchlight.model.views.facts import PER_PAGE, Facts, display_filters, display_maps, find_flags
+from torchlight.model.views.receptive_field import Box, Grid, ReceptiveField, SeenPixels, SeenPosition
 
-FACTS = {"layer": "conv1", "model": "sha256:abc", "image": "ünïcode 猫"}
+FACTS = Facts(layer="conv1", model="sha256:abc", image="ünïcode 猫")
 NOT_A_NUMBER, INFINITE = float("nan"), float("inf")
+
+
+def render_maps(maps: Tensor, **options: Any) -> bytes:
+    return draw_maps(display_maps(maps, **options))
+
+
+def render_filters(weights: Tensor, **options: Any) -> bytes:
+    return draw_filters(display_filters(weights, **options))
+
+
+def render_attribution(values: Tensor, image: Tensor, *, grid: Grid, method: str = "hires_cam") -> bytes:
+    """Return the picture of a map for the second class, whose logit is 2.5."""
+    found = Attribution(method=method, layer="conv1", target=1, target_vs=None, map=values, logit=2.5, law="none")
+    return draw_attribution(found, image, grid, describe_attribution(found, ["cat", "dog"], Facts()))
+
+
+def flag(values: Tensor) -> str:
+    return find_flags(values.numpy()[None])[0]
 
 
 def picture(content: bytes) -> np.ndarray:
@@ -329,7 +347,7 @@ def test_text_chunks_say_what_the_picture_shows(low: float, channel: int | None,
     maps = torch.cat([ramp(low, 1), ramp(0.5, 2), ramp(0, 8)])
     content = render_maps(maps, channel=channel, facts=FACTS)
     colormap = "diverging blue-grey-red, zero neutral" if low < 0 else "sequential violet-yellow, zero darkest"
-    assert chunks(content) == {**FACTS, **expected, "scale": "layer", "colormap": colormap}
+    assert chunks(content) == {**FACTS.to_text(), **expected, "scale": "layer", "colormap": colormap}
 
 
 def test_legend_says_layer_channel_range_and_scale() -> None:
@@ -422,7 +440,7 @@ def test_evidence_shows_the_input_the_map_and_both_on_one_grid() -> None:
     image = torch.full((3, 8, 8), 100, dtype=torch.uint8)
     evidence = torch.zeros(4, 4)
     evidence[1, 2], evidence[3, 0] = 2.0, -1.0
-    content = render_evidence(evidence, image, grid=Grid((0.5, 0.5), (2.0, 2.0)), facts={"view": "hires_cam"})
+    content = render_attribution(evidence, image, grid=Grid((0.5, 0.5), (2.0, 2.0)))
     seen, signed, both = tiles(content)
     assert (seen == 100).all()
     assert (read(signed, 4)[1, 2] == diverging()[-1]).all()
@@ -434,52 +452,51 @@ def test_evidence_shows_the_input_the_map_and_both_on_one_grid() -> None:
 
 
 @pytest.mark.parametrize("space", ["normalised", "pixel"])
-@pytest.mark.parametrize("folded", ["false", "true"])
-def test_title_says_what_was_done_to_the_filters(space: str, folded: str) -> None:
-    content = render_filters(torch.ones(2, 3, 5, 5), channel=None, facts=FACTS | {"space": space, "folded": folded})
-    said = ["on RGB from 0 to 1"] * (space == "pixel") + ["batch norm folded in"] * (folded == "true")
+@pytest.mark.parametrize("folded", [False, True])
+def test_title_says_what_was_done_to_the_filters(space: str, folded: bool) -> None:
+    content = render_filters(torch.ones(2, 3, 5, 5), channel=None, facts=replace(FACTS, space=space, folded=folded))
+    said = ["on RGB from 0 to 1"] * (space == "pixel") + ["batch norm folded in"] * folded
     title = "  ·  ".join(["conv1", "all channels", "2x3x5x5", *said])
     assert shows(content, title)
     assert not shows(content, f"{title}  ·")
 
 
 @pytest.mark.parametrize(
-    ("strongest", "signed", "note"),
+    ("strongest", "method", "note"),
     [
-        (-0.5, True, "no positive evidence   law: none"),
-        (0.0, True, "no positive evidence   law: none"),
-        (0.1, True, "law: none"),
-        (0.0, False, "law: none"),
+        (-0.5, "hires_cam", "no positive evidence   logit 2.5   law: none"),
+        (0.0, "hires_cam", "no positive evidence   logit 2.5   law: none"),
+        (0.1, "hires_cam", "logit 2.5   law: none"),
+        (0.0, "saliency", "logit 2.5   law: none"),
     ],
 )
-def test_evidence_with_nothing_for_the_class_says_so(strongest: float, signed: bool, note: str) -> None:
-    evidence = torch.zeros(4, 4) if not signed else torch.full((4, 4), -1.0)
+def test_evidence_with_nothing_for_the_class_says_so(strongest: float, method: str, note: str) -> None:
+    evidence = torch.zeros(4, 4) if method == "saliency" else torch.full((4, 4), -1.0)
     evidence[1, 2] = strongest
-    content = render_evidence(
-        evidence, torch.zeros(3, 8, 8, dtype=torch.uint8), grid=Grid(), facts={"note": "law: none"}, signed=signed
-    )
+    content = render_attribution(evidence, torch.zeros(3, 8, 8, dtype=torch.uint8), grid=Grid(), method=method)
     assert chunks(content)["note"] == note
     assert shows(content, note)
 
 
 def test_evidence_without_any_is_flagged() -> None:
-    content = render_evidence(
-        torch.zeros(4, 4), torch.zeros(3, 8, 8, dtype=torch.uint8), grid=Grid((0.5, 0.5), (2, 2)), facts={}
-    )
+    grid = Grid((0.5, 0.5), (2, 2))
+    content = render_attribution(torch.zeros(4, 4), torch.zeros(3, 8, 8, dtype=torch.uint8), grid=grid)
     assert [frame for _, frame in framed(content)] == [LINE, MARK, MARK]
     assert shows(content, "! all zero: 2 of 3")
 
 
 def test_images_side_by_side_are_enlarged_whole_and_in_order() -> None:
     images = [torch.full((3, 5, 5), value, dtype=torch.uint8) for value in (10, 20, 30)]
-    shown = tiles(render_images(images, ["a", "b", "c"], facts={"view": "top images"}, columns=3))
+    shown = tiles(draw_images(images, ["a", "b", "c"], facts=Facts(view="top images"), columns=3))
     assert [int(tile[0, 0, 0]) for tile in shown] == [10, 20, 30]
     assert {tile.shape[0] % 5 for tile in shown} == {0}
 
 
 def test_box_keeps_its_pixels_and_darkens_the_rest() -> None:
     image = torch.full((3, 8, 8), 200, dtype=torch.uint8)
-    (tile,) = tiles(render_box(image, (2, 1, 4, 3), facts={"view": "receptive field"}))
+    box = Box(2, 1, 4, 3)
+    seen = SeenPosition(0, 0, ReceptiveField((3, 3), (1, 1), (3.0, 2.0)), SeenPixels(box, box))
+    (tile,) = tiles(draw_seen(image, seen, Facts(view="receptive field")))
     lit = read(tile, 8)[..., 0]
     expected = np.full((8, 8), 70)
     expected[2:5, 1:4] = 200
@@ -488,12 +505,12 @@ def test_box_keeps_its_pixels_and_darkens_the_rest() -> None:
 
 def test_a_plain_image_is_its_pixels() -> None:
     image = torch.randint(0, 256, (3, 5, 7), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    assert (picture(plain_image(image)) == image.permute(1, 2, 0).numpy()).all()
+    assert (picture(draw_plain_image(image)) == image.permute(1, 2, 0).numpy()).all()
 
 
 def test_plain_filters_lie_in_rows_with_zero_at_mid_grey_each_on_its_own_scale() -> None:
     weights = torch.stack([torch.full((3, 2, 2), value) for value in (0.0, 0.5, -3.0, NOT_A_NUMBER)])
-    pixels = picture(plain_filters(weights, columns=3))
+    pixels = picture(draw_plain_filters(weights, columns=3))
     assert pixels.shape == (7, 10, 3)
     assert [tuple(pixels[1, x]) for x in (1, 4, 7)] == [(128,) * 3, (255,) * 3, (0,) * 3]
     assert (pixels[4:6, 1:3] == MARK).all()

@@ -25,18 +25,18 @@ from torchlight.model.errors import (
     ViewNotApplicable,
 )
 from torchlight.model.views import image_index
-from torchlight.model.views.image_index import Index, LayerUnits, Neighbour, Peak, Source, digest_rows
+from torchlight.model.views.image_index import Index, LayerExamples, Neighbour, Peak, Source, digest_rows
 
 DIGEST = "sha256:" + "ab" * 32
 CLASS_NAMES = ("cat", "dög", "owl")
 Change = Callable[[bytes], bytes]
 
 
-def make_units(channels: int, images: int, generator: torch.Generator) -> LayerUnits:
+def make_units(channels: int, images: int, generator: torch.Generator) -> LayerExamples:
     """Return random values, at places that say which unit, row and column they are of."""
     columns = min(9, images)
     grid = torch.meshgrid(torch.arange(channels), torch.arange(3), torch.arange(columns), indexing="ij")
-    return LayerUnits(
+    return LayerExamples(
         values=torch.randn(channels, 3, columns, generator=generator),
         places=torch.stack([grid[2], grid[0], grid[1]], dim=3).int(),
         dead=torch.arange(channels) % 2 == 1,
@@ -191,9 +191,9 @@ def test_fewer_images_than_nine_make_shorter_rows() -> None:
     assert [len(row) for row in (examples.best, examples.random, examples.lowest)] == [4, 4, 4]
 
 
-def test_dead_units_are_listed() -> None:
+def test_dead_channels_are_listed() -> None:
     made = make_index()
-    assert made.dead_units("block.relu") == [1, 3]
+    assert made.dead_channels("block.relu") == [1, 3]
     assert [made.is_dead("block.relu", channel) for channel in range(4)] == [False, True, False, True]
 
 
