@@ -31,6 +31,7 @@ from torchlight.model.drawing import colours, rendering
 from torchlight.model.errors import ViewNotApplicable
 from torchlight.model.images import DecodedImage
 from torchlight.model.views import image_index
+from torchlight.model.views.facts import Display
 from torchlight.model.views.image_index import Index, LayerExamples
 from torchlight.training.data.loading import LabelledImages
 from torchlight.training.index_images import index_images
@@ -128,8 +129,8 @@ def never_the_same(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda *arguments, **options: function(*arguments, **options) + 0.01 * next(calls)
 
 
-def brighter(function: Callable[..., bytes]) -> Callable[..., bytes]:
-    """Return a renderer that draws other values than those of the legend."""
+def brighter(function: Callable[..., Display]) -> Callable[..., Display]:
+    """Return a function that shows other values than those of the layer."""
     return lambda maps, **options: function(maps.abs().sqrt() * maps.sign() + 0.1, **options)
 
 
@@ -187,7 +188,7 @@ BROKEN = {  # law -> where it is broken, what, and how
         lambda f: shifted(f, map=lambda map: map.T),
     ),
     "neighbours are the nearest": (index_values, "embed", lambda f: lambda *a: f(*a).flip(1)),
-    "values can be read back from pictures": (pictures, "render_maps", brighter),
+    "values can be read back from pictures": (pictures, "display_maps", brighter),
     "the same view twice is the same bytes": (pictures, "activation_maps", never_the_same),
     "calls at once give what they give alone": (concurrency, "activation_maps", never_the_same),
 }
@@ -221,7 +222,7 @@ def smudged(decode: Callable[..., DecodedImage]) -> Callable[..., DecodedImage]:
     [
         pytest.param(colours, "sequential", lambda f: lambda: np.roll(f(), 1, axis=0), id="zero of unsigned maps"),
         pytest.param(colours, "diverging", lambda f: lambda: np.roll(f(), 1, axis=0), id="zero of signed maps"),
-        pytest.param(pictures, "decode", smudged, id="blocks"),
+        pytest.param(pictures, "decode_image", smudged, id="blocks"),
         pytest.param(pictures, "text_chunks", lambda f: lambda png: f(png) | {"vmax": "7"}, id="legend"),
     ],
 )
