@@ -17,17 +17,17 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from stress.hostile_images import draw, encode
+from stress.hostile_images import draw_image, encode
 from torchlight.app.inference.decoder_pool import DecoderPool
 from torchlight.model.images import MAX_PIXELS, prepare_image
 
 ROUNDS = 100
 SIZE = 32
 CASES = {
-    "32x32 JPEG": encode(draw(size=(32, 32)), "JPEG"),
-    "100 kB photo, 1024x768 JPEG": encode(draw(size=(1024, 768)), "JPEG", quality=85),
-    "12 MP photo, 4000x3000 JPEG": encode(draw(size=(4000, 3000)), "JPEG", quality=85),
-    "2 MP PNG": encode(draw(size=(1600, 1200)), "PNG"),
+    "32x32 JPEG": encode(draw_image(size=(32, 32)), "JPEG"),
+    "100 kB photo, 1024x768 JPEG": encode(draw_image(size=(1024, 768)), "JPEG", quality=85),
+    "12 MP photo, 4000x3000 JPEG": encode(draw_image(size=(4000, 3000)), "JPEG", quality=85),
+    "2 MP PNG": encode(draw_image(size=(1600, 1200)), "PNG"),
 }
 
 

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 PHOTO = ROOT / "docs" / "pictures" / "ship.jpg"
 ROUNDS = 25
 PATIENCE_S = 120
-HEAD_START_S = 0.05  # by then what goes on beside a request has reached the network, and is far from done
+HEAD_START_S = 0.05  # by then the longer request has reached the network, and is far from done
 
 
 @dataclass(frozen=True)

@@ -204,8 +204,8 @@ def _measure(
                     ceilings[way].append(ceiling(classifier, run, files, *way, arguments.seconds))
             for name, service in services.items():
                 with service.awake():
-                    load(service.port, files, connections, WARM_UP_S)
-                    found[name, connections].append(load(service.port, files, connections, arguments.seconds))
+                    run_wrk(service.port, files, connections, WARM_UP_S)
+                    found[name, connections].append(run_wrk(service.port, files, connections, arguments.seconds))
     kilobytes = median(file.stat().st_size for file in files) / 1000
     return Measured(kind, kilobytes, max(map(median, ceilings.values())), found)
 
@@ -388,7 +388,7 @@ def _session(entry: Path) -> int:
         return 0
 
 
-def load(port: int, files: Sequence[Path], connections: int, seconds: int) -> Result:
+def run_wrk(port: int, files: Sequence[Path], connections: int, seconds: int) -> Result:
     """Let wrk send the files in turn, on so many connections."""
     url = f"http://127.0.0.1:{port}/v1/predict"
     before = _children_cpu_s()

@@ -1,4 +1,4 @@
-"""What a real service does when the machine under it fails: each fault is done for real, and its traces are counted.
+"""A real service while the machine under it fails: each fault is real, and its effects are counted.
 
 python -m stress.faults [kill] [disk] [clock] [checkpoint] [--markdown docs/faults.md]
 
@@ -9,8 +9,8 @@ disk        The store, and all else that the service writes, on a tmpfs of a few
 clock       Under load the wall clock jumps, for the service alone: a library that is put before libc's (LD_PRELOAD)
             adds an offset to CLOCK_REALTIME. What the kernel writes, such as the age of a file, keeps the true time, so
             a jump makes stored images seem older, or not yet born. Needs a C compiler.
-checkpoint  The file is cut short in its place, and removed, while the service runs, is told to reload, and loses a
-            worker; then another one comes.
+checkpoint  The file is cut short in its place, and removed, while the service runs, reloads, and loses a
+            worker; then another file takes its place.
 """
 
 import asyncio

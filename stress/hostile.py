@@ -1,4 +1,4 @@
-"""Everything hostile that we can think of, sent to a real service; what it answers, how long it takes, what it holds.
+"""Hostile files and requests of every kind, sent to a real service: its answers, their time, and its memory.
 
 python -m stress.hostile [--flips 5000] [--markdown docs/hostile.md]
 
@@ -24,7 +24,7 @@ from rich.table import Table
 
 from stress import hostile_http, hostile_images
 from stress.hostile_http import CLOSED, HANG, Exchange
-from stress.hostile_images import Sample
+from stress.hostile_images import HostileFile
 from stress.load.service import Service, running
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,7 @@ UPLOAD_TIMEOUT_S = 3
 SAMPLE_S = 0.05
 MAX_CONNECTIONS = 900  # the service's default
 NAMES = {CLOSED: "closed", HANG: "hang"}
-Given = TypeVar("Given", Sample, Exchange)
+Given = TypeVar("Given", HostileFile, Exchange)
 KNOWN = {"layer": "conv1", "channel": "0", "y": "0", "x": "0", "method": "hires_cam", "index": "0", "digest": "0"}
 
 
@@ -115,7 +115,7 @@ def send_all(service: Service, flips: int) -> Iterator[Row]:
     photo = PHOTO.read_bytes()
     address = (service.host, service.port)
 
-    def post(given: Sample) -> int:
+    def post(given: HostileFile) -> int:
         answer = client.post("/v1/predict", content=given.content, headers={"Content-Type": "image/png"})
         return answer.status_code
 

@@ -1,13 +1,13 @@
-"""How a real service starts, stops and is replaced under load: what was accepted is answered, whatever happens.
+"""A real service starts, stops and is replaced under load: every accepted request is answered.
 
 python -m stress.lifecycle [--restarts 20] [--markdown docs/lifecycle.md]
 
-Stop: SIGTERM while 50 requests are under way. That they are is made sure: each upload lacks its last byte until all
-others have been read, and then the bytes are read before the signal goes out.
+Stop: SIGTERM while 50 requests are under way. To make sure of that, each upload lacks its last byte until all others
+have been read, and the service reads these bytes before the signal is sent.
 
 Rolling restart: SIGHUP again and again under a fixed rate of requests, which come when they are due, whether or not
 earlier ones were answered; half of them on new connections, half on kept ones. A kept connection that turns out to be
-closed is replaced, as every client does; how often is told.
+closed is replaced, as every client does, and counted.
 
 Metrics: what two workers counted is what was sent.
 """
@@ -174,7 +174,7 @@ async def _one(client: Client, request: bytes, load: Load, due: float, idle: deq
 
 
 async def count(service: Service) -> dict[str, tuple[int, int]]:
-    """Return for each kind of request how many were sent, and how many /metrics tells of; each worker gets some."""
+    """Return for each kind of request how many were sent, and how many /metrics counts; each worker gets some."""
     image, refused = raw(small_images()["png 32x32"]), build("GET", "/v1/layers/conv99/filters")
     sent = {"POST /v1/predict, 200": (image, METRICS_PREDICTIONS), "GET /v1/layers/{layer}/filters, 404":
             (refused, METRICS_REFUSED)}  # fmt: skip
@@ -238,13 +238,13 @@ def _restart_sheet(load: Load, taken: list[float]) -> Sheet:
 
 
 def _count_check(counted: dict[str, tuple[int, int]]) -> Check:
-    told, sent = sum(told for _, told in counted.values()), sum(sent for sent, _ in counted.values())
-    is_same = all(sent == told for sent, told in counted.values())
-    return Check("/metrics of two workers", f"{told} counted", f"{sent} sent", is_same)
+    reported, sent = sum(number for _, number in counted.values()), sum(number for number, _ in counted.values())
+    is_same = all(one_sent == one_reported for one_sent, one_reported in counted.values())
+    return Check("/metrics of two workers", f"{reported} counted", f"{sent} sent", is_same)
 
 
 def _count_sheet(counted: dict[str, tuple[int, int]]) -> Sheet:
-    rows = [(kind, str(sent), str(told)) for kind, (sent, told) in counted.items()]
+    rows = [(kind, str(sent), str(reported)) for kind, (sent, reported) in counted.items()]
     return Sheet("Metrics of two workers", ("requests", "sent", "/metrics says"), rows)
 
 

@@ -1,22 +1,22 @@
-"""Ten times what the service can answer, photos on every connection, and a folder: whether it stays quick and full.
+"""Latency and throughput with ten times the load that the service can answer, large photos, and a folder of files.
 
 python -m stress.overload [overload liveness folder] [--seconds 60] [--rounds 3] [--markdown docs/overload.md]
 
-Needs wrk, which tells the full speed before and after. All run on the same cores as what they measure.
+Needs wrk, which measures the full speed before and after. All run on the same cores as the service.
 
-overload: ten times the full speed is due, whatever becomes of it: a request that is due goes out on a kept connection
-that is free. There are CONNECTIONS of them, more than may wait in the queues of both workers; what is due while all of
-them wait for answers is not sent, and told apart, since a service that refuses too slowly is thus spared a part of the
-load. Latency is from the first byte sent to the last one received, the client's own delay included. One process sends
-it all, by hand: wrk would be cheaper, but knows no latency by status.
+overload: requests are due at ten times the full speed, whatever becomes of them. A request that is due goes out on a
+kept connection that is free. There are CONNECTIONS of them, more than may wait in the queues of both workers. A request
+that is due while all of them wait for answers is not sent, but counted: a service that refuses too slowly is spared a
+part of the load. Latency is from the first byte sent to the last one received, the client's own delay included. One
+process sends it all, by hand: wrk would be cheaper, but knows no latency by status.
 
 liveness: a process of its own asks /livez, in turn on several connections, so that both workers are asked. A question's
 time counts from the moment it is due, so that those which a slow answer held up count as slow as well.
 
-folder: the time of `torchlight predict` without its start is from the making of its file of answers, which the folder
-of that file tells as the time of its last change, to the last answer written, which the file does. Between them it
-decodes the first image and writes the last answer. The ceiling is that of benchmarks.serving;
-its best way is found at first, and measured in turn with the command.
+folder: the time of `torchlight predict` without its start is from the creation of its file of answers (the change time
+of the folder) to the last answer (the change time of the file). Between them the command decodes the first image and
+writes the last answer. The ceiling is that of benchmarks.serving; its best way is found first, and measured in turn
+with the command.
 """
 
 import asyncio
@@ -46,8 +46,8 @@ import typer
 import uvloop
 from rich.console import Console
 
-from benchmarks.serving import FILES, WAYS, ceiling, draw_files, load
-from stress.hostile_images import draw, encode
+from benchmarks.serving import FILES, WAYS, ceiling, draw_files, run_wrk
+from stress.hostile_images import draw_image, encode
 from stress.load.client import Client, Closed, form
 from stress.load.report import Check, Report, Sheet, finish
 from stress.load.service import ROOT, Service, running
@@ -215,7 +215,7 @@ def overload(seconds: int) -> Findings:
         files = draw_files(Path(name), "small")
 
         def speed(seconds: int) -> float:
-            return load(service.port, files, FULL_SPEED_CONNECTIONS, seconds).requests_per_s
+            return run_wrk(service.port, files, FULL_SPEED_CONNECTIONS, seconds).requests_per_s
 
         speed(WARM_UP_S)
         before = speed(FULL_SPEED_S)
@@ -282,7 +282,7 @@ async def _overload(
 
 def liveness() -> Findings:
     """Ask whether it lives, first of an idle service, then while it has photos of 12 megapixels to decode."""
-    photo = encode(draw(size=(4000, 3000)), "JPEG", quality=85)
+    photo = encode(draw_image(size=(4000, 3000)), "JPEG", quality=85)
     fork = multiprocessing.get_context("fork")  # while there is no event loop yet; spawn would import torch again
     with running(WORKERS) as service, ProcessPoolExecutor(1, fork) as pool:
         idle = pool.submit(probe, service.host, service.port, IDLE_S).result(PATIENCE_S)
@@ -300,8 +300,8 @@ def liveness() -> Findings:
         (what, str(len(one)), *(f"{1000 * value:.1f}" for value in (median(one), _percentile(one, 99), max(one))))
         for what, one in (("idle", idle), ("photos", busy))
     ]
-    told = ", ".join(f"{answer}: {number}" for answer, number in sorted(answers.items()))
-    title = f"liveness: {UPLOADERS} photos of 12 megapixels at a time for {UPLOADS_S} s: {told}"
+    counts = ", ".join(f"{answer}: {number}" for answer, number in sorted(answers.items()))
+    title = f"liveness: {UPLOADERS} photos of 12 megapixels at a time for {UPLOADS_S} s: {counts}"
     return _named(Part.LIVENESS, checks), Sheet(title, ("service", "asked", "p50 ms", "p99 ms", "slowest ms"), rows)
 
 

@@ -30,7 +30,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from stress.load import visitors
 from stress.load.report import Check, Report, Sheet, finish
-from stress.load.samples import Sample, after_warm_up, draw, growth, memory_slope, processes
+from stress.load.samples import Sample, after_warm_up, draw_chart, growth, memory_slope, processes
 from stress.load.service import Service, running
 from stress.load.world import REFUSALS, Tally, World
 
@@ -54,7 +54,7 @@ class Run:
     Attributes:
         samples: the first one before any request, the others under load.
         settled: when all clients had left.
-        errors: lines of the service's log that tell of a failure nobody foresaw.
+        errors: lines of the service's log about unexpected failures.
     """
 
     samples: Sequence[Sample]
@@ -78,7 +78,7 @@ def main(
     report = judge(run, f"{minutes:g} minutes, {workers} workers, {clients} good clients at a time")
     command = f"python -m stress.soak --minutes {minutes:g} --workers {workers} --clients {clients}"
     if picture is not None:
-        draw(run.samples).savefig(picture, dpi=100)
+        draw_chart(run.samples).savefig(picture, dpi=100)
     raise typer.Exit(finish(report, console, command, markdown, picture))
 
 

@@ -1,4 +1,4 @@
-"""FastAPI by somebody who measured: as many processes as cores, one thread each, channels-last."""
+"""FastAPI, tuned: as many processes as cores, one thread each, channels-last."""
 
 from typing import Any
 

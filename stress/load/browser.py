@@ -1,4 +1,4 @@
-"""A real browser that speaks to nobody by itself, for benchmarks, tests and the pictures in the docs."""
+"""A real browser that makes no connections of its own, for benchmarks, tests and the pictures in the docs."""
 
 import shutil
 from collections.abc import Iterator

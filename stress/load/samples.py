@@ -77,7 +77,7 @@ def growth(samples: Sequence[Sample], name: str) -> tuple[float, float]:
     return median(values[:third]), median(values[-third:])
 
 
-def draw(samples: Sequence[Sample]) -> Figure:
+def draw_chart(samples: Sequence[Sample]) -> Figure:
     """Return memory, descriptors and threads over the requests, the sum in bold and each process beside it."""
     figure = Figure(figsize=(9, 8), layout="constrained")
     axes = figure.subplots(len(LINES), 1, sharex=True)

@@ -120,7 +120,7 @@ class Service:
         return time.monotonic() - started
 
     def errors(self) -> list[str]:
-        """Return the lines of the log that tell of a failure nobody foresaw."""
+        """Return the lines of the log about unexpected failures."""
         lines = self.log.read_text(errors="replace").splitlines()
         return [line for line in lines if re.search(r'"level": "(error|critical)"|Traceback', line)]
 

@@ -1,7 +1,7 @@
-"""What all who come to the service share: where it is, what they send, and the book of answers.
+"""What all clients share: the address of the service, the files they send, and the tally of answers.
 
-What is intended is said by who asks. A good client that is turned away (503 or 504) waits as long as it was told and
-comes again; that is counted apart, since a service that is asked for too much may do so, but not often.
+Each client says which answer is right. A good client that is refused (503 or 504) waits as long as the answer says and
+comes again. Such refusals are counted apart, since an overloaded service may refuse, but not often.
 """
 
 import asyncio

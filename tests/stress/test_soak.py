@@ -14,7 +14,7 @@ from stress import soak
 from stress.load import drawings, visitors
 from stress.load.client import Answer, Client, Closed, build
 from stress.load.report import Report
-from stress.load.samples import Sample, after_warm_up, draw, memory_slope
+from stress.load.samples import Sample, after_warm_up, draw_chart, memory_slope
 from stress.load.service import Reading, running
 from stress.load.world import SHOWN_MISTAKES, Tally, World
 from stress.soak import Run, judge
@@ -117,7 +117,7 @@ def test_another_probability_than_in_the_first_answer_is_a_mistake() -> None:
 
 
 def test_the_picture_shows_all_processes_together_and_each_alone() -> None:
-    axes = draw(samples()).axes
+    axes = draw_chart(samples()).axes
     assert [axis.get_ylabel() for axis in axes] == ["resident memory, MB", "file descriptors", "threads"]
     assert [line.get_label() for line in axes[0].lines] == ["all", "parent 7"]
 

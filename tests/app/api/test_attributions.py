@@ -1,6 +1,5 @@
 """Evidence, occlusion and reconstructions on a real server; the numbers are the model's own."""
 
-import io
 import math
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,10 @@ import httpx2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from starlette.testclient import TestClient
 from torch import Tensor
 
+from tests.app.api.answers import array, body, png
 from torchlight.app.api.routes import attributions
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
@@ -38,23 +37,6 @@ def tensor(photo: bytes) -> Tensor:
     return prepare_image(photo, 32)[0]
 
 
-def picture(answer: httpx2.Response) -> Image.Image:
-    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/png"), answer.text
-    return Image.open(io.BytesIO(answer.content))
-
-
-def array(answer: httpx2.Response) -> np.ndarray[Any, Any]:
-    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/x-npy"), answer.text
-    loaded: np.ndarray[Any, Any] = np.load(io.BytesIO(answer.content), allow_pickle=False)
-    return loaded
-
-
-def body(answer: httpx2.Response) -> dict[str, Any]:
-    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json"), answer.text
-    parsed: dict[str, Any] = answer.json()
-    return parsed
-
-
 def test_every_method_is_tested() -> None:
     assert OPTIONS.keys() == METHODS.keys()
 
@@ -72,7 +54,7 @@ def test_evidence_is_the_model_s_in_every_form(
     assert said["logit"] == pytest.approx(expected.logit, abs=1e-6)
     assert said["sum"] == pytest.approx(expected.sum, abs=1e-5)
     assert said["bias"] == pytest.approx(expected.bias, abs=1e-6)
-    facts = picture(client.get(path, params=query)).info
+    facts = png(client.get(path, params=query)).info
     assert said["facts"] == facts
     assert (facts["view"], facts["layer"], facts["target"]) == (method, expected.layer, "dog rather than owl")
     assert float(facts["vmax"]) == pytest.approx(expected.map.max().item(), rel=1e-4)
@@ -122,14 +104,14 @@ def test_reconstruction_is_the_model_s_beside_its_patch(
     assert said["box"] == {"full": list(seen.full), "clipped": list(seen.clipped or ())}
     y0, x0, y1, x1 = seen.full
     np.testing.assert_allclose(said["pixels"], expected.pixels[:, y0 : y1 + 1, x0 : x1 + 1].numpy(), atol=1e-6)
-    assert said["facts"] == picture(client.get(path + query)).info
+    assert said["facts"] == png(client.get(path + query)).info
 
 
 def test_zero_of_a_reconstruction_is_mid_grey(
     client: httpx2.Client, stored: str, classifier: Classifier, tensor: Tensor
 ) -> None:
     dead = next(c for c in range(64) if reconstruct(classifier, tensor, "relu3", c, (7, 7)).value == 0)
-    shown = picture(client.get(f"{stored}/reconstructions/relu3/{dead}?y=7&x=7"))
+    shown = png(client.get(f"{stored}/reconstructions/relu3/{dead}?y=7&x=7"))
     assert "did not fire" in shown.info["note"]
     left = np.asarray(shown)[40:100, 20:80]
     assert (left == 128).all()
@@ -158,7 +140,7 @@ def test_reconstruction_says_what_to_make_of_it(
     monkeypatch.setattr(attributions, "reconstruct", lambda *_: found)
     with TestClient(create_app(Settings(checkpoint=tiny_checkpoint, device="cpu", store_dir=tmp_path))) as local:
         path = local.post("/v1/images", files={"file": photo}).headers["Location"]
-        shown = picture(local.get(f"{path}/reconstructions/relu2/3.png"))
+        shown = png(local.get(f"{path}/reconstructions/relu2/3.png"))
     assert words in shown.info["note"]
 
 

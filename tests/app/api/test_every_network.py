@@ -37,7 +37,7 @@ FUNCTIONS = ("ReLU", "relu", "Tanh", "Hardswish", "Hardsigmoid")  # activation f
 PATIENCE_S = 120
 
 
-SLOW = ("vgg11_bn", "densenet121")  # many weights, many layers
+SLOW = ("guide", "lenet5", "vgg11_bn", "densenet121")  # of the makes that the others have, too
 
 
 @pytest.fixture(

@@ -8,10 +8,10 @@ from typing import Any, cast
 import httpx2
 import numpy as np
 import pytest
-from PIL import Image
 from starlette.testclient import TestClient
 from torch import Tensor, nn
 
+from tests.app.api.answers import body, png
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
 from torchlight.model.classifier import Classifier
@@ -19,17 +19,6 @@ from torchlight.model.graph import NetworkGraph
 from torchlight.model.views.filters import filters
 from torchlight.model.views.layer_table import describe
 from torchlight.model.views.receptive_field import receptive_fields
-
-
-def picture(answer: httpx2.Response) -> Image.Image:
-    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/png"), answer.text
-    return Image.open(io.BytesIO(answer.content))
-
-
-def body(answer: httpx2.Response) -> dict[str, Any]:
-    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json"), answer.text
-    parsed: dict[str, Any] = answer.json()
-    return parsed
 
 
 def as_json(value: Any) -> Any:
@@ -69,7 +58,7 @@ def test_position_in_the_middle_is_the_default(client: httpx2.Client) -> None:
 
 def test_receptive_field_is_drawn_on_an_image(client: httpx2.Client, stored: str) -> None:
     query = {"y": 0, "x": 23, "image": stored.rpartition("/")[2]}
-    shown = picture(client.get("/v1/layers/conv2/receptive-field.png", params=query))
+    shown = png(client.get("/v1/layers/conv2/receptive-field.png", params=query))
     assert shown.info["layer"] == "conv2"
     assert shown.info["image"] == query["image"]
     assert body(client.get("/v1/layers/conv2/receptive-field", params=query))["y"] == 0
@@ -83,7 +72,7 @@ def test_filters_are_the_model_s_in_every_form(client: httpx2.Client, classifier
     said = body(client.get(f"/v1/layers/conv1/filters.json{query}"))
     assert [one["bias"] for one in said["statistics"]] == pytest.approx(bank.bias.tolist())
     assert [one["norm"] for one in said["statistics"]] == pytest.approx(bank.weights.flatten(1).norm(dim=1).tolist())
-    assert said["facts"] == picture(client.get(f"/v1/layers/conv1/filters{query}")).info
+    assert said["facts"] == png(client.get(f"/v1/layers/conv1/filters{query}")).info
 
 
 def test_one_filter_comes_with_its_weights(client: httpx2.Client, classifier: Classifier) -> None:
@@ -93,7 +82,7 @@ def test_one_filter_comes_with_its_weights(client: httpx2.Client, classifier: Cl
     np.testing.assert_array_equal(
         np.load(io.BytesIO(client.get("/v1/layers/conv2/filters/5.npy").content)), weights.numpy()
     )
-    assert said["facts"] == picture(client.get("/v1/layers/conv2/filters/5")).info
+    assert said["facts"] == png(client.get("/v1/layers/conv2/filters/5")).info
 
 
 class Tokens(nn.Module):

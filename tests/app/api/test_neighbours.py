@@ -4,14 +4,13 @@ import io
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from starlette.testclient import TestClient
 
+from tests.app.api.answers import png
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
 from torchlight.model.checkpoint import load_checkpoint
@@ -68,11 +67,6 @@ def indexed(
 
 def stored(client: TestClient, content: bytes) -> str:
     return str(client.post("/v1/images", files={"file": content}).headers["Location"])
-
-
-def png(answer: Any) -> Image.Image:
-    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/png"), answer.text
-    return Image.open(io.BytesIO(answer.content))
 
 
 def test_neighbours_are_those_of_the_index_without_the_image_itself(

@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from torch import Tensor
 
+from tests.app.api.answers import array, body, png, problem
 from tests.server_process import PATIENCE_S
 from torchlight.app.errors import StoreUnavailable
 from torchlight.app.main import create_app
@@ -44,28 +45,6 @@ def serve(tiny_checkpoint: Path) -> Iterator[Serve]:
 @pytest.fixture(scope="module")
 def tensor(photo: bytes) -> Tensor:
     return prepare_image(photo, 32)[0]
-
-
-def png(answer: httpx2.Response) -> Image.Image:
-    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/png"), answer.text
-    return Image.open(io.BytesIO(answer.content))
-
-
-def array(answer: httpx2.Response) -> np.ndarray[Any, Any]:
-    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/x-npy"), answer.text
-    loaded: np.ndarray[Any, Any] = np.load(io.BytesIO(answer.content), allow_pickle=False)
-    return loaded
-
-
-def body(answer: httpx2.Response) -> dict[str, Any]:
-    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json"), answer.text
-    parsed: dict[str, Any] = answer.json()
-    return parsed
-
-
-def problem(answer: httpx2.Response) -> tuple[int, str]:
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    return answer.status_code, answer.json()["code"]
 
 
 def test_upload_is_answered_with_its_hash_its_facts_and_where_its_views_are(

@@ -106,7 +106,7 @@ def test_openvino_knows_what_efficient_networks_are_made_of(make_classifier: Mak
     torch.testing.assert_close(chosen.run(tiles(9, 44)), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", ["shufflenet_v2_x0_5", "vit_b_32"])
+@pytest.mark.parametrize("architecture", ["shufflenet_v2_x0_5", pytest.param("vit_b_32", marks=pytest.mark.slow)])
 def test_a_network_with_unknown_layers_stays_with_pytorch(architecture: str, make_classifier: MakeClassifier) -> None:
     classifier = make_classifier(architecture, size=224)
     chosen = choose_engine(classifier, "auto")

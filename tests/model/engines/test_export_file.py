@@ -52,9 +52,9 @@ METADATA = {".onnx": onnx_metadata, ".pt2": program_metadata}
     ("architecture", "size"),
     [
         ("torchlight", 32),
-        ("guide", 32),
         ("lenet5", 32),
-        ("resnet18", 32),
+        pytest.param("guide", 32, marks=pytest.mark.slow),
+        pytest.param("resnet18", 32, marks=pytest.mark.slow),
         pytest.param("mobilenet_v3_small", 40, marks=pytest.mark.slow),
     ],
 )
