@@ -24,11 +24,25 @@ def test_files_are_drawn_as_large_as_they_are_called(
         assert kilobytes[0] < file.stat().st_size / 1000 < kilobytes[1]
 
 
+HALF_SURE = """
+import http.server, json, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"predictions": [{"probability": 0.5}]}).encode())
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
 def test_a_contestant_with_other_answers_is_not_measured(tmp_path: Path) -> None:
     (file, *_) = serving.draw_files(tmp_path, "small")
-    ours = Contestant("ours", "", (sys.executable, "-m", "torchlight", "serve", "--port", "PORT"))
-    with pytest.raises(SystemExit, match=r"ours says 0\.\d+ for small-0\.jpg, not 2\.0000"):  # noqa: SIM117
-        with serving._running(ours, PRETRAINED, {file: 2.0}):
+    contestant = Contestant("half", "", (sys.executable, "-c", HALF_SURE, "PORT"))
+    with serving._running(contestant, PRETRAINED, {file: 0.51}):
+        pass
+    with pytest.raises(SystemExit, match=r"half says 0\.5000 for small-0\.jpg, not 0\.9000"):  # noqa: SIM117
+        with serving._running(contestant, PRETRAINED, {file: 0.9}):
             pytest.fail("it must not come so far")
 
 
