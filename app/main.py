@@ -117,4 +117,4 @@ def _exporter(settings: Settings, digest: str) -> Exporter | None:
     from torchlight.app.telemetry import otlp
 
     resource = {"service.name": "torchlight", "service.version": torchlight_version(), "torchlight.model": digest}
-    return otlp.connect(settings.otlp_endpoint, resource)
+    return otlp.OtlpExporter(settings.otlp_endpoint, resource)

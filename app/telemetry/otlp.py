@@ -1,93 +1,82 @@
 """Sends the spans of requests to an OpenTelemetry collector. Imported only when the setting names one.
 
-Spans are built when their request has ended: its trace and its times are known by then, so no code has to run inside a
+A request's spans are made when it has ended, from the times that are known by then, so no code has to run inside a
 span, and no global tracer is set.
 """
 
-import traceback
 from collections.abc import Mapping
 
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, set_span_in_context
 
 from torchlight.app.telemetry import trace_context
-from torchlight.app.telemetry.trace_context import RequestSpan, Stage
-
-SCOPE = InstrumentationScope("torchlight")
+from torchlight.app.telemetry.trace_context import RequestSpan
 
 
-class Telemetry:
-    """Hands spans to a processor, which sends them from a thread of its own."""
+class _RequestIds(RandomIdGenerator):
+    """Gives the next span the ids that the request's answer has named already, then random ones."""
 
-    def __init__(self, processor: SpanProcessor, resource: Mapping[str, str]) -> None:
-        self._processor = processor
-        self._resource = Resource.create(dict(resource))
+    def __init__(self) -> None:
+        self.trace_id = self.span_id = 0
+
+    def generate_trace_id(self) -> int:
+        return self.trace_id or super().generate_trace_id()
+
+    def generate_span_id(self) -> int:
+        given, self.span_id = self.span_id, 0
+        return given or super().generate_span_id()
+
+
+class OtlpExporter:
+    """Makes spans and hands them to the SDK, which sends them from a thread of its own. For one thread: the loop's."""
+
+    def __init__(self, endpoint: str, resource: Mapping[str, str]) -> None:
+        """Send to the collector at ``endpoint``, by OTLP over HTTP.
+
+        Args:
+            endpoint: its address without a path, as in OTEL_EXPORTER_OTLP_ENDPOINT.
+            resource: what all spans say of this service, by OpenTelemetry's names.
+        """
+        self._ids = _RequestIds()
+        self._provider = TracerProvider(
+            ALWAYS_ON, Resource.create(dict(resource)), shutdown_on_exit=False, id_generator=self._ids
+        )
+        exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("torchlight")
 
     def export(self, span: RequestSpan) -> None:
         """Hand on the request and its stages, if its trace is sampled."""
         if not span.context.is_sampled:
             return
+        self._ids.trace_id, self._ids.span_id = int(span.context.trace_id, 16), int(span.context.span_id, 16)
+        request = self._tracer.start_span(
+            span.name, _as_parent(span.parent), SpanKind.SERVER, span.attributes, start_time=span.started_ns
+        )
+        inside = set_span_in_context(request)
         for stage in span.stages:
-            self._processor.on_end(self._stage(stage, span.context))
-        self._processor.on_end(self._request(span))
+            part = self._tracer.start_span(stage.name, inside, attributes=stage.attributes, start_time=stage.started_ns)
+            part.end(stage.ended_ns)
+        if span.exception:
+            request.record_exception(span.exception, timestamp=span.ended_ns)
+        if int(span.attributes["http.response.status_code"]) >= 500:
+            request.set_status(StatusCode.ERROR)
+        request.end(span.ended_ns)
 
     def close(self) -> None:
         """Send what is left; returns when it is sent or the collector does not take it."""
-        self._processor.shutdown()
-
-    def _request(self, span: RequestSpan) -> ReadableSpan:
-        is_failure = int(span.attributes["http.response.status_code"]) >= 500
-        return ReadableSpan(
-            name=span.name,
-            context=_context(span.context),
-            parent=_context(span.parent, is_remote=True) if span.parent else None,
-            resource=self._resource,
-            attributes=span.attributes,
-            events=[_event(span.exception, span.ended_ns)] if span.exception else [],
-            kind=SpanKind.SERVER,
-            status=Status(StatusCode.ERROR) if is_failure else Status(),
-            start_time=span.started_ns,
-            end_time=span.ended_ns,
-            instrumentation_scope=SCOPE,
-        )
-
-    def _stage(self, stage: Stage, parent: trace_context.SpanContext) -> ReadableSpan:
-        return ReadableSpan(
-            name=stage.name,
-            context=_context(trace_context.begin(parent, is_sampled=True)),
-            parent=_context(parent),
-            resource=self._resource,
-            attributes=stage.attributes,
-            start_time=stage.started_ns,
-            end_time=stage.ended_ns,
-            instrumentation_scope=SCOPE,
-        )
+        self._provider.shutdown()
 
 
-def connect(endpoint: str, resource: Mapping[str, str]) -> Telemetry:
-    """Return what sends to the collector at ``endpoint``, by OTLP over HTTP.
-
-    Args:
-        endpoint: its address without a path, as in OTEL_EXPORTER_OTLP_ENDPOINT.
-        resource: what all spans say of this service, by OpenTelemetry's names.
-    """
-    exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
-    return Telemetry(BatchSpanProcessor(exporter), resource)
-
-
-def _context(context: trace_context.SpanContext, *, is_remote: bool = False) -> SpanContext:
-    flags = TraceFlags(TraceFlags.SAMPLED if context.is_sampled else TraceFlags.DEFAULT)
-    return SpanContext(int(context.trace_id, 16), int(context.span_id, 16), is_remote, flags)
-
-
-def _event(error: Exception, when_ns: int) -> Event:
-    attributes = {
-        "exception.type": type(error).__qualname__,
-        "exception.message": str(error),
-        "exception.stacktrace": "".join(traceback.format_exception(error)),
-    }
-    return Event("exception", attributes, when_ns)
+def _as_parent(caller: trace_context.SpanContext | None) -> Context:
+    if caller is None:
+        return Context()
+    flags = TraceFlags(TraceFlags.SAMPLED if caller.is_sampled else TraceFlags.DEFAULT)
+    context = SpanContext(int(caller.trace_id, 16), int(caller.span_id, 16), is_remote=True, trace_flags=flags)
+    return set_span_in_context(NonRecordingSpan(context), Context())
