@@ -14,11 +14,11 @@ The contract:
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
-from types import TracebackType
 from typing import Generic, TypeVar
 
 from torchlight.app.errors import DeadlineExceeded, Overloaded
@@ -191,19 +191,18 @@ async def _answer_before(deadline: float | None, future: asyncio.Future[Answer[R
         return await future
 
 
-class within:  # noqa: N801  # it is used as a function, like asyncio.timeout_at
-    """Cancel what is awaited inside when the event loop's time reaches ``deadline``, as DeadlineExceeded."""
+@asynccontextmanager
+async def within(deadline: float | None) -> AsyncIterator[None]:
+    """Cancel the block when the event loop's time reaches ``deadline``; None waits for ever.
 
-    def __init__(self, deadline: float | None) -> None:
-        self._timeout = asyncio.timeout_at(deadline)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError as late:
-            raise DeadlineExceeded("the answer was not ready in time; ask again later") from late
+    Raises:
+        DeadlineExceeded: it was cancelled for that.
+    """
+    timeout = asyncio.timeout_at(deadline)
+    try:
+        async with timeout:
+            yield
+    except TimeoutError as error:
+        if timeout.expired():
+            raise DeadlineExceeded("the answer was not ready in time; ask again later") from error
+        raise

@@ -269,8 +269,8 @@ class _Process(asyncio.Protocol):
             pixels = torch.frombuffer(rest, dtype=torch.uint8).view(3, self._side, self._side)
             return Prepared(pixels, name, width, height)
         if rest:
-            said = json.loads(rest)
-            raise ERRORS[said["error"]](said["detail"])
+            report = json.loads(rest)
+            raise ERRORS[report["error"]](report["detail"])
         if self._side:
             raise ValueError("it does not answer the request")
         return None

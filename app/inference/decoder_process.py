@@ -1,4 +1,4 @@
-"""The process that decodes uploads: a file comes in on standard input, its pixels go out on standard output.
+"""The child process that decodes uploads: files come in on standard input, pixels go out on standard output.
 
 Run by :mod:`app.inference.decoder_pool` with the arguments ``TIME_LIMIT_S MAX_PIXELS MAX_BYTES``. Imports no torch. The
 frames, in network byte order:
@@ -20,7 +20,6 @@ import resource
 import signal
 import struct
 import sys
-from typing import BinaryIO
 
 from torchlight.app.inference import priority
 from torchlight.model import images
@@ -44,42 +43,25 @@ def main() -> None:
     keep_freed_memory()
     bound_memory(BYTES_PER_PIXEL * max_pixels + COPIES * max_bytes + SPARE_BYTES)
     with open(os.devnull, "wb") as nothing:
-        os.dup2(nothing.fileno(), 2)  # C libraries write there what they think of the file
-    with open(0, "rb", buffering=0) as requests, open(1, "wb", buffering=0) as replies:
-        write_all(replies, bytes(REPLY.size))
-        while head := read_exactly(requests, REQUEST.size):
+        os.dup2(nothing.fileno(), 2)  # C libraries write warnings about files there
+    with open(0, "rb") as requests, open(1, "wb") as replies:
+        replies.write(bytes(REPLY.size))
+        replies.flush()
+        while head := requests.read(REQUEST.size):
             length, size = REQUEST.unpack(head)
-            content = read_exactly(requests, length)
-            signal.setitimer(signal.ITIMER_REAL, time_limit_s)  # nobody catches these signals: the process ends
+            content = requests.read(length)
+            signal.setitimer(signal.ITIMER_REAL, time_limit_s)  # not caught: these signals end the process
             allow_cpu(0)
             reply = _decode(content, size, max_pixels)
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            write_all(replies, reply)
+            replies.write(reply)
+            replies.flush()
 
 
 def allow_cpu(pixels: int) -> None:
     """Let the process compute, from now on, for as long as an image of so many pixels may take."""
     signal.setitimer(signal.ITIMER_PROF, CPU_S + CPU_S_PER_PIXEL * pixels)
-
-
-def read_exactly(file: BinaryIO, length: int) -> bytearray:
-    """Return ``length`` bytes, or none if the file ends before them."""
-    content = bytearray(length)
-    view, received = memoryview(content), 0
-    while received < length:
-        count = file.readinto(view[received:])  # type: ignore[attr-defined]  # typeshed: not of every BinaryIO
-        if not count:
-            return bytearray()
-        received += count
-    return content
-
-
-def write_all(file: BinaryIO, content: bytes) -> None:
-    """Write to an unbuffered file, which may take it in pieces."""
-    view = memoryview(content)
-    while view:
-        view = view[file.write(view) :]
 
 
 def keep_freed_memory() -> None:
@@ -98,13 +80,13 @@ def bound_memory(room: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _decode(content: bytearray, size: int, max_pixels: int) -> bytes:
+def _decode(content: bytes, size: int, max_pixels: int) -> bytes:
     """Return the reply to a request."""
     try:
-        pixels, image = images.prepare_array(bytes(content), size, max_pixels=max_pixels, before_pixels=allow_cpu)
+        pixels, image = images.prepare_array(content, size, max_pixels=max_pixels, before_pixels=allow_cpu)
     except ImageError as error:
-        said = json.dumps({"error": type(error).__name__, "detail": str(error)}).encode()
-        return REPLY.pack(len(said), 0, 0, b"") + said
+        report = json.dumps({"error": type(error).__name__, "detail": str(error)}).encode()
+        return REPLY.pack(len(report), 0, 0, b"") + report
     return REPLY.pack(0, image.width, image.height, image.format.encode()) + pixels.tobytes()
 
 

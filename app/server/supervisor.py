@@ -162,12 +162,11 @@ class _Supervisor:
         except OSError as error:
             raise StartError(f"no process can be started ({error.strerror})") from error
         self._living.add(worker)
-        with report_pipe:
-            try:
-                content = await asyncio.wait_for(_read_until_closed(report_pipe), START_S)
-            except TimeoutError:
-                worker.process.kill()
-                content = b""
+        try:
+            content = await asyncio.wait_for(_read_until_closed(report_pipe), START_S)
+        except TimeoutError:
+            worker.process.kill()
+            content = b""
         if not content:
             await worker.has_ended.wait()
             raise StartError(f"{worker} {worker.end} before it could answer")
@@ -299,19 +298,12 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 async def _read_until_closed(pipe: BinaryIO) -> bytes:
-    """Return what comes from an unbuffered pipe until its other end is closed."""
-    loop, is_readable, content = asyncio.get_running_loop(), asyncio.Event(), b""
-    loop.add_reader(pipe, is_readable.set)
-    try:
-        while True:
-            await is_readable.wait()
-            is_readable.clear()
-            piece = pipe.read(4096)
-            if not piece:
-                return content
-            content += piece
-    finally:
-        loop.remove_reader(pipe)
+    """Return what comes from a pipe until its other end is closed, and close it."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    with contextlib.closing(transport):
+        return await reader.read()
 
 
 def _has_terminal() -> bool:

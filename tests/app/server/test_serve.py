@@ -1,4 +1,4 @@
-"""Starting and stopping: a bad start is one line and a failure, a stop answers what was accepted."""
+"""Starting: a bad start is one line and a failure. How a service stops is in test_supervisor.py."""
 
 import io
 import os
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 import safetensors.torch
 import torch
@@ -143,26 +142,3 @@ def test_bad_setting_stops_the_start_with_one_line(
 def test_greeting_says_what_is_served_and_where_to_look(server: Any) -> None:
     expected = f"torchlight: serving tiny (3 classes, guide) on cpu; look at {server.url}/\n"
     assert server.greeting == expected
-
-
-def until_nobody_listens(host: str, port: int) -> None:
-    with pytest.raises(ConnectionError):  # noqa: PT012
-        while True:
-            socket.create_connection((host, port), timeout=120).close()
-
-
-def test_told_to_stop_a_server_answers_the_upload_under_way_and_ends_with_success(
-    start_server: Callable[..., Any], photo: bytes
-) -> None:
-    server = start_server()
-    url = httpx2.URL(server.url)
-    assert url.port
-    head = f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(photo)}\r\n"
-    with socket.create_connection((url.host, url.port), timeout=120) as connection:
-        connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
-        assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        server.process.terminate()
-        until_nobody_listens(url.host, url.port)
-        connection.sendall(photo)
-        assert connection.recv(10_000).startswith(b"HTTP/1.1 200 OK")
-    assert (server.process.wait(120), server.process.stderr.read()) == (0, "")
