@@ -20,7 +20,7 @@ from torch import Tensor
 from torchlight.model.errors import TorchlightError
 from torchlight.training.data.loading import LabelledImages
 from torchlight.training.optimisation.loop import StepResult, Training, TrainingDiverged
-from torchlight.training.report.learning_curves import TRAIN, VAL
+from torchlight.training.report.charts import TRAIN, VAL
 from torchlight.training.run_setup import Setup
 
 LOWEST, HIGHEST = 1e-5, 10.0  # of the updates themselves, whatever the batch

@@ -23,7 +23,7 @@ from torchlight.training.lr_finder import (
     smooth,
 )
 from torchlight.training.optimisation.loop import StepResult
-from torchlight.training.report.learning_curves import to_png
+from torchlight.training.report.charts import to_png
 from torchlight.training.run_setup import Observer, Setup, set_up
 
 RATES = [10 * rate_factor(step) for step in range(STEPS)]

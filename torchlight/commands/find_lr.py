@@ -26,7 +26,7 @@ def find_lr(
     """
     from torchlight.model.classifier import choose_device
     from torchlight.training import lr_finder
-    from torchlight.training.report.learning_curves import to_png
+    from torchlight.training.report.charts import to_png
     from torchlight.training.run_setup import Observer, set_up
 
     options = run_options(source, out, given)

@@ -1,128 +1,217 @@
-"""Figures as inline SVG: sharp at any size, in the page's colours by day and by night, read aloud by their label.
+"""Figures by matplotlib: as PNG to paste anywhere, and as inline SVG in the report's colours by day and by night.
 
-Colours are classes of ``report.css``. Knows nothing of networks.
+In the SVG, text is text, a point or cell shows its figures when it is pointed at, and a screen reader reads the label.
+The small bars within tables are drawn here too, without matplotlib. Knows nothing of networks.
 """
 
+import io
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from xml.etree.ElementTree import Element
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from xml.etree.ElementTree import Element, fromstring
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from torchlight.training.evaluation.calibration import ReliabilityBin
-from torchlight.training.evaluation.classification_metrics import Interval, wilson_interval
-from torchlight.training.report.markup import element, percent, shorten
+from torchlight.training.evaluation.classification_metrics import Interval, Metrics, wilson_interval
+from torchlight.training.optimisation.loop import EpochResult, best_epoch
+from torchlight.training.report.markup import clean, element, percent, shorten
 
-WIDTH, HEIGHT = 420, 260
-LEFT, RIGHT, TOP, BOTTOM = 46, 18, 34, 34  # around the plotted area
+# The colours of report.css by day, under the names of its variables; grey and blue are apart in lightness too, for
+# print and for the colour-blind.
+PAPER, INK, MUTED, LINE = "#ffffff", "#1c2128", "#545c66", "#d6d9de"
+VAL, TRAIN, RIGHT, WRONG = "#0b6e99", "#7f858f", "#3a9ccb", "#e8833a"
+VARIABLES = {PAPER: "paper", INK: "ink", MUTED: "muted", LINE: "line"}
+VARIABLES |= {VAL: "accent", TRAIN: "train", RIGHT: "right", WRONG: "wrong"}
+WIDTH, HEIGHT = 420, 260  # of a chart, in pixels of the page
 MAX_MATRIX = 40  # classes; more cells than these cannot be told apart on paper
 MAX_BESIDE = 12  # classes of a matrix that leaves room for something at its side
-CELL = 34  # pixels
+CELL = 34  # pixels, up to 20 classes; more share the room of 20
+TIP = "tip:"  # marks an id that becomes a tooltip
 
 
-@dataclass(frozen=True)
-class Series:
-    """A line: its name, its class in the style sheet, and a value for each epoch."""
-
-    name: str
-    style: str
-    values: Sequence[float]
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """Where data lie on the picture."""
-
-    x_range: Interval
-    y_range: Interval
-    height: float = HEIGHT
-
-    def x(self, value: float) -> float:
-        low, high = self.x_range
-        return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
-
-    def y(self, value: float) -> float:
-        low, high = self.y_range
-        return self.height - BOTTOM - (value - low) / (high - low) * (self.height - TOP - BOTTOM)
+def draw_curves(history: Sequence[EpochResult], kinds: Sequence[str] = ("Loss", "Accuracy")) -> Figure:
+    """Return charts of training and validation over the epochs, the kept one marked; what is not finite is left out."""
+    figure = _make_figure(WIDTH * len(kinds), HEIGHT)
+    for axes, kind in zip(np.ravel(figure.subplots(1, len(kinds))), kinds, strict=True):
+        _draw_curve(axes, history, kind)
+    return figure
 
 
-def draw_lines(name: str, epochs: Sequence[int], series: Sequence[Series], kept: int, *, as_percent: bool) -> Element:
-    """Return a chart of the series over the epochs; values that are not finite are left out.
-
-    Args:
-        kept: the epoch to mark.
-        as_percent: values are shares, and their axis need not begin at 0.
-    """
-    values = [value for one in series for value in one.values if math.isfinite(value)] or [0.0]
-    ticks = _ticks(min(values) if as_percent else 0.0, max(values))
-    first, last = epochs[0], epochs[-1]
-    frame = _Frame((first - 0.5, last + 0.5) if first == last else (first, last), (ticks[0], ticks[-1]))
-    parts = [*_horizontal_lines(frame, ticks, as_percent), *_epoch_labels(frame, first, last)]
-    x = frame.x(kept)
-    parts.append(element("line", x1=x, y1=TOP, x2=x, y2=HEIGHT - BOTTOM, class_="line guide"))
-    parts.append(_write(x - 5, HEIGHT - BOTTOM - 6, "kept", "tick", text_anchor="end"))
-    for position, one in enumerate(series):
-        points = [(k, value) for k, value in zip(epochs, one.values, strict=True) if math.isfinite(value)]
-        path = " ".join(f"{frame.x(k):.1f},{frame.y(value):.1f}" for k, value in points)
-        parts.append(element("polyline", points=path, class_=f"line {one.style}"))
-        parts += [_dot(frame, k, value, one, as_percent) for k, value in points]
-        parts += _legend(one, LEFT + position * 120)
-    told = [f"{one.name} from {one.values[0]:.3g} to {one.values[-1]:.3g}" for one in series]
-    return _svg(WIDTH, HEIGHT, f"{name} from epoch {first} to {last}: {', '.join(told)}.", parts)
+def label_curve(history: Sequence[EpochResult], kind: str) -> str:
+    """Return what a screen reader says of one of the charts."""
+    first, last = vars(history[0]), vars(history[-1])
+    changes = [
+        f"{name} from {first[f'{split}_{kind.lower()}']:.3g} to {last[f'{split}_{kind.lower()}']:.3g}"
+        for split, name in (("train", "training"), ("val", "validation"))
+    ]
+    return f"{kind} from epoch {first['epoch']} to {last['epoch']}: {', '.join(changes)}."
 
 
-def draw_confusion(label: str, confusion: Sequence[Sequence[int]], names: Sequence[str]) -> Element:
+def _draw_curve(axes: Axes, history: Sequence[EpochResult], kind: str) -> None:
+    best, field = best_epoch(history), kind.lower()
+    axes.axvline(best.epoch, color=MUTED, linewidth=1, linestyle=":")
+    for split, name, colour, style in (("train", "training", TRAIN, "--"), ("val", "validation", VAL, "-")):
+        values = [float(getattr(result, f"{split}_{field}")) for result in history]
+        axes.plot([result.epoch for result in history], values, style, color=colour, linewidth=2, label=name)
+        for result, value in zip(history, values, strict=True):
+            shown = percent(value) if kind == "Accuracy" else f"{value:.4g}"
+            if math.isfinite(value):
+                _draw_dot(axes, result.epoch, value, colour, f"epoch {result.epoch}, {name}: {shown}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")
+    if kind == "Accuracy":
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        _finish_axes(axes, f"Accuracy; best: {best.val_accuracy:.2%} in epoch {best.epoch}")
+    else:
+        axes.set_ylim(bottom=0)
+        _finish_axes(axes, "Loss")
+    axes.legend(frameon=False, labelcolor=MUTED, loc="lower right" if kind == "Accuracy" else "upper right")
+
+
+def draw_confusion(metrics: Metrics, split: str = "") -> Figure:
     """Return a matrix of counts, a row for each true class and a column for each predicted one.
 
     The strength of a cell is its share of the row; mistakes grow with its root from a visible one, so that rare ones
-    show.
+    show. Beyond ``MAX_MATRIX`` classes there are colours only.
 
     Args:
-        names: at most ``MAX_MATRIX``.
+        split: for a title that says what was measured; without it there is none.
     """
-    number = len(names)
-    cell = CELL if number <= 20 else CELL * 20 / number
-    gutter = 26 + 7 * max(len(shorten(name)) for name in names)
-    head = 24 + 0.75 * gutter
-    parts = [
-        _write(gutter + number * cell / 2, 14, "predicted class", "axis", text_anchor="middle"),
-        _write(0, 0, "true class", "axis", text_anchor="middle", transform=_turn(14, head + number * cell / 2, -90)),
-    ]
-    for k, name in enumerate(names):
-        middle = (k + 0.5) * cell
-        parts.append(_write(gutter - 6, head + middle + 4, shorten(name), "tick", text_anchor="end"))
-        parts.append(_write(0, 0, shorten(name), "tick", transform=_turn(gutter + middle + 4, head - 6, -45)))
-    for row, counts in enumerate(confusion):
-        for column, count in enumerate(counts):
-            corner = (gutter + column * cell, head + row * cell)
-            parts.append(_cell(corner, cell, count, sum(counts), row == column, (names[row], names[column])))
-    overhang = 0.75 * gutter - cell / 2
-    drawn = _svg(gutter + number * cell + max(8, overhang), head + number * cell + 4, label, parts)
-    drawn.set("class", "small" if number <= MAX_BESIDE else "large")
-    return drawn
+    counts = np.array(metrics.confusion)  # (K, K)
+    labels = [shorten(clean(one.label)) for one in metrics.per_class]
+    number, longest = len(labels), max(map(len, labels))
+    cell = CELL * min(1, 20 / number)
+    shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
+    strengths = np.where(np.eye(number, dtype=bool), shares, np.where(counts, 0.15 + 0.85 * np.sqrt(shares), 0))
+    beside, below = 7 * longest + 34, 5 * longest + 44
+    figure = _make_figure(number * cell + beside + 16, number * cell + below + 30, left=beside, bottom=below)
+    axes = figure.subplots()
+    axes.set(xlim=(-0.5, number - 0.5), ylim=(number - 0.5, -0.5), aspect="equal")
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    if number <= MAX_MATRIX:
+        axes.set_xticks(range(number), labels, rotation=45, ha="right", parse_math=False)
+        axes.set_yticks(range(number), labels, parse_math=False)
+        edges = np.arange(number + 1) - 0.5
+        axes.hlines(edges, -0.5, number - 0.5, colors=LINE, linewidth=0.6, clip_on=False)
+        axes.vlines(edges, -0.5, number - 0.5, colors=LINE, linewidth=0.6, clip_on=False)
+        for row, column in np.argwhere(counts).tolist():
+            count, size = counts[row, column], min(12.0, 1.5 * cell / len(str(counts[row, column])))
+            tip = f"{labels[row]} taken for {labels[column]}: {count:,} of {counts[row].sum():,}"
+            colour, alpha = RIGHT if row == column else WRONG, strengths[row, column]
+            corner = (column - 0.485, row - 0.485)
+            square = Rectangle(corner, 0.97, 0.97, color=colour, alpha=alpha, linewidth=0, clip_on=False, gid=TIP + tip)
+            axes.add_patch(square)
+            axes.text(column, row, str(count), ha="center", va="center_baseline", color=INK, fontsize=size)
+    else:
+        right, wrong = (np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)]) / 255 for colour in (RIGHT, WRONG))
+        colours = np.where(np.eye(number, dtype=bool)[..., None], right, wrong)  # (K, K, 3)
+        axes.imshow(1 - strengths[..., None] * (1 - colours), interpolation="nearest")
+    title = f"{metrics.accuracy:.2%} of {metrics.images} images right ({clean(split)})" if split else ""
+    _finish_axes(axes, title, has_grid=False)
+    return figure
 
 
-def draw_reliability(label: str, bins: Sequence[ReliabilityBin]) -> Element:
+def draw_reliability(bins: Sequence[ReliabilityBin]) -> Figure:
     """Return accuracy against confidence with 95% intervals, the diagonal, and below how many images each bin has."""
-    frame, floor = _Frame((0, 1), (0, 1), 360), 430
-    ticks = [0, 0.2, 0.4, 0.6, 0.8, 1]
-    most = max(1, *(one.count for one in bins))
-    parts = list(_horizontal_lines(frame, ticks, True))
-    parts += [_write(frame.x(tick), floor + 18, f"{100 * tick:g}%", "tick", text_anchor="middle") for tick in ticks]
-    parts.append(element("line", x1=frame.x(0), y1=frame.y(0), x2=frame.x(1), y2=frame.y(1), class_="line guide"))
-    parts.append(_write(LEFT, 18, "share of right answers", "axis"))
-    parts.append(_write(WIDTH - RIGHT, floor + 36, "how sure the network is", "axis", text_anchor="end"))
+    figure = _make_figure(WIDTH, 470)
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--")
     for one in filter(lambda one: one.count, bins):
-        x, right = frame.x(one.mean_confidence), round(one.accuracy * one.count)
-        low, high = wilson_interval(right, one.count)
-        told = f"{percent(one.mean_confidence)} sure: {right} of {one.count} right ({percent(one.accuracy)})"
-        parts.append(element("line", x1=x, y1=frame.y(low), x2=x, y2=frame.y(high), class_="whisker val"))
-        dot = element("circle", element("title", told), cx=x, cy=frame.y(one.accuracy), r=4.5, class_="dot val")
-        parts.append(dot)
-        left, wide = frame.x(one.lower), frame.x(one.upper) - frame.x(one.lower)
-        tall = max(1, 66 * one.count / most)
-        parts.append(element("rect", x=left + 1, y=floor - tall, width=wide - 2, height=tall, class_="fill train"))
-    parts.append(_write(LEFT, 350, f"images in each bin, at most {most:,}", "axis"))
-    return _svg(WIDTH, floor + 42, label, parts)
+        x, right = one.mean_confidence, round(one.accuracy * one.count)
+        axes.plot([x, x], wilson_interval(right, one.count), color=VAL, linewidth=2, clip_on=False)
+        tip = f"{percent(x)} sure: {right} of {one.count} right ({percent(one.accuracy)})"
+        _draw_dot(axes, x, one.accuracy, VAL, tip, size=8)
+        below.bar(one.lower, one.count, 0.9 * (one.upper - one.lower), align="edge", color=TRAIN)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    for one_axis in (axes.xaxis, axes.yaxis):
+        one_axis.set_major_formatter(PercentFormatter(1))
+    below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    below.set_xlabel("how sure the network is")
+    _finish_axes(axes, "share of right answers")
+    _finish_axes(below, "images in each bin")
+    return figure
+
+
+def _make_figure(width: float, height: float, left: float = 48, bottom: float = 40) -> Figure:
+    """Return a figure of so many points, with room for text around its axes; fixed, so that nothing is measured."""
+    figure = Figure(figsize=(width / 72, height / 72), dpi=150)  # 72 points an inch
+    figure.subplots_adjust(left / width, bottom / height, 1 - 16 / width, 1 - 30 / height, wspace=0.18, hspace=0.2)
+    return figure
+
+
+def _draw_dot(axes: Axes, x: float, y: float, colour: str, tip: str, size: float = 5) -> None:
+    axes.plot(x, y, "o", color=colour, markersize=size, markeredgewidth=0, clip_on=False, gid=TIP + tip)
+
+
+def _finish_axes(axes: Axes, title: str, *, has_grid: bool = True) -> None:
+    axes.set_title(title, loc="left", fontsize=11, color=MUTED, weight="bold", parse_math=False)
+    axes.tick_params(labelsize=10, labelcolor=MUTED, length=0)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set(color=MUTED, fontsize=11)
+    axes.spines[:].set_visible(False)
+    if has_grid:
+        axes.grid(axis="y", color=LINE, linewidth=1)
+        axes.set_axisbelow(True)
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    """Let equal figures give equal files, text be text, and signs that the font lacks be boxes."""
+    with warnings.catch_warnings(), rc_context({"svg.fonttype": "none", "svg.hashsalt": "torchlight"}):
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+        yield
+
+
+def to_png(figure: Figure) -> bytes:
+    """Return the figure as a PNG."""
+    buffer = io.BytesIO()
+    with _settings():
+        figure.savefig(buffer, format="png", bbox_inches="tight")  # a title may be wider than a small matrix
+    return buffer.getvalue()
+
+
+def to_svg(figure: Figure, label: str) -> Element:
+    """Return the figure as an element of a page, its colours those of the page's style sheet.
+
+    Args:
+        label: what a screen reader says.
+    """
+    buffer = io.BytesIO()
+    with _settings():
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    root = fromstring(buffer.getvalue())
+    box = root.get("viewBox", "")
+    _, _, width, height = box.split()
+    svg = element("svg", viewBox=box, width=width, height=height, role="img", aria_label=label, stroke_linecap="round")
+    svg.extend(_inline(child) for child in root if child.tag.endswith("}g"))
+    return svg
+
+
+def _inline(node: Element) -> Element:
+    """Return matplotlib's node as HTML knows it, without namespaces and the style attributes that the page's policy
+    forbids; ids of groups become tooltips or go."""
+    attributes = {name.rpartition("}")[2]: value for name, value in node.items()}
+    for part in filter(None, attributes.pop("style", "").split("; ")):
+        name, _, value = part.partition(": ")
+        if name != "font-family":
+            attributes[name] = f"var(--{VARIABLES[value]})" if value in VARIABLES else value
+    tag, identity = node.tag.rpartition("}")[2], attributes.get("id", "")
+    if tag == "g":
+        attributes.pop("id", None)
+    made = Element(tag, attributes)
+    made.text = node.text if tag == "text" else None
+    if identity.startswith(TIP):
+        made.append(element("title", identity.removeprefix(TIP)))
+    made.extend(_inline(child) for child in node)
+    return made
 
 
 def draw_interval(share: float, interval: Interval) -> Element:
@@ -130,8 +219,8 @@ def draw_interval(share: float, interval: Interval) -> Element:
     low, high = (100 * value for value in interval)
     parts = [
         element("line", x1=0, y1=7, x2=100, y2=7, class_="rule"),
-        element("line", x1=low, y1=7, x2=high, y2=7, class_="whisker val"),
-        element("circle", cx=100 * share, cy=7, r=3.5, class_="dot val"),
+        element("line", x1=low, y1=7, x2=high, y2=7, class_="whisker"),
+        element("circle", cx=100 * share, cy=7, r=3.5, class_="fill val"),
     ]
     return element("svg", *parts, viewBox="-4 0 108 14", width=108, height=14, class_="spark", aria_hidden="true")
 
@@ -150,70 +239,3 @@ def draw_swatch(style: str) -> Element:
     """Return a small square in the colour of a bar, to stand beside its name."""
     square = element("rect", width=10, height=10, class_=f"fill {style}")
     return element("svg", square, viewBox="0 0 10 10", width=10, height=10, class_="swatch", aria_hidden="true")
-
-
-def _svg(width: float, height: float, label: str, parts: Iterable[Element]) -> Element:
-    box = f"0 0 {width:.0f} {height:.0f}"
-    return element("svg", *parts, viewBox=box, width=round(width), height=round(height), role="img", aria_label=label)
-
-
-def _write(x: float, y: float, text: str, style: str, **attributes: str) -> Element:
-    return element("text", text, x=x, y=y, class_=style, **attributes)
-
-
-def _turn(x: float, y: float, degrees: int) -> str:
-    return f"translate({x:.1f} {y:.1f}) rotate({degrees})"
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Return four to seven round numbers that enclose the range."""
-    span = max(high - low, 1e-3)
-    unit = 10.0 ** math.floor(math.log10(span / 4))
-    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if span / (unit * factor) <= 5)
-    first, last = math.floor(low / step), max(math.ceil(high / step), math.floor(low / step) + 1)
-    return [k * step for k in range(first, last + 1)]
-
-
-def _horizontal_lines(frame: _Frame, ticks: Sequence[float], as_percent: bool) -> Iterable[Element]:
-    for tick in ticks:
-        y = frame.y(tick)
-        yield element("line", x1=LEFT, y1=y, x2=WIDTH - RIGHT, y2=y, class_="rule")
-        yield _write(LEFT - 6, y + 4, f"{100 * tick:g}%" if as_percent else f"{tick:g}", "tick", text_anchor="end")
-
-
-def _epoch_labels(frame: _Frame, first: int, last: int) -> Iterable[Element]:
-    step = max(1, math.ceil((last - first) / 8))
-    for epoch in range(first, last + 1, step):
-        yield _write(frame.x(epoch), HEIGHT - BOTTOM + 18, str(epoch), "tick", text_anchor="middle")
-    yield _write(WIDTH - RIGHT, HEIGHT - 2, "epoch", "axis", text_anchor="end")
-
-
-def _dot(frame: _Frame, epoch: int, value: float, series: Series, as_percent: bool) -> Element:
-    told = f"epoch {epoch}, {series.name}: {percent(value) if as_percent else f'{value:.4g}'}"
-    return element(
-        "circle", element("title", told), cx=frame.x(epoch), cy=frame.y(value), r=2.5, class_=f"dot {series.style}"
-    )
-
-
-def _legend(series: Series, x: float) -> list[Element]:
-    line = element("line", x1=x, y1=14, x2=x + 22, y2=14, class_=f"line {series.style}")
-    return [line, _write(x + 28, 18, series.name, "axis")]
-
-
-def _cell(
-    corner: tuple[float, float], side: float, count: int, images: int, is_right: bool, names: tuple[str, str]
-) -> Element:
-    x, y = corner
-    share = count / max(1, images)
-    told = f"{names[0]} taken for {names[1]}: {count:,} of {images:,}"
-    square = element("rect", x=x + 0.5, y=y + 0.5, width=side - 1, height=side - 1, class_="rule empty")
-    if not count:
-        return square
-    strength = share if is_right else 0.15 + 0.85 * math.sqrt(share)
-    style = "fill right" if is_right else "fill wrong"
-    square = element("rect", x=x + 0.5, y=y + 0.5, width=side - 1, height=side - 1, class_=style, fill_opacity=strength)
-    size = min(12.0, 1.5 * side / len(str(count)))
-    number = _write(
-        x + side / 2, y + side / 2 + size / 3, str(count), "count", text_anchor="middle", font_size=f"{size:.1f}"
-    )
-    return element("g", element("title", told), square, number if side >= 24 else None)

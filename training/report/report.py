@@ -25,7 +25,6 @@ from torchlight.training.evaluation.evaluate_checkpoint import Evaluation
 from torchlight.training.optimisation.filter_history import frame_positions
 from torchlight.training.optimisation.loop import EpochResult, best_epoch
 from torchlight.training.report import charts, report_text
-from torchlight.training.report.learning_curves import draw_confusion, draw_curves, to_png
 from torchlight.training.report.markup import Child, data_uri, element, percent, shorten, to_html
 
 REPORT_FILES = ("report.html", "confusion.png", "curves.png")
@@ -115,9 +114,9 @@ def write_report(folder: Path, report: Report) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     html, confusion, curves = (folder / name for name in REPORT_FILES)
     write_bytes(html, render_report(report).encode())
-    write_bytes(confusion, to_png(draw_confusion(report.metrics, report.split)))
+    write_bytes(confusion, charts.to_png(charts.draw_confusion(report.metrics, report.split)))
     if report.history:
-        write_bytes(curves, to_png(draw_curves(report.history)))
+        write_bytes(curves, charts.to_png(charts.draw_curves(report.history)))
 
 
 def render_report(report: Report) -> str:
@@ -182,15 +181,6 @@ def _key_figures(report: Report) -> Element:
 def _curves(history: Sequence[EpochResult]) -> Element | None:
     if not history:
         return None
-    epochs = [one.epoch for one in history]
-    loss = [
-        charts.Series("training", "train", [one.train_loss for one in history]),
-        charts.Series("validation", "val", [one.val_loss for one in history]),
-    ]
-    accuracy = [
-        charts.Series("training", "train", [one.train_accuracy for one in history]),
-        charts.Series("validation", "val", [one.val_accuracy for one in history]),
-    ]
     best = best_epoch(history)
     return _section(
         "How it learned",
@@ -199,11 +189,11 @@ def _curves(history: Sequence[EpochResult]) -> Element | None:
         element(
             "div",
             _figure(
-                charts.draw_lines("Loss", epochs, loss, best.epoch, as_percent=False),
+                _curve(history, "Loss"),
                 "Loss: how far the answers are from the truth, confident mistakes counting most. Lower is better.",
             ),
             _figure(
-                charts.draw_lines("Accuracy", epochs, accuracy, best.epoch, as_percent=True),
+                _curve(history, "Accuracy"),
                 "Accuracy: the share of images that it tells right. Higher is better.",
             ),
             class_="pair",
@@ -218,14 +208,20 @@ def _curves(history: Sequence[EpochResult]) -> Element | None:
     )
 
 
+def _curve(history: Sequence[EpochResult], kind: str) -> Element:
+    return charts.to_svg(charts.draw_curves(history, [kind]), charts.label_curve(history, kind))
+
+
 def _confusion(metrics: Metrics) -> Element:
     names = [one.label for one in metrics.per_class]
     pairs = report_text.confused_pairs(metrics)
     matrix = None
     if len(names) <= charts.MAX_MATRIX:
         label = f"Confusion matrix of {len(names)} classes. {report_text.name_confusion(metrics)}"
+        picture = charts.to_svg(charts.draw_confusion(metrics), label)
+        picture.set("class", "small" if len(names) <= charts.MAX_BESIDE else "large")
         matrix = _figure(
-            _scrollable(charts.draw_confusion(label, metrics.confusion, names), "confusion matrix"),
+            _scrollable(picture, "confusion matrix"),
             "Each row holds the images of one class, each column what the network called them. Blue: told right. "
             "Orange: mistaken. The stronger the colour, the larger the share of the row; for mistakes its square root, "
             "so that rare ones show.",
@@ -326,7 +322,7 @@ def _calibration(calibration: Calibration | None) -> Element | None:
         rows, heads = [[name, after] for name, _, after in rows], ["lower is better", "now"]
     label = f"Reliability diagram. Expected calibration error {percent(calibration.ece_after)}."
     figure = _figure(
-        charts.draw_reliability(label, calibration.reliability),
+        charts.to_svg(charts.draw_reliability(calibration.reliability), label),
         "Each dot gathers images of which the network was about equally sure, and shows how many of them it got right; "
         "the line through it is the 95% range. On the dashed line it means what it says; below, it is too sure; above, "
         "too modest. Bars: how many images each dot stands for.",

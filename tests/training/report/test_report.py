@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_hex
 from PIL import Image
 from playwright.sync_api import Page, Route
 from torch import Tensor
@@ -27,7 +28,7 @@ from torchlight.training.evaluation.classification_metrics import Metrics, compu
 from torchlight.training.optimisation import filter_history
 from torchlight.training.optimisation.loop import EpochResult
 from torchlight.training.report import charts, report, report_text
-from torchlight.training.report.learning_curves import draw_confusion, draw_curves, to_png
+from torchlight.training.report.charts import draw_confusion, draw_curves, to_png
 from torchlight.training.report.markup import clean, data_uri, element, percent, to_html
 from torchlight.training.report.report import Report, render_report, write_report
 
@@ -288,43 +289,59 @@ def test_confusion_is_a_matrix_up_to_forty_classes_and_a_list_beyond(number: int
     assert page.count('<th scope="row"><bdi>class 7</bdi></th>') >= 2 * (number > 7)  # in the figures and in the data
 
 
+def tooltips(drawn: Element) -> list[str | None]:
+    return [node.text for node in drawn.iter("title")]
+
+
 def test_confusion_shows_every_mistake_and_nothing_else() -> None:
-    drawn = charts.draw_confusion("matrix", [[3, 1], [0, 2]], ("cat", "dog"))
-    assert [node.text for node in drawn.iter("text") if node.get("class") == "count"] == ["3", "1", "2"]
-    assert [node.text for node in drawn.iter("title")] == [
+    logits, labels = torch.eye(2)[[0, 0, 0, 1, 1, 1]], torch.tensor([0, 0, 0, 0, 1, 1])
+    figure = charts.draw_confusion(compute_metrics(logits, labels, ("cat", "dog")))
+    cells = figure.axes[0].patches
+    assert [text.get_text() for text in figure.axes[0].texts] == ["3", "1", "2"]
+    assert tooltips(charts.to_svg(figure, "label")) == [
         "cat taken for cat: 3 of 4",
         "cat taken for dog: 1 of 4",
         "dog taken for dog: 2 of 2",
     ]
-    strengths = [float(node.get("fill-opacity", "0")) for node in drawn.iter("rect")]
-    assert strengths == pytest.approx([0.75, 0.15 + 0.85 * 0.5, 0, 1])
+    assert [cell.get_alpha() for cell in cells] == pytest.approx([0.75, 0.15 + 0.85 * 0.5, 1])
+    assert [to_hex(cell.get_facecolor()) for cell in cells] == [charts.RIGHT, charts.WRONG, charts.RIGHT]
 
 
 @pytest.mark.parametrize(
     "values",
     [[2.0, 1.0, 0.5], [0.7], [0.5, 0.5], [1e-9, 1e9], [float("nan"), 1.0], [float("inf")], [0.0, 0.0]],
 )
-def test_lines_stay_on_the_picture_whatever_the_values(values: list[float]) -> None:
-    epochs = list(range(1, len(values) + 1))
-    for as_percent in (False, True):
-        drawn = charts.draw_lines("Loss", epochs, [charts.Series("val", "val", values)], 1, as_percent=as_percent)
-        places = [(float(node.get("cx", "")), float(node.get("cy", ""))) for node in drawn.iter("circle")]
-        assert len(places) == sum(np.isfinite(values))
-        assert all(charts.LEFT <= x <= charts.WIDTH - charts.RIGHT for x, _ in places)
-        assert all(charts.TOP - 0.01 <= y <= charts.HEIGHT - charts.BOTTOM + 0.01 for _, y in places)
+@pytest.mark.parametrize("kind", ["Loss", "Accuracy"])
+def test_points_stay_on_the_picture_whatever_the_values(kind: str, values: list[float]) -> None:
+    epochs = [EpochResult(k, value, value, value, value, 0.1, 1.0) for k, value in enumerate(values, start=1)]
+    drawn = charts.to_svg(charts.draw_curves(epochs, [kind]), "label")
+    _, _, width, height = map(float, drawn.get("viewBox", "").split())
+    dots = [node for group in drawn.iter("g") if group.find("title") is not None for node in group.iter("use")]
+    places = [(float(node.get("x", "")), float(node.get("y", ""))) for node in dots]
+    assert len(places) == len(tooltips(drawn)) == 2 * sum(np.isfinite(values))
+    assert all(0 <= x <= width and 0 <= y <= height for x, y in places)
 
 
 def test_reliability_has_a_dot_for_each_bin_with_images() -> None:
     logits, labels = guesses(ANIMALS, 60)
     measured = measure_calibration(logits, logits, labels, 1.0)
     filled = [one for one in measured.reliability if one.count]
-    drawn = charts.draw_reliability("diagram", measured.reliability)
-    assert [node.text for node in drawn.iter("title")] == [
+    figure = charts.draw_reliability(measured.reliability)
+    assert tooltips(charts.to_svg(figure, "label")) == [
         f"{percent(one.mean_confidence)} sure: {round(one.accuracy * one.count)} of {one.count} right "
         f"({percent(one.accuracy)})"
         for one in filled
     ]
-    assert len(list(drawn.iter("rect"))) == len(filled)
+    assert [bar.get_height() for bar in figure.axes[1].patches] == [one.count for one in filled]
+
+
+def test_figures_of_the_page_have_a_label_and_no_style_attribute_or_outer_name_space() -> None:
+    drawn = charts.to_svg(charts.draw_curves(history(3), ["Loss"]), charts.label_curve(history(3), "Loss"))
+    assert drawn.get("aria-label") == "Loss from epoch 1 to 3: training from 2 to 0.667, validation from 3 to 1."
+    assert {name for node in drawn.iter() for name, _ in node.items()}.isdisjoint({"style", "font-family"})
+    assert all("}" not in name for node in drawn.iter() for name in (node.tag, *dict(node.items())))
+    colours = {node.get(name) for node in drawn.iter() for name in ("fill", "stroke")} - {None, "none"}
+    assert colours == {"var(--paper)", "var(--accent)", "var(--train)", "var(--line)", "var(--muted)"}
 
 
 def test_a_long_filmstrip_keeps_its_first_and_its_last_picture() -> None:
@@ -461,9 +478,11 @@ def test_figures_are_pictures_with_something_on_them(epochs: int, tmp_path: Path
 
 def test_curves_show_every_epoch_of_both_splits() -> None:
     loss, accuracy = draw_curves(history(5)).axes
-    assert [list(line.get_xdata()) for line in loss.lines] == [[1, 2, 3, 4, 5]] * 2
-    assert list(accuracy.lines[1].get_ydata()) == pytest.approx([40, 70, 80, 85, 88])
-    assert "best: 88.00% in epoch 5" in [text.get_text() for text in accuracy.texts]
+    drawn = {line.get_label(): list(line.get_xdata()) for line in loss.lines}
+    assert drawn["training"] == drawn["validation"] == [1, 2, 3, 4, 5]
+    (validation,) = [line for line in accuracy.lines if line.get_label() == "validation"]
+    assert list(validation.get_ydata()) == pytest.approx([0.40, 0.70, 0.80, 0.85, 0.88])
+    assert "best: 88.00% in epoch 5" in accuracy.get_title("left")
 
 
 def test_report_and_curves_name_the_epoch_that_was_kept_among_equals() -> None:
@@ -471,7 +490,7 @@ def test_report_and_curves_name_the_epoch_that_was_kept_among_equals() -> None:
     equals = [replace(first, val_accuracy=0.75), replace(second, val_accuracy=0.75), replace(third, val_accuracy=0.5)]
     page = render_report(replace(make_report(), history=equals))
     assert "epoch 2, with 75.0% of the validation images right, was kept" in page
-    assert "best: 75.00% in epoch 2" in [text.get_text() for text in draw_curves(equals).axes[1].texts]
+    assert "best: 75.00% in epoch 2" in draw_curves(equals).axes[1].get_title("left")
 
 
 def test_confusion_names_both_axes_and_counts() -> None:
@@ -481,7 +500,7 @@ def test_confusion_names_both_axes_and_counts() -> None:
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
     assert [text.get_text() for text in axes.texts] == ["3", "1", "2"]
-    assert "83.33% of 6 images right (val)" in axes.get_title()
+    assert "83.33% of 6 images right (val)" in axes.get_title("left")
 
 
 @pytest.mark.parametrize(
@@ -522,6 +541,8 @@ def test_text_and_lines_stand_out_from_what_is_behind_them(theme: int) -> None:
     style = Path(report.__file__).with_name("report.css").read_text()
     blocks = re.findall(r":root \{([^}]*)\}", style)
     colours = dict(re.findall(r"--(\w+): (#\w+);", blocks[theme]))
+    by_day = {name: colour for colour, name in charts.VARIABLES.items()}
+    assert theme == 1 or by_day.items() <= colours.items()  # figures are drawn by day; the page turns them to night
     text_on = [("ink", "paper"), ("muted", "paper"), ("accent", "paper"), ("ink", "card"), ("muted", "card")]
     text_on += [("ink", "right"), ("ink", "wrong")]  # counts in the strongest cells of the matrix
     assert {pair for pair in text_on if contrast(colours[pair[0]], colours[pair[1]]) < 4.5} == set()
