@@ -27,8 +27,12 @@ from torchlight.training.report.markup import clean, element, percent, shorten
 # print and for the colour-blind.
 PAPER, INK, MUTED, LINE = "#ffffff", "#1c2128", "#545c66", "#d6d9de"
 VAL, TRAIN, RIGHT, WRONG = "#0b6e99", "#7f858f", "#3a9ccb", "#e8833a"
-VARIABLES = {PAPER: "paper", INK: "ink", MUTED: "muted", LINE: "line"}
-VARIABLES |= {VAL: "accent", TRAIN: "train", RIGHT: "right", WRONG: "wrong"}
+VARIABLES = {PAPER: "paper", INK: "ink", MUTED: "muted", LINE: "line"} | {
+    VAL: "accent",
+    TRAIN: "train",
+    RIGHT: "right",
+    WRONG: "wrong",
+}
 WIDTH, HEIGHT = 420, 260  # of a chart, in pixels of the page
 MAX_MATRIX = 40  # classes; more cells than these cannot be told apart on paper
 MAX_BESIDE = 12  # classes of a matrix that leaves room for something at its side
