@@ -1,5 +1,5 @@
-"""What can be checked of the views on a checkpoint alone: one function for each law, which returns the worst figure.
+"""Checks of the views that need only a checkpoint: one function for each invariant, which returns its worst figure.
 
-Each compares what a view says with another way to the same number: loops, central differences, painted images, a
-picture read back. A check that a network has no use for raises ViewNotApplicable with the reason.
+Each compares a view with another way to the same number: loops, central differences, painted images, pixels read back
+from a picture. A check that does not apply to a network raises ViewNotApplicable with the reason.
 """

@@ -1,4 +1,4 @@
-"""Checks of calls at once, and of what they leave behind."""
+"""Checks that concurrent calls do not disturb each other or the network."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ CALLS, THREADS = 32, 8
 
 
 def calls_at_once(subject: Subject) -> Finding:
-    """Make mixed calls in several threads at once and compare with one after the other."""
+    """Make mixed calls in several threads, and compare with the same calls one after the other."""
     calls = list(_mixed_calls(subject))
     alone = [call() for call in calls]
     with ThreadPoolExecutor(THREADS) as pool:
@@ -24,7 +24,10 @@ def calls_at_once(subject: Subject) -> Finding:
 
 
 def nothing_left_behind(subject: Subject) -> Finding:
-    """Count hooks, gradients and modes that are left on the network after all of the above."""
+    """Count hooks, gradients and layers in training mode on the network, after all other checks.
+
+    PyTorch has no public list of a module's hooks: tests/model/test_private_parts.py holds the names read here.
+    """
     network = subject.classifier.network
     hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in network.modules())
     hooks += sum(len(module._backward_hooks) + len(module._backward_pre_hooks) for module in network.modules())

@@ -1,4 +1,4 @@
-"""Checks of evidence: sums, slopes, painted images, and the way down to the pixels."""
+"""Checks of attributions and reconstructions: sums, slopes, painted images, adjoints."""
 
 import copy
 import math
@@ -16,9 +16,9 @@ from torchlight.model.views.embedding import layer_outputs
 from torchlight.model.views.layer_table import describe, first_convolution_name
 from torchlight.model.views.receptive_field import box
 
-STEPS = 256  # of integrated gradients
-STEP = 1e-5  # of central differences, in units of the data's standard deviation
-UNITS = 8  # channels of a layer, or layers, that are sent back down
+STEPS = 256  # of integrated gradients; the residual shrinks with their number
+STEP = 1e-5  # of central differences in float64, in standard deviations of the data
+CHANNELS = 8  # of a layer, or layers, that are reconstructed: a deep network has thousands
 
 
 def hires_cam_adds_up(subject: Subject) -> Finding:
@@ -65,14 +65,14 @@ def saliency_by_differences(subject: Subject) -> Finding:
 
 
 def deconvnet_is_adjoint(subject: Subject) -> Finding:
-    """Check <W x, y> = <x, W' y> where the way down is one convolution."""
+    """Check <W x, y> = <x, W' y> for the first convolution, which a deconvnet inverts in one step."""
     name = first_convolution_name(subject.graph)
     layer = subject.graph.find_layer(name)
     if layer.inputs != (INPUT,):
         raise ViewNotApplicable(f"the first convolution, {name!r}, does not read the image")
     assert isinstance(layer.module, nn.Conv2d)
     errors = []
-    for channel in range(0, layer.out_shape[0], math.ceil(layer.out_shape[0] / UNITS)):
+    for channel in range(0, layer.out_shape[0], math.ceil(layer.out_shape[0] / CHANNELS)):
         found = reconstruct(subject.classifier, subject.image, name, channel)
         bias = 0.0 if layer.module.bias is None else layer.module.bias[channel].item()
         up, down = found.value * (found.value - bias), (subject.inputs(0)[0] * found.pixels).double().sum().item()
@@ -82,11 +82,11 @@ def deconvnet_is_adjoint(subject: Subject) -> Finding:
 
 
 def deconvnet_stays_inside(subject: Subject) -> Finding:
-    """Look for anything outside the receptive field of the unit of a layer that fires most."""
+    """Find the largest pixel outside the receptive field, reconstructing the strongest channel of each layer."""
     fields = [facts for facts in describe(subject.graph) if {"reconstructions", "receptive_field"} <= set(facts.views)]
     if not fields:
         raise ViewNotApplicable("no layer of this network has a way down: a deconvnet is for networks of ReLUs")
-    names = [facts.name for facts in fields[:: math.ceil(len(fields) / UNITS)]]
+    names = [facts.name for facts in fields[:: math.ceil(len(fields) / CHANNELS)]]
     outputs = layer_outputs(subject.classifier, subject.images[:1], names)
     strays = []
     for name in names:
@@ -97,7 +97,7 @@ def deconvnet_stays_inside(subject: Subject) -> Finding:
         outside = found.pixels.clone()
         if seen is not None:
             outside[:, seen.y0 : seen.y1 + 1, seen.x0 : seen.x1 + 1] = 0
-        if found.pixels.any():  # else the layer is dead and shows nothing of the law
+        if found.pixels.any():  # else the layer is dead and proves nothing
             strays.append(outside.abs().max().item())
     if not strays:
         raise ViewNotApplicable("no layer with a way down fires for the drawn image")

@@ -1,4 +1,4 @@
-"""Checks of an index: its values computed again, its rows and neighbours searched by hand."""
+"""Checks of an index: values computed again, best images and neighbours searched without it."""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from torchlight.model.checks.subject import Finding, Subject, below
 from torchlight.model.views.embedding import embed, image_digest, layer_outputs
 from torchlight.model.views.image_index import ChannelExamples, Index
 
-UNITS = 8  # of an index that are computed again
+UNITS = 8  # that are computed again, of hundreds
 SAMPLE = 200  # indexed images that are searched for one that should have been among the best
 
 

@@ -1,7 +1,8 @@
-"""Checks of pictures: read back from the colours, and drawn twice."""
+"""Checks of pictures: values read back from the colours, and views drawn twice."""
 
 from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -20,14 +21,14 @@ from torchlight.model.views.receptive_field import Grid
 
 def pictures_read_back(subject: Subject) -> Finding:
     """Read the values of maps back from the colours of their pictures."""
-    worst = max(_Reading(maps, channel).error for maps, channel in _maps_to_draw(subject))
+    worst = max(_read_back(maps, channel).error for maps, channel in _maps_to_draw(subject))
     return Finding(worst, "share of the range that the colours span")
 
 
-def pictures_keep_the_laws(subject: Subject) -> Finding:
-    """Count maps with smoothed blocks, a zero off its place, or a legend with other figures than the numbers."""
-    readings = [_Reading(maps, channel) for maps, channel in _maps_to_draw(subject)]
-    return Finding(sum(not reading.is_lawful for reading in readings), f"of {len(readings)} pictures")
+def zero_blocks_and_legend(subject: Subject) -> Finding:
+    """Count pictures with uneven blocks, another colour for zero, or a legend with other figures than the map."""
+    readings = [_read_back(maps, channel) for maps, channel in _maps_to_draw(subject)]
+    return Finding(sum(not reading.is_correct for reading in readings), f"of {len(readings)} pictures")
 
 
 def same_view_twice(subject: Subject) -> Finding:
@@ -36,42 +37,40 @@ def same_view_twice(subject: Subject) -> Finding:
     return Finding(changed, "pictures of maps and evidence that differ")
 
 
-class _Reading:
-    """One map of a layer, drawn alone, read back from the picture."""
+class _Reading(NamedTuple):
+    """A map compared with what its picture shows.
 
-    def __init__(self, maps: Tensor, channel: int) -> None:
-        png = draw_maps(display_maps(maps, channel=channel, facts=Facts()))
-        self._facts = text_chunks(png)
-        self._values = maps[channel].double().numpy()
-        height, width = self._values.shape
-        zoom = max(1, LARGE // max(height, width))
-        pixels = np.asarray(decode_image(png).pixels)[TOP : TOP + height * zoom, MARGIN : MARGIN + width * zoom]
-        self._colours = pixels[::zoom, ::zoom]
-        self._is_even = bool((self._colours.repeat(zoom, 0).repeat(zoom, 1) == pixels).all())
-        self._is_signed = bool((maps < 0).any())
+    Attributes:
+        error: largest difference between a value and its colour's, as a share of the range of the colours.
+        is_correct: blocks are of one colour, zeros have the colour of zero, and the legend has the map's figures.
+    """
 
-    @property
-    def error(self) -> float:
-        """The largest difference between a value and its colour's, as a share of the range of the colours."""
-        limit = float(self._facts["limit"])
-        read = limit * ((self._positions - 127) / 127 if self._is_signed else self._positions / 255)
-        spread = 2 * limit if self._is_signed else limit
-        return float(np.abs(read - self._values).max() / spread)
+    error: float
+    is_correct: bool
 
-    @property
-    def is_lawful(self) -> bool:
-        """Whether blocks are even, zeros have the colour of zero, and the legend has the figures of the numbers."""
-        zeros = self._positions[self._values == 0]
-        says = [float(self._facts[name]) for name in ("vmin", "vmax")]
-        has = [float(f"{value:.6g}") for value in (self._values.min(), self._values.max())]
-        return self._is_even and bool((zeros == (127 if self._is_signed else 0)).all()) and says == has
 
-    @cached_property
-    def _positions(self) -> "np.ndarray[tuple[int, ...], np.dtype[np.int64]]":
-        """Where in the colour table each colour is; a colour that is not in it is nowhere near."""
-        table = diverging() if self._is_signed else sequential()
-        matches = (self._colours[:, :, None] == table).all(3)
-        return np.where(matches.any(2), matches.argmax(2), 10**6)
+def _read_back(maps: Tensor, channel: int) -> _Reading:
+    """Draw one map of a layer alone, and read it back from the PNG.
+
+    Args:
+        maps: (C, H, W).
+    """
+    png = draw_maps(display_maps(maps, channel=channel, facts=Facts()))
+    legend, is_signed = text_chunks(png), bool((maps < 0).any())
+    values = maps[channel].double().numpy()  # (H, W)
+    height, width = values.shape
+    zoom = max(1, LARGE // max(height, width))
+    pixels = np.asarray(decode_image(png).pixels)[TOP : TOP + height * zoom, MARGIN : MARGIN + width * zoom]
+    colours = pixels[::zoom, ::zoom]  # (H, W, 3), one pixel of each block
+    matches = (colours[:, :, None] == (diverging() if is_signed else sequential())).all(3)  # (H, W, 256)
+    positions = np.where(matches.any(2), matches.argmax(2), 10**6)  # in the table; far off for a colour not in it
+    limit, zero = float(legend["limit"]), 127 if is_signed else 0
+    shown = limit * (positions - zero) / (127 if is_signed else 255)
+    error = float(np.abs(shown - values).max() / (2 * limit if is_signed else limit))
+    is_even = bool((colours.repeat(zoom, 0).repeat(zoom, 1) == pixels).all())
+    figures = [float(f"{value:.6g}") for value in (values.min(), values.max())]
+    has_figures = figures == [float(legend[name]) for name in ("vmin", "vmax")]
+    return _Reading(error, is_even and bool((positions[values == 0] == zero).all()) and has_figures)
 
 
 def _maps_to_draw(subject: Subject) -> Iterator[tuple[Tensor, int]]:

@@ -1,9 +1,8 @@
-"""The self-test of a checkpoint: the laws of the views checked on it, and the file beside it that says how it went.
+"""The self-test of a checkpoint: every rule checked on it, and the file beside it with the results.
 
     cats.safetensors  ->  cats.selftest.json
 
-The file names the digest of the checkpoint, so that it says nothing about another one. Images are drawn here, seeded:
-the laws hold for any. Knows nothing of terminals or HTTP.
+The images are drawn here, from a seed: the rules hold for any image. Knows nothing of terminals or HTTP.
 """
 
 import math
@@ -29,15 +28,15 @@ Outcome = Literal["pass", "fail", "not applicable"]
 
 @dataclass(frozen=True)
 class Check:
-    """How one law fared.
+    """The result of one rule.
 
     Attributes:
-        id: of the check, ``C1`` to ``C21``; a check may have several laws.
-        title: the law.
+        id: ``C1`` to ``C21``, as in docs/views.md; several rules may share one.
+        title: the invariant, in words.
         outcome: ``pass`` if ``measured <= bound``.
-        measured: the worst figure found; None where nothing was measured, or no number came out.
-        bound: what it may be.
-        note: what was measured, or why nothing was.
+        measured: the worst figure found; None if nothing was measured, or it is not finite.
+        bound: the largest allowed.
+        note: what was measured, or the reason why nothing was.
     """
 
     id: str
@@ -50,7 +49,7 @@ class Check:
 
 @dataclass(frozen=True)
 class SelfTest:
-    """All of them, for the checkpoint of that digest."""
+    """The results of all rules for the checkpoint with that digest."""
 
     checkpoint: str
     seconds: float
@@ -58,19 +57,19 @@ class SelfTest:
 
     @property
     def failed(self) -> tuple[Check, ...]:
-        """The laws that do not hold."""
+        """The rules that the checkpoint breaks."""
         return tuple(check for check in self.checks if check.outcome == "fail")
 
 
 def run_self_test(
     classifier: Classifier, index: Index | None = None, on_check: Callable[[int, int], None] = lambda done, total: None
 ) -> SelfTest:
-    """Check what can be checked on a checkpoint alone.
+    """Check all rules on a checkpoint.
 
     Args:
         classifier: on the CPU.
-        index: the one of the checkpoint, if there is one.
-        on_check: called with how many laws are checked, and how many there are.
+        index: of the checkpoint, if there is one.
+        on_check: called after each rule with the number done and the number of all.
     """
     started = time.perf_counter()
     subject = Subject(classifier, draw_images(IMAGES, classifier.spec.size), index)
@@ -115,10 +114,10 @@ def save_self_test(path: Path, result: SelfTest) -> None:
 
 
 def load_self_test(path: Path, digest: str) -> SelfTest | None:
-    """Return the result for the checkpoint of that digest; None if there is none, or it is of another one.
+    """Return the result for the checkpoint with that digest; None if there is no file, or it is about another one.
 
     Raises:
-        ValueError: the file is not one of these.
+        ValueError: the file holds something else.
         OSError: it cannot be read.
     """
     try:

@@ -1,4 +1,4 @@
-"""What a check is given, what it gives, and what it is called."""
+"""The input, the result and the declaration of a check."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from torchlight.model.views.image_index import Index
 
 
 class Finding(NamedTuple):
-    """The worst figure that was found, and what it is of."""
+    """The worst figure found, and a note on what was measured."""
 
     measured: float
     note: str
@@ -23,7 +23,7 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """What is checked.
+    """A classifier with the images to check it on.
 
     Attributes:
         classifier: on the CPU.
@@ -47,7 +47,7 @@ class Subject:
 
     @cached_property
     def logits(self) -> Tensor:
-        """(N, K) as they are served."""
+        """(N, K), as served."""
         return self.classifier.logits(self.images)
 
     @cached_property
@@ -64,7 +64,7 @@ class Subject:
         """Return the index and its images as network input.
 
         Raises:
-            ViewNotApplicable: there is none, or it keeps the images reduced.
+            ViewNotApplicable: there is no index, or its images are smaller than the network's input.
         """
         if self.index is None:
             raise ViewNotApplicable("there is no index beside the checkpoint; `torchlight index` makes one")
@@ -74,7 +74,7 @@ class Subject:
 
 
 class Rule(NamedTuple):
-    """One law, the bound that its figure must keep, and what finds the figure."""
+    """One invariant: its figure, found by ``measure``, is at most ``bound``."""
 
     id: str
     title: str

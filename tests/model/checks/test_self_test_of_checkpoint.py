@@ -1,4 +1,4 @@
-"""The self-test of a checkpoint: good ones pass, every broken law is found, and the file speaks of one alone."""
+"""The self-test of a checkpoint: good ones pass, every broken invariant is found, and the file speaks of one alone."""
 
 import json
 import os
@@ -41,7 +41,7 @@ MakeClassifier = Callable[..., Classifier]
 
 @pytest.fixture(scope="module")
 def classifier(make_classifier: MakeClassifier) -> Classifier:
-    """The default network, whose every law can be checked."""
+    """The default network, whose every invariant can be checked."""
     return make_classifier("torchlight")
 
 
@@ -82,7 +82,7 @@ def good_rules(good: tuple[SelfTest, list[tuple[int, int]]]) -> set[str]:
     return {check.title for check in good[0].checks if check.outcome == "pass"}
 
 
-def test_good_checkpoint_with_an_index_passes_every_law(
+def test_good_checkpoint_with_an_index_passes_every_check(
     classifier: Classifier, good: tuple[SelfTest, list[tuple[int, int]]]
 ) -> None:
     result, done = good
@@ -134,7 +134,7 @@ def brighter(function: Callable[..., Display]) -> Callable[..., Display]:
     return lambda maps, **options: function(maps.abs().sqrt() * maps.sign() + 0.1, **options)
 
 
-BROKEN = {  # law -> where it is broken, what, and how
+BROKEN = {  # title of a rule -> where it is broken, what, and how
     "a traced number is the network's own": (
         arithmetic,
         "trace",
@@ -226,18 +226,18 @@ def smudged(decode: Callable[..., DecodedImage]) -> Callable[..., DecodedImage]:
         pytest.param(pictures, "text_chunks", lambda f: lambda png: f(png) | {"vmax": "7"}, id="legend"),
     ],
 )
-def test_picture_that_breaks_one_law_is_found(
+def test_picture_that_breaks_one_invariant_is_found(
     module: ModuleType, name: str, change: Callable[..., object], subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     zeros = torch.zeros(2, 6, 6)
     zeros[0, 0, 0], zeros[1, 5, 5] = -1.0, 2.0
     monkeypatch.setattr(pictures, "_maps_to_draw", lambda _: [(zeros, 0), (zeros.abs(), 1)])
-    assert pictures.pictures_keep_the_laws(subject).measured == 0
+    assert pictures.zero_blocks_and_legend(subject).measured == 0
     monkeypatch.setattr(module, name, change(getattr(module, name)))
-    assert pictures.pictures_keep_the_laws(subject).measured > 0
+    assert pictures.zero_blocks_and_legend(subject).measured > 0
 
 
-def test_layers_that_do_not_fire_are_no_evidence_of_the_deconvnets_law(make_classifier: MakeClassifier) -> None:
+def test_layers_that_do_not_fire_are_no_evidence_for_the_deconvnet(make_classifier: MakeClassifier) -> None:
     dead = make_classifier("torchlight")
     for module in dead.network.modules():
         if isinstance(module, nn.BatchNorm2d | nn.Linear):
@@ -304,7 +304,9 @@ def test_drawn_images_are_the_same_every_time_and_differ_from_each_other() -> No
 
 
 MADE = SelfTest(
-    "sha256:1", 1.5, (Check("C1", "a law", "fail", None, 1e-5, "ünïcode"), Check("C2", "x", "pass", 0.0, 1.0, ""))
+    "sha256:1",
+    1.5,
+    (Check("C1", "a rule", "fail", None, 1e-5, "ünïcode"), Check("C2", "x", "pass", 0.0, 1.0, "")),
 )
 
 
@@ -342,7 +344,7 @@ def test_checkpoint_that_ships_has_its_result() -> None:
     }
 
 
-GOOD = {"id": "C1", "title": "a law", "outcome": "pass", "measured": 0.0, "bound": 1.0, "note": ""}
+GOOD = {"id": "C1", "title": "a rule", "outcome": "pass", "measured": 0.0, "bound": 1.0, "note": ""}
 
 
 def file_of(**fields: object) -> str:
