@@ -322,7 +322,9 @@ def _running(contestant: Contestant, path: Path, answers: Mapping[Path, float]) 
     command = [str(port) if part == "PORT" else part for part in contestant.command]
     environment = os.environ | QUIET | {"TORCHLIGHT_CHECKPOINT": str(path), "PYTHONPATH": str(contestant.folder)}
     environment |= contestant.environment
-    with tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as folder:
+        environment["PYTHONPATH"] += os.pathsep + folder
+        _save_version(Path(folder))
         process = subprocess.Popen(
             command,
             cwd=contestant.folder,
@@ -349,6 +351,13 @@ def _running(contestant: Contestant, path: Path, answers: Mapping[Path, float]) 
         finally:
             service.send(signal.SIGCONT)
             _end(process, service)
+
+
+def _save_version(folder: Path) -> None:
+    """Save the version of a package ``torchlight``: a checkout that is not installed has none, and older ones ask."""
+    metadata = folder / "torchlight-0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: torchlight\nVersion: 0\n")
 
 
 def _until_answering(process: subprocess.Popen[bytes], port: int, file: Path) -> None:

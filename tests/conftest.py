@@ -13,7 +13,27 @@ from playwright.sync_api import Browser
 from stress.load.browser import chromium
 
 # The files that take longest, longest first: else one process would still be busy with one of them at the end.
-LONGEST_FIRST = ("command/test_command.py",)
+LONGEST_FIRST = (
+    "app/server/test_supervisor.py",
+    "command/test_command.py",
+    "page/test_walk.py",
+    "page/test_access.py",
+    "training/optimisation/test_distributed.py",
+    "model/checks/test_self_test_of_checkpoint.py",
+    "training/optimisation/test_loop.py",
+    "model/engines/test_export_file.py",
+    "page/test_other_network.py",
+    "app/api/test_schemathesis.py",
+    "app/inspection/test_inspection_concurrency.py",
+    "training/report/test_report.py",
+    "page/test_state.py",
+    "page/test_garbage.py",
+    "model/engines/test_engine.py",
+    "model/views/test_trace.py",
+    "model/views/test_attribution.py",
+    "app/api/test_every_network.py",
+    "training/test_run.py",
+)
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 

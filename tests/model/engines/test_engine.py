@@ -56,7 +56,7 @@ def tiles(number: int, size: int) -> Tensor:
         ("guide", 32),
         ("lenet5", 32),
         ("resnet18", 64),
-        ("densenet121", 64),
+        pytest.param("densenet121", 64, marks=pytest.mark.slow),
         ("squeezenet1_1", 64),
     ],
 )
