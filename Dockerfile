@@ -7,19 +7,11 @@ ARG TORCH_INDEX_URL=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
-COPY requirements.txt /build/
-WORKDIR /build
-# Another index has other files of the same version, so the hashes of torch and torchvision cannot hold for them: these two come
-# at the pinned version but unverified, everything else with its hash. pip check says if the two halves do not fit.
-RUN if [ -z "$TORCH_INDEX_URL" ]; then \
-        pip install --require-hashes --requirement requirements.txt; \
-    else \
-        awk '/^[a-z]/ {torch = /^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/} !torch' requirements.txt > others.txt && \
-        pip install --require-hashes --no-deps --requirement others.txt && \
-        pip install --no-deps --index-url "$TORCH_INDEX_URL" $(grep -oE '^(torch|torchvision)==[0-9.]+' requirements.txt); \
-    fi && pip check
+COPY requirements.txt .ci/install-requirements /build/
+RUN /build/install-requirements pip /build/requirements.txt "$TORCH_INDEX_URL" && pip check
 
 FROM dependencies AS project
+WORKDIR /build
 COPY . .
 RUN pip install --no-deps --no-build-isolation --prefix /opt/torchlight .
 

@@ -4,13 +4,18 @@ OUT = runs/$(notdir $(SOURCE:%/=%))
 CHECKPOINT = model/pretrained/torchlight-cifar10.safetensors
 ARGS =
 IMAGE = torchlight
+# The index of CPU builds that PyTorch's install page names: a few hundred megabytes in place of several gigabytes.
 TORCH_INDEX_URL =
 SBOM = sbom.cdx.json
 
 VENV = .venv
 PYTHON = $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$python && break; done)
-PIP = $(VENV)/bin/pip --disable-pip-version-check --no-input
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_NO_INPUT = 1
+PIP = $(VENV)/bin/pip
+PYTEST = $(VENV)/bin/pytest
+JOBS = 2
 apt_install = { test "$$(id -u)" = 0 && { apt-get update -qq; DEBIAN_FRONTEND=noninteractive \
 	apt-get install --yes -qq --no-install-recommends -o DPkg::Lock::Timeout=600 $(1); }; }
 
@@ -22,16 +27,23 @@ PEERS = $(VENV)/.peers
 AXE = tests/page/node_modules/axe-core/axe.min.js
 
 .DEFAULT_GOAL = help
-.PHONY: source-given help serve test train evaluate check sbom bench peers lock image image-check clean
+.PHONY: source-given help serve test test-slow test-all train evaluate check sbom bench peers lock image image-check clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
+	@echo 'The first call installs what it needs. For the CPU alone, which is much smaller: make serve TORCH_INDEX_URL=<the'
+	@echo "index of CPU builds that PyTorch's install page gives>; the same goes for test, train and image."
 
 serve: $(RUNTIME)  ## start the service (settings: TORCHLIGHT_* in the environment)
 	$(VENV)/bin/torchlight serve $(ARGS)
 
-test: $(DEV) $(BROWSER) $(AXE)  ## run every test, in a real browser too (ARGS="-m 'not slow'" for the quick ones)
-	$(VENV)/bin/pytest $(ARGS)
+test: $(DEV) $(BROWSER) $(AXE)  ## run the quick tests, in a real browser too, a file at a time in each of JOBS=2 processes
+	$(PYTEST) -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
+
+test-slow: $(DEV) $(BROWSER) $(AXE)  ## run the slow tests, one after the other
+	$(PYTEST) -m slow $(ARGS)
+
+test-all: test test-slow  ## run every test
 
 train: source-given $(RUNTIME)  ## train on a folder of images or a named data set: SOURCE=photos [OUT=runs/photos]
 	$(VENV)/bin/torchlight train "$(SOURCE)" --out "$(OUT)" $(ARGS)
@@ -59,7 +71,7 @@ lock: $(VENV)/bin/uv  ## compile requirements*.txt from pyproject.toml (ARGS=--u
 	$(COMPILE) --group build --output-file requirements.txt pyproject.toml
 	$(COMPILE) --group build --group dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
 
-image:  ## build the container image (TORCH_INDEX_URL=... for a smaller one, see the Dockerfile)
+image:  ## build the container image (TORCH_INDEX_URL=... for a smaller one)
 	docker build --build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL) --tag $(IMAGE) .
 
 image-check:  ## run the image as a random user, read-only, without network or capabilities, and see that it answers
@@ -87,12 +99,12 @@ $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(RUNTIME): requirements.txt pyproject.toml | $(VENV)/bin/pip
-	$(PIP) install --require-hashes -r requirements.txt
+	.ci/install-requirements $(PIP) requirements.txt "$(TORCH_INDEX_URL)"
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(DEV): requirements-dev.txt $(RUNTIME)
-	$(PIP) install --quiet --require-hashes -r requirements-dev.txt
+	.ci/install-requirements $(PIP) requirements-dev.txt "$(TORCH_INDEX_URL)"
 	@touch $@
 
 # The system's browser where there is one: Playwright's own needs libraries that only root can install.
@@ -107,7 +119,7 @@ $(PEERS): $(DEV) benchmarks/peers/requirements.txt
 	$(VENV)/bin/python -m venv $(VENV)/peers
 	$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
 		"$$($(VENV)/peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/service.pth"
-	$(VENV)/peers/bin/pip --disable-pip-version-check --no-input install --quiet -r benchmarks/peers/requirements.txt
+	$(VENV)/peers/bin/pip install --quiet -r benchmarks/peers/requirements.txt
 	@touch $@
 
 # The accessibility checker that the page's tests run. Without npm only they fail, and say so.
