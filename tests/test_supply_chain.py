@@ -1,6 +1,7 @@
 """What comes from others: no version with a known hole is allowed, all of it is pinned, audited and listed."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -105,6 +106,55 @@ def test_without_data_the_audit_says_that_it_was_not_done(
     done = audit(answer)
     assert done.returncode == 0
     assert done.stdout.startswith("audit: NOT DONE, no vulnerability data can be had from here:\n  pypi: ")
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Callable[..., Path]:
+    """Write a program that appends its arguments to ``tmp_path/calls`` and fails if the first one is told to."""
+
+    def write(name: str, failing: str = "nothing") -> Path:
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/calls\ntest "$1" != {failing}\n')
+        program.chmod(0o755)
+        return program
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("failing", "calls"),
+    [("nothing", ["check", "test"]), ("check", ["check"]), ("test", ["check", "test"])],
+)
+def test_continuous_integration_checks_and_tests_and_fails_with_either(
+    failing: str, calls: list[str], fake: Callable[..., Path], tmp_path: Path
+) -> None:
+    fake("make", failing)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([ROOT / ".ci" / "run"], env=environment, timeout=60, check=False)
+    assert (tmp_path / "calls").read_text().split() == calls
+    assert (done.returncode == 0) is (failing == "nothing")
+
+
+def test_with_an_index_of_cpu_builds_nothing_comes_for_gpus_and_all_else_with_its_hash(
+    fake: Callable[..., Path], tmp_path: Path
+) -> None:
+    fake("pip").write_text(
+        f'#!/bin/sh\necho "$*" >>{tmp_path}/calls\ntest "$5" && cat "$5" >>{tmp_path}/others; true\n'
+    )
+    command = [ROOT / ".ci" / "install-requirements", tmp_path / "pip", ROOT / "requirements.txt"]
+    subprocess.run(command, timeout=60, check=True)
+    assert (tmp_path / "calls").read_text() == f"install --require-hashes --requirement {ROOT}/requirements.txt\n"
+    (tmp_path / "calls").unlink()
+    subprocess.run([*command, "cpu-builds"], timeout=60, check=True)
+    first, second, last = (tmp_path / "calls").read_text().splitlines()
+    assert first.startswith("install --require-hashes --no-deps --requirement ")
+    torch, torchvision = (pinned("requirements.txt")[name] for name in ("torch", "torchvision"))
+    assert second == f"install --no-deps --index-url cpu-builds torch=={torch} torchvision=={torchvision}"
+    assert last == "check"
+    others = set(re.findall(r"^([\w.-]+)==", (tmp_path / "others").read_text(), re.MULTILINE))
+    left_out = set(pinned("requirements.txt")) - others
+    assert {"torch", "torchvision"} <= left_out
+    assert all(re.match("torch|torchvision|triton|cuda-|nvidia-", name) for name in left_out)
 
 
 @pytest.mark.slow
