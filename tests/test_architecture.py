@@ -162,6 +162,17 @@ def test_only_app_knows_http() -> None:
     assert importers("fastapi", "starlette", "uvicorn", "pydantic") <= in_package("app")
 
 
+def test_inference_knows_no_http() -> None:
+    assert not {path for path in TREES if path.startswith("app/inference/")} & importers(
+        "fastapi", "starlette", "uvicorn", "http"
+    )
+
+
+def test_only_the_command_imports_the_server() -> None:
+    users = {path for path in importers("torchlight.app.server") if not path.startswith("app/server/")}
+    assert users == {"torchlight/commands/serve.py"}
+
+
 def test_the_batcher_knows_neither_torch_nor_http() -> None:
     assert "app/inference/batcher.py" not in importers("torch", "fastapi", "starlette", "numpy", "PIL")
 
