@@ -45,7 +45,7 @@ class DecoderPool:
     """Child processes behind a bounded queue. Bound to the event loop in which :meth:`start` is called.
 
     A call whose caller leaves before it began is dropped with all it holds. One that has begun keeps its process until
-    it ends, whoever left.
+    it ends, even if its caller leaves.
     """
 
     def __init__(

@@ -27,11 +27,11 @@ from torchlight.model.errors import ImageError
 
 REQUEST = struct.Struct("!QI")
 REPLY = struct.Struct("!III4s")
-CPU_S = 0.5  # for the head of a file and what does not depend on its size; hundreds of times what photos take
+CPU_S = 0.5  # for the header of a file and what does not depend on its size; hundreds of times what photos take
 CPU_S_PER_PIXEL = 1e-7  # several times what the slowest format takes
 BYTES_PER_PIXEL = 24  # progressive CMYK, the most: 8 for coefficients, 4 as CMYK, 4 turned upright, 4 as RGB
-COPIES = 3  # of a file: as it came, for the decoder, and the one before, until this one has come
-SPARE_BYTES = 128_000_000  # what decoders take for tables
+COPIES = 3  # of a file: as received, as the decoder copies it, and the previous file until this one is complete
+SPARE_BYTES = 128_000_000  # for the tables of decoders
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 Knows nothing of routes. In this module, headers are the request line and the headers. Between two answers a connection
 has a few seconds for all headers of the next request, so that none lives for ever, whatever comes over it; this also
-ends the rest of a body that nobody reads any more. How long a body may take is up to :mod:`app.middleware.body_limits`,
-and how long an answer, to the deadline.
+ends the rest of a body that the application does not read. How long a body may take is up to
+:mod:`app.middleware.body_limits`, and how long an answer, to the deadline.
 """
 
 import asyncio

@@ -8,8 +8,9 @@ worker finds out and reports. The workers share one socket, which stays open whi
                       the old ones drain
 
 A reload is all or nothing: if any new worker cannot start, or two of them have read different checkpoints, the new ones
-drain and the old ones stay, so that no two checkpoints go on answering. The price is the memory of twice the workers
-for the time that the new ones take to start.
+drain and the old ones stay, so that no two checkpoints go on answering. A worker that replaces one that died may find
+another checkpoint than the others have; that starts a reload too, which is repeated until it succeeds. The price is the
+memory of twice the workers for the time that the new ones take to start.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ ROOT = str(Path(__file__).parents[3])
 MAIN = f"import sys; sys.path.append({ROOT!r}); from torchlight.app.server import worker; worker.main()"
 WORKER_COMMAND = (sys.executable, "-P", "-c", MAIN)
 FIRST_PAUSE_S = 1.0  # before a worker that could not start is started again; doubled each time
-LONGEST_PAUSE_S = 30.0
+LONGEST_PAUSE_S = 30.0  # also before a failed reload is repeated, where two checkpoints answer
 START_S = 300.0  # within which a worker has to answer; a checkpoint on a disk that hangs would block its slot for ever
 SPARE_S = 10  # beyond the time that a worker allows itself to drain; then it is stuck
 
@@ -200,7 +201,7 @@ class _Supervisor:
         return _Worker(process), open(ours, "rb", buffering=0)
 
     async def _keep_alive(self, slot: _Slot) -> None:
-        """Replace the slot's worker whenever it dies, for ever."""
+        """Start another worker in the slot whenever one dies."""
         pause_s = FIRST_PAUSE_S
         while True:
             worker = slot.worker
@@ -230,6 +231,8 @@ class _Supervisor:
                 workers = await self._start_replacements()
             except StartError as error:
                 logger.error(f"reload failed, the workers that answer go on: {error}")
+                if len({slot.worker.digest for slot in self._slots}) > 1:  # one was replaced after the file changed
+                    asyncio.get_running_loop().call_later(LONGEST_PAUSE_S, self._reload_requested.set)
                 continue
             replaced = []
             for slot, worker in zip(self._slots, workers, strict=True):

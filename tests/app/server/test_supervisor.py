@@ -34,6 +34,7 @@ import sys
 from torchlight.app.server import supervisor
 from torchlight.app.settings import Settings
 supervisor.FIRST_PAUSE_S = 0.1
+supervisor.LONGEST_PAUSE_S = 0.5
 supervisor.run(Settings(port=0, workers=int(sys.argv[1])), [sys.executable, *sys.argv[2:]])
 """
 StartFakes = Callable[..., Server]
@@ -227,6 +228,14 @@ def test_a_reload_whose_second_worker_fails_leaves_one_digest_answering(
 def test_a_worker_that_finds_another_checkpoint_makes_all_take_it(start_fakes: StartFakes) -> None:
     server = start_fakes("one", "one", "two", workers=2)
     os.kill(workers(server, 2)[0], signal.SIGKILL)
+    server.log.wait_for("info    reloaded")
+    assert {ask(server) for _ in range(20)} == {"two"}
+
+
+def test_a_reload_that_fails_is_repeated_while_two_checkpoints_answer(start_fakes: StartFakes) -> None:
+    server = start_fakes("one", "one", "two", "fail no memory", "two", workers=2)
+    os.kill(workers(server, 2)[0], signal.SIGKILL)
+    server.log.wait_for("error   reload failed, the workers that answer go on: no memory")
     server.log.wait_for("info    reloaded")
     assert {ask(server) for _ in range(20)} == {"two"}
 
