@@ -26,8 +26,8 @@ from torchlight.app.errors import StartError
 from torchlight.app.inference.service import Service, prepare_model
 from torchlight.app.inspection.inspector import Inspector
 from torchlight.app.middleware import authentication
-from torchlight.app.middleware.body_limits import Bodies
-from torchlight.app.middleware.request_log import Observability
+from torchlight.app.middleware.body_limits import BodyLimits
+from torchlight.app.middleware.request_log import RequestLog
 from torchlight.app.settings import Settings
 from torchlight.app.telemetry.metrics import Metrics
 from torchlight.app.telemetry.trace_context import Exporter
@@ -53,7 +53,7 @@ def create_app(settings: Settings, metrics_dir: Path | None = None) -> FastAPI:
     loaded = load_checkpoint(settings.checkpoint)
     model = prepare_model(Classifier(loaded, choose_device(settings.device)), settings)
     service = Service(settings, model, Metrics(metrics_dir))
-    service.metrics.expect(problems.CODES)
+    service.metrics.expect_codes(problems.CODES)
     app = FastAPI(
         title="Torchlight",
         summary="An image classifier you can see inside.",
@@ -65,12 +65,12 @@ def create_app(settings: Settings, metrics_dir: Path | None = None) -> FastAPI:
     )
     app.state.service = service
     app.state.inspector = Inspector(service)
-    app.add_middleware(Bodies, settings=settings)
-    authentication.install(app, settings)
+    app.add_middleware(BodyLimits, settings=settings)
+    authentication.install_authentication(app, settings)
     app.state.exporter = _exporter(settings, loaded.digest)
-    # The outermost: what access refuses has an id and a line in the log too.
-    app.add_middleware(Observability, metrics=service.metrics, exporter=app.state.exporter)
-    problems.install(app)
+    # The outermost: a refused request has an id and a line in the log too.
+    app.add_middleware(RequestLog, metrics=service.metrics, exporter=app.state.exporter)
+    problems.install_handlers(app)
     for module in (
         predictions,
         upload_activations,

@@ -151,7 +151,7 @@ class Settings(BaseSettings):
     @classmethod
     def _keys_can_be_read(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            api_keys.parse(value.get_secret_value(), f"{PREFIX}API_KEYS")
+            api_keys.parse_keys(value.get_secret_value(), f"{PREFIX}API_KEYS")
         return value
 
     @field_validator("trusted_proxies")
@@ -162,31 +162,23 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _batch_request_fits_the_queue(self) -> Self:
-        if self.max_files > self.queue_size:
-            raise ValueError(
-                f"{PREFIX}MAX_FILES is {self.max_files}, but only {self.queue_size} images may wait; "
-                f"raise {PREFIX}QUEUE_SIZE"
-            )
+    def _limits_fit_into_each_other(self) -> Self:
+        for part, whole in (
+            ("max_files", "queue_size"),  # else no batch request of that size is ever answered
+            ("max_body_bytes", "max_bytes_in_flight"),
+            ("max_body_bytes", "store_max_bytes"),
+        ):
+            if getattr(self, part) > getattr(self, whole):
+                raise ValueError(
+                    f"{PREFIX}{part.upper()} is {getattr(self, part)}, over {PREFIX}{whole.upper()}, "
+                    f"which is {getattr(self, whole)}; raise the second or lower the first"
+                )
         return self
 
-    @model_validator(mode="after")
-    def _upload_fits_in_flight(self) -> Self:
-        if self.max_body_bytes > self.max_bytes_in_flight:
-            raise ValueError(
-                f"{PREFIX}MAX_BODY_BYTES is {self.max_body_bytes}, but only {self.max_bytes_in_flight} bytes of bodies "
-                f"may be held; raise {PREFIX}MAX_BYTES_IN_FLIGHT"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _upload_fits_the_store(self) -> Self:
-        if self.max_body_bytes > self.store_max_bytes:
-            raise ValueError(
-                f"{PREFIX}MAX_BODY_BYTES is {self.max_body_bytes}, but only {self.store_max_bytes} bytes of uploads "
-                f"are kept; raise {PREFIX}STORE_MAX_BYTES"
-            )
-        return self
+    @property
+    def has_keys(self) -> bool:
+        """Whether requests need an API key."""
+        return self.api_keys is not None or self.api_keys_file is not None
 
     @property
     def drain_s(self) -> int:
@@ -209,10 +201,10 @@ def read_settings(**given: Any) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        raise InvalidSettings("; ".join(_describe(one) for one in error.errors())) from error
+        raise InvalidSettings("; ".join(_describe_error(one) for one in error.errors())) from error
 
 
-def _describe(error: Any) -> str:
+def _describe_error(error: Any) -> str:
     if not error["loc"] or error["loc"] == ("api_keys",):  # the input would be the keys
         return str(error["ctx"]["error"])
     return f"{PREFIX}{str(error['loc'][0]).upper()} is {error['input']!r}: {error['msg']}"

@@ -115,12 +115,12 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1  # long enough for a queue to empty, short enough not to be felt
 
 
-def find(error: BaseException) -> tuple[int, str] | None:
+def find_problem(error: BaseException) -> tuple[int, str] | None:
     """Return the status and code of the error's nearest class in the table; None if it has none."""
     return next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), None)
 
 
-def describe(request: Request, status: int, code: str, detail: str) -> Problem:
+def describe_problem(request: Request, status: int, code: str, detail: str) -> Problem:
     """Return the body of that problem with this request."""
     return Problem(
         type="about:blank",
@@ -133,14 +133,14 @@ def describe(request: Request, status: int, code: str, detail: str) -> Problem:
     )
 
 
-def respond(
+def respond_with_problem(
     request: Request, status: int, code: str, detail: str, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """Return the answer whose body is that problem; the request's line in the log will carry the code."""
     get_request_facts(request.scope).code = code
     retry = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
     closing = {"Connection": "close"} if status == 408 else {}  # else the rest of the body would be waited for
-    body = describe(request, status, code, detail).model_dump()
+    body = describe_problem(request, status, code, detail).model_dump()
     return JSONResponse(body, status, retry | closing | (headers or {}), MEDIA_TYPE)
 
 
@@ -158,7 +158,7 @@ def _documented(status: int) -> dict[str, Any]:
     return {"description": description, "content": {MEDIA_TYPE: {"schema": schema, "example": example}}}
 
 
-def install(app: FastAPI) -> None:
+def install_handlers(app: FastAPI) -> None:
     """Make every refusal a problem: ours, the framework's, and those of its validation."""
     app.add_exception_handler(TorchlightError, _on_our_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_parameter)
@@ -166,10 +166,10 @@ def install(app: FastAPI) -> None:
 
 
 async def _on_our_error(request: Request, error: Exception) -> JSONResponse:
-    found = find(error)
+    found = find_problem(error)
     if found is None:
         raise error
-    return respond(request, *found, str(error))
+    return respond_with_problem(request, *found, str(error))
 
 
 async def _on_invalid_parameter(request: Request, error: Exception) -> JSONResponse:
@@ -177,7 +177,7 @@ async def _on_invalid_parameter(request: Request, error: Exception) -> JSONRespo
     details = [
         f"{one['loc'][0]} parameter `{one['loc'][-1]}` is {one['input']!r}: {one['msg']}" for one in error.errors()
     ]
-    return respond(request, 422, INVALID_PARAMETER, "; ".join(details))
+    return respond_with_problem(request, 422, INVALID_PARAMETER, "; ".join(details))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
@@ -189,4 +189,4 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
         404: f"nothing is at {path}; /docs lists what there is",
         405: f"{path} does not answer {request.method}; it answers {headers.get('Allow', 'other methods')}",
     }
-    return respond(request, error.status_code, code, details.get(error.status_code, error.detail), headers)
+    return respond_with_problem(request, error.status_code, code, details.get(error.status_code, error.detail), headers)

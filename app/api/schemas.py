@@ -92,7 +92,7 @@ class Versions(Body):
 
 
 class SelfTestBody(Body):
-    """How the laws of the views fared on this very checkpoint: `torchlight selftest`."""
+    """Results of the checks of the views on this checkpoint: `torchlight selftest`."""
 
     passed: int = Field(examples=[17])
     failed: int = Field(examples=[0])

@@ -258,7 +258,7 @@ class Service:
 
     def _run_batch(self, tensors: list[Tensor]) -> list[Tensor]:
         probabilities = list(self.engine.run(torch.stack(tensors)))
-        self.metrics.compute(len(tensors))
+        self.metrics.count_batch(len(tensors))
         return probabilities
 
     def _finish(self, image: PreparedImage, answer: Answer[Tensor] | BaseException) -> Classified | BaseException:
@@ -266,7 +266,7 @@ class Service:
 
     def _record_metrics(self, classified: Classified) -> Classified:
         (best,) = self.classifier.top_k(classified.answer.result, 1)
-        self.metrics.classify(best.label, best.probability, classified.stages_s)
+        self.metrics.count_image(best.label, best.probability, classified.stages_s)
         return classified
 
 

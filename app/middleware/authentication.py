@@ -1,4 +1,4 @@
-"""The gate before every route: which name was called, who asks, how often. It refuses before a body is read.
+"""Authentication before every route: host name, API key, rate limit. It refuses before a body is read.
 
 Everything is closed but what is listed here, by the path that the router gets too: the header Host has no part in it.
 """
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from torchlight.app.api import problems
 from torchlight.app.errors import TooManyRequests, UnknownHost, WrongKey
 from torchlight.app.security import trusted_hosts
-from torchlight.app.security.api_keys import Keys, parse
+from torchlight.app.security.api_keys import Keys, parse_keys
 from torchlight.app.security.rate_limit import RateLimit, network_of
 from torchlight.app.settings import Settings, listed
 from torchlight.app.telemetry.request_facts import get_request_facts
@@ -28,13 +28,13 @@ STATIC = ("/page/", "/docs/assets/")  # files that are the same for everyone, al
 FOREIGN = ("cross-site", "same-site")  # of the header Sec-Fetch-Site, which browsers send and pages cannot set
 
 
-def install(app: FastAPI, settings: Settings) -> None:
-    """Put the gate before the routes, and CORS before the gate, so that other sites' pages can read a refusal.
+def install_authentication(app: FastAPI, settings: Settings) -> None:
+    """Put authentication before the routes, and CORS before it, so that other sites' pages can read a refusal.
 
     Raises:
         InvalidKeys: the file of keys cannot be used.
     """
-    app.add_middleware(Access, settings=settings, keys=_keys(settings))
+    app.add_middleware(Authentication, settings=settings, keys=_keys(settings))
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -45,8 +45,8 @@ def install(app: FastAPI, settings: Settings) -> None:
         )
 
 
-class Access:
-    """Middleware that lets through who may, and answers all others."""
+class Authentication:
+    """Middleware that passes on the requests that are allowed, and answers all others."""
 
     def __init__(self, app: ASGIApp, settings: Settings, keys: Keys | None) -> None:
         self._app = app
@@ -68,7 +68,7 @@ class Access:
         return path in self._open or path.startswith(STATIC)
 
     async def _check(self, request: Request) -> None:
-        trusted_hosts.check(request.headers.get("host", ""), self._hosts)
+        trusted_hosts.check_host(request.headers.get("host", ""), self._hosts)
         holder = self._keys.holder(_secrets(request)) if self._keys else None
         get_request_facts(request.scope).client = holder
         if self._limit:
@@ -82,9 +82,9 @@ class Access:
 
 
 def _keys(settings: Settings) -> Keys | None:
-    if settings.api_keys is None and settings.api_keys_file is None:
+    if not settings.has_keys:
         return None
-    given = settings.api_keys and parse(settings.api_keys.get_secret_value(), "TORCHLIGHT_API_KEYS")
+    given = settings.api_keys and parse_keys(settings.api_keys.get_secret_value(), "TORCHLIGHT_API_KEYS")
     return Keys(given or (), settings.api_keys_file)
 
 
@@ -116,7 +116,7 @@ def _unpack(value: str) -> list[str]:
 def _refusal(request: Request, error: UnknownHost | WrongKey | TooManyRequests) -> Response:
     status, code = problems.TABLE[type(error)]
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, TooManyRequests) else {}
-    response = problems.respond(request, status, code, str(error), headers)
+    response = problems.respond_with_problem(request, status, code, str(error), headers)
     if isinstance(error, WrongKey):
         for challenge in _challenges(request.headers):
             response.headers.append("WWW-Authenticate", challenge)  # a field each: browsers do not divide one
@@ -131,8 +131,8 @@ def _challenges(headers: Headers) -> tuple[str, ...]:
 
 
 def schemes(settings: Settings) -> list[Depends]:
-    """Return what makes /docs ask for a key, where one is needed. It checks nothing: the gate has."""
-    if settings.api_keys is None and settings.api_keys_file is None:
+    """Return what makes /docs ask for a key, where one is needed. It checks nothing: the middleware has."""
+    if not settings.has_keys:
         return []
     bearer = HTTPBearer(scheme_name="bearer", description="An API key.", auto_error=False)
     header = APIKeyHeader(name="X-API-Key", scheme_name="header", description="An API key.", auto_error=False)
@@ -140,9 +140,9 @@ def schemes(settings: Settings) -> list[Depends]:
 
 
 def documented(settings: Settings) -> dict[int | str, dict[str, Any]]:
-    """Return the OpenAPI responses of the gate, as far as these settings can cause them."""
+    """Return the OpenAPI responses of authentication, as far as these settings can cause them."""
     can = {
-        401: settings.api_keys is not None or settings.api_keys_file is not None,
+        401: settings.has_keys,
         421: settings.allowed_hosts != "*",
         429: settings.rate_limit is not None,
     }

@@ -15,7 +15,7 @@ from torchlight.app.settings import Settings
 PROGRESS_BYTES = 100_000  # what each timeout has to bring: a photo over the slowest line that people still use
 
 
-class Bodies:
+class BodyLimits:
     """The middleware, and the account of the bytes that all requests hold."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -37,7 +37,7 @@ class Bodies:
 class _Body:
     """One request's body; its bounds are checked as it is read."""
 
-    def __init__(self, account: Bodies, declared: str, receive: Receive) -> None:
+    def __init__(self, account: BodyLimits, declared: str, receive: Receive) -> None:
         self.received = 0
         self._account = account
         self._declared = declared

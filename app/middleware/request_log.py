@@ -1,4 +1,4 @@
-"""Around every request: its id and trace, one line in the log, its metrics, and the catch-all for what nobody foresaw.
+"""Around every request: its id and trace, one line in the log, its metrics, and the catch-all for unforeseen errors.
 
 Pure ASGI: it sees every response, streamed or refused, and delays none. The log and the trace hold no image, no file
 name, no query and no header.
@@ -10,20 +10,22 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from torchlight.app.api.problems import INTERNAL_ERROR, respond
+from torchlight.app.api.problems import INTERNAL_ERROR, respond_with_problem
 from torchlight.app.security.response_headers import ENCODED, request_id_of
 from torchlight.app.telemetry.logs import logger
 from torchlight.app.telemetry.metrics import Metrics
 from torchlight.app.telemetry.request_facts import ImageFacts, RequestFacts, set_request_facts
-from torchlight.app.telemetry.trace_context import Exporter, RequestSpan, Stage, begin, parse
+from torchlight.app.telemetry.trace_context import Exporter, RequestSpan, StageSpan, begin_span, parse_traceparent
 
 CLIENT_LEFT = 499  # in the log and the metrics only, as proxies write it
 UNMATCHED = "unmatched"
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
+OTHER_METHOD = "other"  # a label of the metrics: clients may invent methods without end
 UNTRACED = ("/livez", "/readyz", "/metrics")  # asked every few seconds, by machines that trace nothing
 
 
-class Observability:
-    """The outermost middleware of ours."""
+class RequestLog:
+    """The outermost middleware."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, exporter: Exporter | None = None) -> None:
         """Surround the application.
@@ -39,33 +41,34 @@ class Observability:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, send, is_traced=self._exporter is not None)
+        request = _LoggedRequest(scope, send, is_traced=self._exporter is not None)
         self._metrics.begin_request()
         try:
-            await self._app(scope, receive, exchange.send)
+            await self._app(scope, receive, request.send)
         except ClientDisconnect:
-            exchange.status = CLIENT_LEFT
+            request.status = CLIENT_LEFT
         except Exception as error:
-            exchange.exception = error
-            logger.exception("unexpected error", extra={"facts": {"request_id": exchange.facts.request_id}})
-            if exchange.has_started:
+            request.exception = error
+            logger.exception("unexpected error", extra={"facts": {"request_id": request.facts.request_id}})
+            if request.has_started:
                 raise
-            detail = f"the server failed; its log says more under request id {exchange.facts.request_id}"
-            await respond(Request(scope), 500, INTERNAL_ERROR, detail)(scope, receive, exchange.send)
+            detail = f"the server failed; its log says more under request id {request.facts.request_id}"
+            await respond_with_problem(Request(scope), 500, INTERNAL_ERROR, detail)(scope, receive, request.send)
         finally:
-            self._end(exchange)
+            self._end(request)
 
-    def _end(self, exchange: "_Exchange") -> None:
-        exchange.log()
-        seconds, code = exchange.seconds, exchange.facts.code
-        self._metrics.end_request(exchange.route, exchange.method, exchange.status, seconds, code)
-        if exchange.status == CLIENT_LEFT:
-            self._metrics.abandon()
-        if self._exporter is not None and exchange.route not in UNTRACED:
-            self._exporter.export(exchange.span())
+    def _end(self, request: "_LoggedRequest") -> None:
+        request.log()
+        seconds, code = request.seconds, request.facts.code
+        method = request.method if request.method in METHODS else OTHER_METHOD
+        self._metrics.end_request(request.route, method, request.status, seconds, code)
+        if request.status == CLIENT_LEFT:
+            self._metrics.count_abandoned()
+        if self._exporter is not None and request.route not in UNTRACED:
+            self._exporter.export(request.span())
 
 
-class _Exchange:
+class _LoggedRequest:
     """One request and what became of it."""
 
     def __init__(self, scope: Scope, send: Send, *, is_traced: bool) -> None:
@@ -74,8 +77,8 @@ class _Exchange:
         self.status = CLIENT_LEFT
         self.has_started = False
         self.exception: Exception | None = None
-        self._parent = parse(headers.getlist("traceparent"))
-        self._context = begin(self._parent, is_sampled=is_traced)
+        self._parent = parse_traceparent(headers.getlist("traceparent"))
+        self._context = begin_span(self._parent, is_sampled=is_traced)
         self._started = time.perf_counter()
         self._started_ns = time.time_ns()
         self._scope = scope
@@ -128,7 +131,7 @@ class _Exchange:
         logger.info("request", extra={"facts": facts | self.facts.logged()})
 
     def span(self) -> RequestSpan:
-        """Return what is told of it, by OpenTelemetry's names for HTTP."""
+        """Return its span, by OpenTelemetry's names for HTTP."""
         attributes = {
             "http.request.method": self.method,
             "http.route": self.route,
@@ -148,7 +151,7 @@ class _Exchange:
             exception=self.exception,
         )
 
-    def _stages(self, image: ImageFacts) -> list[Stage]:
+    def _stages(self, image: ImageFacts) -> list[StageSpan]:
         attributes: dict[str, str | int] = {
             "torchlight.image_id": image.id,
             "torchlight.batch_size": image.batch_size,
@@ -156,7 +159,7 @@ class _Exchange:
         ended = image.ended
         stages = []
         for name, seconds in reversed(list(image.stages_s.items())):
-            stages.append(Stage(name, self._ns(ended - seconds), self._ns(ended), attributes))
+            stages.append(StageSpan(name, self._ns(ended - seconds), self._ns(ended), attributes))
             ended -= seconds
         return stages[::-1]
 

@@ -29,7 +29,7 @@ class Key:
     digest: str
 
 
-def parse(text: str, source: str) -> tuple[Key, ...]:
+def parse_keys(text: str, source: str) -> tuple[Key, ...]:
     """Return the keys in ``text``, at least one.
 
     Args:
@@ -44,10 +44,10 @@ def parse(text: str, source: str) -> tuple[Key, ...]:
     entries = [entry for entry in re.split(r"[,\s]+", "\n".join(lines)) if entry]
     if not entries:
         raise InvalidKeys(f"{source} holds no key; without keys, unset it")
-    return tuple(_key(entry, f"{source}: key {number}") for number, entry in enumerate(entries, 1))
+    return tuple(_parse_key(entry, f"{source}: key {number}") for number, entry in enumerate(entries, 1))
 
 
-def _key(entry: str, place: str) -> Key:
+def _parse_key(entry: str, place: str) -> Key:
     found = ENTRY.fullmatch(entry)
     if found is None:
         raise InvalidKeys(f"{place} has characters other than visible ASCII")
@@ -63,7 +63,7 @@ def _key(entry: str, place: str) -> Key:
             "as `openssl rand -hex 32` makes them"
         )
     else:
-        digest = _hash(secret)
+        digest = _hash_key(secret)
     return Key(found["name"] or f"key-{digest[:8]}", digest)
 
 
@@ -81,8 +81,8 @@ class Keys:
         self._given = given
         self._file = file
         self._clock = clock
-        self._text = _read(file) if file else ""
-        self._filed = parse(self._text, str(file)) if file else ()
+        self._text = _read_file(file) if file else ""
+        self._filed = parse_keys(self._text, str(file)) if file else ()
         self._read_at = clock()
 
     def holder(self, secrets: Iterable[str]) -> str | None:
@@ -91,7 +91,7 @@ class Keys:
         Every key is compared, and each in constant time, so that the time taken tells nothing about them.
         """
         self._read_again()
-        digests = [_hash(secret) for secret in secrets]
+        digests = [_hash_key(secret) for secret in secrets]
         names = [
             key.name
             for key in self._given + self._filed
@@ -106,10 +106,10 @@ class Keys:
             return
         self._read_at = self._clock()
         try:
-            text = _read(self._file)
+            text = _read_file(self._file)
             if text == self._text:
                 return
-            self._filed = parse(text, str(self._file))
+            self._filed = parse_keys(text, str(self._file))
         except InvalidKeys as error:
             logger.error("the keys stay as they were", extra={"facts": {"reason": str(error)}})
             return
@@ -117,7 +117,7 @@ class Keys:
         logger.info("keys read again", extra={"facts": {"keys": len(self._filed)}})
 
 
-def _read(file: Path) -> str:
+def _read_file(file: Path) -> str:
     try:
         return file.read_text("ascii")
     except OSError as error:
@@ -126,5 +126,5 @@ def _read(file: Path) -> str:
         raise InvalidKeys(f"the file of API keys {file} is not ASCII text (byte {error.start})") from error
 
 
-def _hash(secret: str) -> str:
+def _hash_key(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()

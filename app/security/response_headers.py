@@ -1,4 +1,4 @@
-"""What every answer tells browsers, unless the route has its own: no guessing of types, no frames, no other sites."""
+"""Security headers of every answer, unless the route has its own: no guessing of types, no frames, no other sites."""
 
 import re
 import uuid

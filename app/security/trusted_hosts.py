@@ -8,7 +8,7 @@ PATTERN = r"\*|(\*\.)?[a-z0-9.-]+|\[[0-9a-f:]+\]"
 HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:[0-9]*)?")
 
 
-def check(header: str, allowed: tuple[str, ...]) -> None:
+def check_host(header: str, allowed: tuple[str, ...]) -> None:
     """Make sure that the request is for one of ``allowed``: names, ``*.name`` for those below, or ``*`` for any.
 
     Raises:

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -80,14 +81,14 @@ def serve(
     service: Service = app.state.service
     uploads = UploadLimit(
         settings.queue_size + settings.max_batch_size,  # images that wait, and images that are computed
-        on_refusal=service.metrics.turn_away,
+        on_refusal=partial(service.metrics.count_request, "/v1/*", "POST", 503),
         is_draining=lambda: service.state == "stopping",
     )
     config = uvicorn.Config(
         _LastAnswers(app),
         interface="asgi3",
         lifespan="off",  # ours is around the server: nothing is accepted before the network has answered
-        http=limited_protocol(Limits(settings.max_connections, uploads, service.metrics.refuse)),
+        http=limited_protocol(Limits(settings.max_connections, uploads, service.metrics.count_problem)),
         ws="none",
         log_config=None,  # our own: one line for each request, with its id
         access_log=False,

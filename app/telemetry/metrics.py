@@ -15,10 +15,9 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Proce
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from torchlight.app.telemetry.shared_counters import Key, Ledger
+from torchlight.app.telemetry.shared_counters import Key, SharedCounters
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
 PUBLISH_S = 1  # how old the gauges of a process may be that did not answer the scrape itself
 FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)  # up to the usual deadline
 PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
@@ -135,19 +134,14 @@ class Metrics(Collector):
         Raises:
             OSError: the folder cannot be written to.
         """
-        self._ledger = Ledger(folder)
+        self._shared = SharedCounters(folder)
         self._in_progress = 0
         self._cpu_s = 0.0
         self._model: tuple[str, ...] = ()
         self._process = ProcessCollector(registry=None)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
-        self._ledger.add((ABANDONED.name,), 0)
-
-    @property
-    def number(self) -> int:
-        """Of this process, which no other living one of the service has."""
-        return self._ledger.number
+        self._shared.add((ABANDONED.name,), 0)
 
     def begin_request(self) -> None:
         """Count a request that is in progress until :meth:`end_request`."""
@@ -157,41 +151,40 @@ class Metrics(Collector):
         """Count a request by how it ended.
 
         Args:
-            route: the path's template; never the path itself, whose values have no bound.
-            status: 499 if the client left.
+            route, method: each is a label, so it takes a bounded number of values: a template, never a path.
             code: that of the problem it got, if it got one.
         """
         self._in_progress -= 1
-        self._count(REQUESTS, route, method if method in METHODS else "other", str(status))
+        self.count_request(route, method, status)
         self._observe(REQUEST_SECONDS, seconds, route)
         if code is not None:
-            self.refuse(code)
+            self.count_problem(code)
 
-    def abandon(self) -> None:
+    def count_request(self, route: str, method: str, status: int) -> None:
+        """Count a request that ended before :meth:`begin_request` could be called for it."""
+        self._count(REQUESTS, route, method, str(status))
+
+    def count_abandoned(self) -> None:
         """Count a request whose client left."""
         self._count(ABANDONED)
 
-    def refuse(self, code: str) -> None:
+    def count_problem(self, code: str) -> None:
         """Count a problem that was sent."""
         self._count(REFUSALS, code)
 
-    def turn_away(self) -> None:
-        """Count an upload that was refused before anything of it was read, beside :meth:`refuse`."""
-        self._count(REQUESTS, "/v1/*", "POST", "503")
-
-    def expect(self, codes: Iterable[str]) -> None:
+    def expect_codes(self, codes: Iterable[str]) -> None:
         """Show these codes with 0 from the start, so that the first problem is an increase."""
         for code in codes:
             self._count(REFUSALS, code, amount=0)
 
-    def classify(self, label: str, probability: float, stages: Mapping[str, float]) -> None:
+    def count_image(self, label: str, probability: float, stages: Mapping[str, float]) -> None:
         """Count a classified image, its most probable label, and the seconds of each of its stages."""
         self._count(PREDICTIONS, label)
         self._observe(CONFIDENCE, probability)
         for stage, seconds in stages.items():
             self._observe(STAGE_SECONDS, seconds, stage)
 
-    def compute(self, images: int) -> None:
+    def count_batch(self, images: int) -> None:
         """Count a batch."""
         self._observe(BATCH_SIZE, images)
 
@@ -211,12 +204,12 @@ class Metrics(Collector):
 
     def close(self) -> None:
         """Leave the counts to the process that replaces this one."""
-        self._ledger.close()
+        self._shared.close()
 
     def collect(self) -> Iterator[Metric]:
         """Yield each metric with the numbers of all processes."""
-        counts = _by_metric(self._ledger.counts())
-        gauges = [_by_metric(one) for one in self._ledger.gauges()]
+        counts = _by_metric(self._shared.counts())
+        gauges = [_by_metric(one) for one in self._shared.gauges()]
         for counter in COUNTERS:
             yield _counter_family(counter, counts.get(counter.name, {}))
         for histogram in HISTOGRAMS:
@@ -225,15 +218,15 @@ class Metrics(Collector):
             yield _gauge_family(gauge, [one.get(gauge.name, {}) for one in gauges])
 
     def _count(self, counter: Counter, *labels: str, amount: float = 1) -> None:
-        self._ledger.add((counter.name, *labels), amount)
+        self._shared.add((counter.name, *labels), amount)
 
     def _observe(self, histogram: Histogram, value: float, *labels: str) -> None:
         bucket = histogram.buckets[bisect.bisect_left(histogram.bounds, value)]
-        self._ledger.add((histogram.name, *labels, bucket))
-        self._ledger.add((histogram.name, *labels, SUM), value)
+        self._shared.add((histogram.name, *labels, bucket))
+        self._shared.add((histogram.name, *labels, SUM), value)
 
     def _set(self, gauge: Gauge, value: float, *labels: str) -> None:
-        self._ledger.set((gauge.name, *labels), value)
+        self._shared.set((gauge.name, *labels), value)
 
     def _publish_model(self, snapshot: Snapshot) -> None:
         labels = (snapshot.model_name, snapshot.digest, snapshot.architecture, str(len(snapshot.class_names)))

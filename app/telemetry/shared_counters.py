@@ -1,15 +1,15 @@
 """Numbers that several processes of one service add up, and that outlive each. Knows nothing of Prometheus or HTTP.
 
-Each process writes a file of its own in a folder they share; whoever is asked reads all of them.
+Each process writes a file of its own in a folder they share; the one that is asked reads all of them.
 
 - A process takes the first file that no living one holds, and goes on from the counts in it. So a killed process loses
   nothing, and there are never more files than there were processes at a time.
 - Gauges are in a second file, which starts empty; those of the dead do not count.
 
-prometheus_client has a mode for this too. It is chosen by an environment variable when the library is imported, keeps a
-file for each process that ever was, and maps its files into memory before they have room on the disk, so that a full
-one kills the process. Here a number gets its room by an ordinary write, and is then changed through a mapping: an
-answer changes some twenty, and each write would also let another thread take the interpreter.
+The multiprocess mode of prometheus_client does this too, but it maps a file into memory before it has room on the disk:
+a full disk ends the process by SIGBUS, and it keeps a file for each process that ever was. Here a number gets its room
+by an ordinary write, and is then changed through a mapping: an answer changes some twenty, and each write would also
+let another thread take the interpreter.
 """
 
 import itertools
@@ -24,16 +24,12 @@ from pathlib import Path
 
 Key = tuple[str, ...]
 RECORD = struct.Struct("<dQ")  # value, length of the key after it in bytes: a multiple of 8, so that values are aligned
-NOTHING = -1  # in place of a file's descriptor
+NO_DESCRIPTOR = -1  # in place of a file's descriptor
 logger = logging.getLogger("torchlight")
 
 
-class Ledger:
-    """This process's numbers, and with a folder those of the others. Any thread may write.
-
-    Attributes:
-        number: of this process, which no other living one has.
-    """
+class SharedCounters:
+    """This process's numbers, and with a folder those of the others. Any thread may write."""
 
     def __init__(self, folder: Path | None) -> None:
         """Go on from the counts of a process that is gone, if there are any.
@@ -46,11 +42,11 @@ class Ledger:
         """
         self._folder = folder
         self._lock = threading.Lock()
-        self.number, self._hold = _take(folder) if folder else (0, NOTHING)
-        self._counts = _Numbers(folder and folder / f"counts-{self.number}")
+        self._number, self._number_lock = _take_number(folder) if folder else (0, NO_DESCRIPTOR)
+        self._counts = _Numbers(folder and folder / f"counts-{self._number}")
         if folder:
-            (folder / f"gauges-{self.number}").unlink(missing_ok=True)
-        self._gauges = _Numbers(folder and folder / f"gauges-{self.number}")
+            (folder / f"gauges-{self._number}").unlink(missing_ok=True)
+        self._gauges = _Numbers(folder and folder / f"gauges-{self._number}")
 
     def add(self, key: Key, amount: float = 1) -> None:
         """Raise a count; 0 makes it known."""
@@ -67,7 +63,7 @@ class Ledger:
         with self._lock:
             total = dict(self._counts.values)
         for number in self._others():
-            for key, value in _read(self._folder, f"counts-{number}").items():
+            for key, value in _read_numbers(self._folder, f"counts-{number}").items():
                 total[key] = total.get(key, 0.0) + value
         return total
 
@@ -75,25 +71,27 @@ class Ledger:
         """Return those of each living process."""
         with self._lock:
             own = dict(self._gauges.values)
-        return [own] + [_read(self._folder, f"gauges-{number}") for number in self._others() if self._is_alive(number)]
+        return [own] + [
+            _read_numbers(self._folder, f"gauges-{number}") for number in self._others() if self._is_alive(number)
+        ]
 
     def close(self) -> None:
-        """Leave the counts to whoever comes next."""
+        """Leave the counts to the process that takes this number next."""
         with self._lock:
             for opened in (self._counts, self._gauges):
                 opened.close()
-            if self._hold != NOTHING:
-                os.close(self._hold)
-                self._hold = NOTHING
+            if self._number_lock != NO_DESCRIPTOR:
+                os.close(self._number_lock)
+                self._number_lock = NO_DESCRIPTOR
 
     def _others(self) -> Iterator[int]:
         names = (path.name for path in self._folder.glob("counts-*")) if self._folder else ()
         numbers = (int(name.partition("-")[2]) for name in names)
-        return (number for number in numbers if number != self.number)
+        return (number for number in numbers if number != self._number)
 
     def _is_alive(self, number: int) -> bool:
         assert self._folder
-        descriptor = _lock(self._folder / f"hold-{number}", is_shared=True)
+        descriptor = _lock_file(self._folder / f"hold-{number}", is_shared=True)
         if descriptor is None:
             return True
         os.close(descriptor)
@@ -109,7 +107,7 @@ class _Numbers:
         self._end = 0
         self._map: mmap.mmap | None = None
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600) if path else None
-        for key, value, place, self._end in _records(path.read_bytes() if path else b""):
+        for key, value, place, self._end in _iterate_records(path.read_bytes() if path else b""):
             self.values[key], self._places[key] = value, place
         if self._descriptor is not None:
             os.ftruncate(self._descriptor, self._end)  # drops a record that was being written when its process died
@@ -152,7 +150,7 @@ class _Numbers:
         return mmap.mmap(descriptor, self._end) if self._end else None
 
 
-def _records(content: bytes) -> Iterator[tuple[Key, float, int, int]]:
+def _iterate_records(content: bytes) -> Iterator[tuple[Key, float, int, int]]:
     """Yield each key with its value, and where its record begins and ends. The last may not be written to its end."""
     place = 0
     while place + RECORD.size <= len(content):
@@ -164,22 +162,22 @@ def _records(content: bytes) -> Iterator[tuple[Key, float, int, int]]:
         place = end
 
 
-def _read(folder: Path | None, name: str) -> dict[Key, float]:
+def _read_numbers(folder: Path | None, name: str) -> dict[Key, float]:
     assert folder
     try:
         content = (folder / name).read_bytes()
     except FileNotFoundError:  # its process has just come, or gone
         return {}
-    return {key: value for key, value, _, _ in _records(content)}
+    return {key: value for key, value, _, _ in _iterate_records(content)}
 
 
-def _take(folder: Path) -> tuple[int, int]:
+def _take_number(folder: Path) -> tuple[int, int]:
     """Return the first number that no living process holds, and what holds it until it is closed."""
-    held = ((number, _lock(folder / f"hold-{number}")) for number in itertools.count())
+    held = ((number, _lock_file(folder / f"hold-{number}")) for number in itertools.count())
     return next((number, descriptor) for number, descriptor in held if descriptor is not None)
 
 
-def _lock(path: Path, *, is_shared: bool = False) -> int | None:
+def _lock_file(path: Path, *, is_shared: bool = False) -> int | None:
     """Return the file's descriptor, locked until it is closed or the process ends; None if another holds it."""
     import fcntl  # not on Windows, where a service is one process
 

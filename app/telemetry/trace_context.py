@@ -1,4 +1,4 @@
-"""Which trace a request belongs to (W3C Trace Context), and what is told of it when it has ended. Knows no exporter.
+"""Which trace a request belongs to (W3C Trace Context), and the spans it becomes when it has ended. Knows no exporter.
 
 Source: https://www.w3.org/TR/trace-context/; the header of the answer is that group's draft
 https://w3c.github.io/trace-context/#traceresponse-header.
@@ -27,7 +27,7 @@ class SpanContext:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageSpan:
     """A part of a request, in nanoseconds since 1970."""
 
     name: str
@@ -46,7 +46,7 @@ class RequestSpan:
     started_ns: int
     ended_ns: int
     attributes: Mapping[str, str | int]
-    stages: Sequence[Stage]
+    stages: Sequence[StageSpan]
     exception: Exception | None
 
 
@@ -60,7 +60,7 @@ class Exporter(Protocol):
         """Send what is left."""
 
 
-def parse(values: Sequence[str]) -> SpanContext | None:
+def parse_traceparent(values: Sequence[str]) -> SpanContext | None:
     """Return the caller's operation from the headers ``traceparent``; None if there is not exactly one good one.
 
     Later versions may add fields after those of version 00, which alone are read.
@@ -71,7 +71,7 @@ def parse(values: Sequence[str]) -> SpanContext | None:
     return SpanContext(found[2], found[3], is_sampled=bool(int(found[4], 16) & SAMPLED))
 
 
-def begin(parent: SpanContext | None, *, is_sampled: bool) -> SpanContext:
+def begin_span(parent: SpanContext | None, *, is_sampled: bool) -> SpanContext:
     """Return an operation of the caller's trace, or the first of a new one, which is sampled as said."""
     span_id = f"{secrets.randbits(64) or 1:016x}"
     if parent is not None:

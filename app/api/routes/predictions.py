@@ -8,7 +8,7 @@ from torch import Tensor
 
 from torchlight.app.api.dependencies import RunningService, TopK
 from torchlight.app.api.disconnect import while_connected
-from torchlight.app.api.problems import describe, documented, find
+from torchlight.app.api.problems import describe_problem, documented, find_problem
 from torchlight.app.api.schemas import (
     BatchPrediction,
     BatchProblem,
@@ -75,11 +75,11 @@ def _result(
     if isinstance(outcome, Classified):
         predictions = _predictions(service, outcome.answer.result, top_k)
         return BatchPrediction(filename=upload.filename, predictions=predictions, image=summarise_image(outcome.image))
-    found = find(outcome)
+    found = find_problem(outcome)
     if found is None:
         raise outcome
-    service.metrics.refuse(found[1])
-    return BatchProblem(filename=upload.filename, problem=describe(request, *found, str(outcome)))
+    service.metrics.count_problem(found[1])
+    return BatchProblem(filename=upload.filename, problem=describe_problem(request, *found, str(outcome)))
 
 
 def _predictions(service: Service, probabilities: Tensor, top_k: int | None) -> list[PredictionBody]:

@@ -46,7 +46,7 @@ def decoded_status() -> Iterator[Callable[[HostileFile], int]]:
         try:
             await pool.prepare(one.content, 32, None)
         except ImageError as error:
-            found = problems.find(error)
+            found = problems.find_problem(error)
             assert found is not None
             return found[0]
         return ANSWERED

@@ -24,7 +24,7 @@ def classes_in(module: object) -> set[type[TorchlightError]]:
 
 @pytest.mark.parametrize("kind", sorted(classes_in(model_errors) | classes_in(uploads) | {*OF_A_REQUEST}, key=repr))
 def test_every_error_that_a_request_can_cause_has_a_status_and_a_code(kind: type[TorchlightError]) -> None:
-    status, code = problems.find(kind.__new__(kind)) or (500, "")
+    status, code = problems.find_problem(kind.__new__(kind)) or (500, "")
     assert 400 <= status <= 504
     assert status != 500
     assert code
@@ -39,12 +39,12 @@ def test_new_subclass_is_answered_like_its_parent() -> None:
     class UnreadableHologram(UnreadableImage):
         pass
 
-    assert problems.find(UnreadableHologram()) == problems.TABLE[UnreadableImage]
+    assert problems.find_problem(UnreadableHologram()) == problems.TABLE[UnreadableImage]
 
 
 def test_error_of_ours_is_not_in_the_table() -> None:
-    assert problems.find(CheckpointError("/secret/path")) is None
-    assert problems.find(RuntimeError()) is None
+    assert problems.find_problem(CheckpointError("/secret/path")) is None
+    assert problems.find_problem(RuntimeError()) is None
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from torchlight.app.middleware.authentication import OPEN_ROUTES, STATIC
 from torchlight.app.security import api_keys
 from torchlight.app.security.api_keys import Key, Keys
 from torchlight.app.security.rate_limit import RateLimit, network_of
-from torchlight.app.security.trusted_hosts import check
+from torchlight.app.security.trusted_hosts import check_host
 from torchlight.app.settings import Settings
 
 ALICE, BOB = "a1" * 16, "b0b" * 12
@@ -221,7 +221,7 @@ def test_the_log_names_the_holder_and_never_a_key(closed: TestClient, caplog: py
     ],
 )
 def test_keys_are_held_as_hashes_under_their_names(text: str, expected: list[tuple[str, str]]) -> None:
-    assert api_keys.parse(text, "here") == tuple(Key(name, sha256(secret)) for name, secret in expected)
+    assert api_keys.parse_keys(text, "here") == tuple(Key(name, sha256(secret)) for name, secret in expected)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_keys_are_held_as_hashes_under_their_names(text: str, expected: list[tup
 )
 def test_what_can_be_no_key_is_refused_without_repeating_it(text: str, message: str) -> None:
     with pytest.raises(InvalidKeys, match=f"^{re.escape(message)}") as refused:
-        api_keys.parse(text, "here")
+        api_keys.parse_keys(text, "here")
     assert "hunter2" not in str(refused.value)
 
 
@@ -265,7 +265,7 @@ def clock() -> Clock:
 def test_keys_in_the_file_change_while_the_service_runs(tmp_path: Path, clock: Clock) -> None:
     file = tmp_path / "keys"
     file.write_text(f"alice={ALICE}")
-    held = Keys(api_keys.parse(f"root={'r' * 32}", "here"), file, clock)
+    held = Keys(api_keys.parse_keys(f"root={'r' * 32}", "here"), file, clock)
     file.write_text(f"bob={BOB}")
     assert (held.holder([ALICE]), held.holder([BOB])) == ("alice", None)
     clock.now = api_keys.REREAD_S
@@ -294,7 +294,7 @@ def test_a_file_gone_bad_leaves_the_keys_as_they_were_and_is_logged(
 def test_every_key_is_compared_whichever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[str] = []
     monkeypatch.setattr("hmac.compare_digest", lambda ours, given: compared.append(ours) or ours == given)
-    held = Keys(api_keys.parse(f"{ALICE} {BOB} {'c' * 32}", "here"))
+    held = Keys(api_keys.parse_keys(f"{ALICE} {BOB} {'c' * 32}", "here"))
     counts = []
     for secret in (ALICE, "c" * 32, "x"):
         compared.clear()
@@ -405,7 +405,7 @@ async def test_after_the_time_it_says_a_request_is_let_in(still: Clock) -> None:
     ],
 )
 def test_the_service_answers_under_its_names(host: str, allowed: str) -> None:
-    check(host, tuple(allowed.split(",")))
+    check_host(host, tuple(allowed.split(",")))
 
 
 @pytest.mark.parametrize(
@@ -424,7 +424,7 @@ def test_the_service_answers_under_its_names(host: str, allowed: str) -> None:
 )
 def test_the_service_answers_under_no_other_name(host: str) -> None:
     with pytest.raises(UnknownHost):
-        check(host, ("*.example.org", "photos.example.org"))
+        check_host(host, ("*.example.org", "photos.example.org"))
 
 
 def test_another_name_is_a_421_problem_but_not_for_probes(serve: Serve) -> None:

@@ -9,7 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from torchlight.app.errors import BodyTooLarge, Overloaded, UploadTooSlow
 from torchlight.app.middleware import body_limits
-from torchlight.app.middleware.body_limits import Bodies
+from torchlight.app.middleware.body_limits import BodyLimits
 from torchlight.app.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -44,14 +44,14 @@ async def read(receive: Receive) -> int:
     return received
 
 
-def guarded(act: Callable[[Receive], Awaitable[Any]]) -> Bodies:
+def guarded(act: Callable[[Receive], Awaitable[Any]]) -> BodyLimits:
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await act(receive)
 
-    return Bodies(application, SETTINGS)
+    return BodyLimits(application, SETTINGS)
 
 
-async def run(middleware: Bodies, client: Client) -> None:
+async def run(middleware: BodyLimits, client: Client) -> None:
     await middleware(client.scope, client.receive, send)
 
 

@@ -21,7 +21,7 @@ from torchlight.app.api.problems import CODES
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
 from torchlight.app.telemetry.metrics import Metrics
-from torchlight.app.telemetry.shared_counters import Ledger
+from torchlight.app.telemetry.shared_counters import SharedCounters
 
 PNG = {"Content-Type": "image/png"}
 ROOT = Path(__file__).parents[3]
@@ -209,7 +209,7 @@ def test_names_and_types_are_as_prometheus_wants_them(client: TestClient, photo:
 def test_buckets_are_cumulative_and_end_with_all() -> None:
     metrics = Metrics()
     for probability in (0.1, 0.15, 0.95, 1.0):
-        metrics.classify("cat", probability, {"decode": 100.0})
+        metrics.count_image("cat", probability, {"decode": 100.0})
     found = Exposition(metrics.exposition().decode())
     buckets = [one.value for one in found.samples if one.name == "torchlight_confidence_bucket"]
     assert buckets == [1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 4, 4]
@@ -265,13 +265,13 @@ def test_counts_of_a_killed_process_are_kept_and_its_successor_goes_on_from_them
 
 
 def test_gauges_of_a_process_that_is_gone_do_not_count(tmp_path: Path) -> None:
-    one, other = Ledger(tmp_path), Ledger(tmp_path)
+    one, other = SharedCounters(tmp_path), SharedCounters(tmp_path)
     one.set(("queue",), 2)
     other.set(("queue",), 3)
     both = one.gauges()
     other.close()
     alone = one.gauges()
-    third = Ledger(tmp_path)
+    third = SharedCounters(tmp_path)
     assert both == [{("queue",): 2}, {("queue",): 3}]
     assert alone == [{("queue",): 2}]
     assert one.gauges() == [{("queue",): 2}, {}]
@@ -281,16 +281,16 @@ def test_gauges_of_a_process_that_is_gone_do_not_count(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lost", [1, 10, 17, 30])
 def test_number_whose_writing_was_cut_off_is_dropped_and_the_rest_kept(tmp_path: Path, lost: int) -> None:
-    first = Ledger(tmp_path)
+    first = SharedCounters(tmp_path)
     first.add(("a",), 1)
     first.add(("b" * 20,), 2)
     first.close()
     path = tmp_path / "counts-0"
     os.truncate(path, path.stat().st_size - lost)
-    second = Ledger(tmp_path)
+    second = SharedCounters(tmp_path)
     second.add(("c",), 3)
     second.close()
-    third = Ledger(tmp_path)
+    third = SharedCounters(tmp_path)
     assert third.counts() == {("a",): 1, ("c",): 3}
     third.close()
 
@@ -298,18 +298,18 @@ def test_number_whose_writing_was_cut_off_is_dropped_and_the_rest_kept(tmp_path:
 def test_full_disk_costs_the_sharing_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ledger = Ledger(tmp_path)
+    counters = SharedCounters(tmp_path)
 
     def refuse(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", refuse)
     for _ in range(3):
-        ledger.add(("a",))
-    assert ledger.counts() == {("a",): 3}
+        counters.add(("a",))
+    assert counters.counts() == {("a",): 3}
     (message,) = caplog.messages
     assert message == "metrics are no longer shared with the other processes: [Errno 28] No space left on device"
-    ledger.close()
+    counters.close()
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
 from torchlight.app.telemetry.logs import JsonFormatter
-from torchlight.app.telemetry.trace_context import begin, parse
+from torchlight.app.telemetry.trace_context import begin_span, parse_traceparent
 
 ROOT = Path(__file__).parents[3]
 PNG = {"Content-Type": "image/png"}
@@ -43,25 +43,25 @@ MALFORMED = {
 
 @pytest.mark.parametrize("value", MALFORMED.values(), ids=MALFORMED.keys())
 def test_context_that_is_not_well_formed_is_left_out(value: str) -> None:
-    assert parse([value]) is None
+    assert parse_traceparent([value]) is None
 
 
 def test_two_contexts_are_none() -> None:
-    assert parse([SAMPLED, SAMPLED]) is None
+    assert parse_traceparent([SAMPLED, SAMPLED]) is None
 
 
 @pytest.mark.parametrize("value", [SAMPLED, f"01-{TRACE}-{PARENT}-03", f"01-{TRACE}-{PARENT}-01-later"])
 def test_context_of_this_version_and_of_later_ones_is_read(value: str) -> None:
-    context = parse([value])
+    context = parse_traceparent([value])
     assert context
     assert (context.trace_id, context.span_id, context.is_sampled) == (TRACE, PARENT, True)
 
 
 def test_operation_in_a_trace_keeps_the_trace_and_its_sampling_with_an_id_of_its_own() -> None:
-    unsampled = begin(parse([f"00-{TRACE}-{PARENT}-00"]), is_sampled=True)
+    unsampled = begin_span(parse_traceparent([f"00-{TRACE}-{PARENT}-00"]), is_sampled=True)
     assert (unsampled.trace_id, unsampled.is_sampled) == (TRACE, False)
     assert unsampled.span_id != PARENT
-    assert parse([str(begin(None, is_sampled=True))])  # what we make, others can read
+    assert parse_traceparent([str(begin_span(None, is_sampled=True))])  # what we make, others can read
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +86,14 @@ def test_trace_of_the_caller_is_in_the_log_and_the_answer_names_our_part_of_it(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = client.get("/livez", headers={"traceparent": SAMPLED})
-    context = parse([answer.headers["traceresponse"]])
+    context = parse_traceparent([answer.headers["traceresponse"]])
     assert context
     assert (context.trace_id, facts_of(caplog)["trace_id"]) == (TRACE, TRACE)
     assert context.span_id != PARENT
 
 
 def test_without_a_trace_each_request_begins_one(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
-    contexts = [parse([client.get("/livez").headers["traceresponse"]]) for _ in range(2)]
+    contexts = [parse_traceparent([client.get("/livez").headers["traceresponse"]]) for _ in range(2)]
     logged = [event.__dict__["facts"]["trace_id"] for event in caplog.records]
     assert [context.trace_id for context in contexts if context] == logged
     assert len(set(logged)) == 2
@@ -219,7 +219,7 @@ def test_a_request_and_its_stages_are_spans_of_the_callers_trace(
         for probe in ("/livez", "/readyz", "/metrics"):
             client.get(probe)
     *stages, request = collector.spans
-    ours = parse([answer.headers["traceresponse"]])
+    ours = parse_traceparent([answer.headers["traceresponse"]])
     assert ours
     assert collector.paths == ["/v1/traces"]
     assert {span.trace_id.hex() for span in collector.spans} == {TRACE}
