@@ -70,8 +70,8 @@ def index_images(
 ) -> Index:
     """Index images already in memory; arguments as for :func:`build`.
 
-    They are numbered in a seeded random order, whose last nine are the random row of every unit: so images that a
-    unit cannot tell apart do not come from the class that happens to be first.
+    They are numbered in a seeded random order, whose last nine are the random row of every channel: so images that a
+    channel cannot tell apart do not come from the class that happens to be first.
     """
     graph = classifier.graph
     head = embedding_layer(graph)
@@ -96,17 +96,17 @@ def index_images(
         embeddings=embeddings,
         labels=images.labels[chosen].int(),
         digests=digests,
-        units={name: record.finish() for name, record in records.items()},
+        layers={name: record.finish() for name, record in records.items()},
     )
 
 
 def indexed_layers(graph: NetworkGraph) -> list[Layer]:
-    """Return the layers whose units are indexed: every convolution and every activation function that gives maps.
+    """Return the layers whose channels are indexed: every convolution and every activation function that gives maps.
 
     Maps of one position are left out, and activation functions of fully connected layers, whose maps, in networks
     such as ConvNeXt, are not laid out by channel.
     """
-    return [layer for layer in graph.layers.values() if _has_units(graph, layer)]
+    return [layer for layer in graph.layers.values() if _has_indexed_maps(graph, layer)]
 
 
 def thumbnails(images: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ def thumbnails(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Peaks:
-    """Where the maps of C units are largest on M images: values (C, M) float32, places (C, M, 3) int32 image, y, x."""
+    """Where the maps of C channels are largest on M images: values (C, M) float32, places (C, M, 3) int32 image, y, x."""
 
     values: Tensor
     places: Tensor
@@ -128,7 +128,7 @@ class _Peaks:
         return _Peaks(torch.cat([self.values, later.values], 1), torch.cat([self.places, later.places], 1))
 
     def largest(self, sign: int) -> "_Peaks":
-        """Return, for each unit, the images with the largest ``sign * value``; equal ones by their numbers."""
+        """Return, for each channel, the images with the largest ``sign * value``; equal ones by their numbers."""
         keys = _keys(sign * self.values, self.places[:, :, 0])
         order = keys.topk(min(ROW_LENGTH, keys.shape[1])).indices
         return _Peaks(self.values.gather(1, order), self.places.take_along_dim(order[:, :, None], 1))
@@ -138,7 +138,7 @@ class _Peaks:
 
 
 class _Record:
-    """The rows of one layer's units, kept up to date batch by batch."""
+    """The rows of one layer's channels, kept up to date batch by batch."""
 
     def __init__(self, layer: Layer) -> None:
         channels = layer.out_shape[0]
@@ -184,7 +184,7 @@ def _keys(values: Tensor, images: Tensor) -> Tensor:
     return (ordered << 32) - images
 
 
-def _has_units(graph: NetworkGraph, layer: Layer) -> bool:
+def _has_indexed_maps(graph: NetworkGraph, layer: Layer) -> bool:
     if len(layer.out_shape) != 3 or math.prod(layer.out_shape[1:]) == 1:
         return False
     read = {graph.layers[name].type for name in layer.inputs if name in graph.layers}

@@ -9,15 +9,15 @@ from torchlight.model.checks.subject import Finding, Subject, below
 from torchlight.model.views.embedding import embed, image_digest, layer_outputs
 from torchlight.model.views.image_index import ChannelExamples, Index
 
-UNITS = 8  # that are computed again, of hundreds
+CHANNELS = 8  # that are computed again, of hundreds
 SAMPLE = 200  # indexed images that are searched for one that should have been among the best
 
 
 def examples_again(subject: Subject) -> Finding:
-    """Compute the recorded values of some units from the stored images again."""
+    """Compute the recorded values of some channels from the stored images again."""
     index, images = subject.stored()
     errors = []
-    for layer, channel in _some_units(index):
+    for layer, channel in _some_channels(index):
         peaks = [peak for row in vars(index.top_images(layer, channel)).values() for peak in row]
         maps = layer_outputs(subject.classifier, images[[peak.image for peak in peaks]], [layer])[layer][:, channel]
         ours = torch.stack([one[peak.y, peak.x] for one, peak in zip(maps, peaks, strict=True)])
@@ -32,13 +32,13 @@ def best_examples_are_best(subject: Subject) -> Finding:
     """Search a random part of the index for images that belong into a row and are not in it."""
     index, images = subject.stored()
     chosen = torch.randperm(len(index), generator=torch.Generator().manual_seed(0))[:SAMPLE].tolist()
-    units = list(_some_units(index))
-    outputs = layer_outputs(subject.classifier, images[chosen], [layer for layer, _ in units])
+    chosen_channels = list(_some_channels(index))
+    outputs = layer_outputs(subject.classifier, images[chosen], [layer for layer, _ in chosen_channels])
     missed = 0
-    for layer, channel in units:
+    for layer, channel in chosen_channels:
         peaks = outputs[layer][:, channel].flatten(1).amax(1).tolist()
         missed += _missed(index.top_images(layer, channel), dict(zip(chosen, peaks, strict=True)))
-    return Finding(missed, f"{len(units)} units, {len(chosen)} of {len(index)} images")
+    return Finding(missed, f"{len(chosen_channels)} units, {len(chosen)} of {len(index)} images")
 
 
 def neighbours_by_hand(subject: Subject) -> Finding:
@@ -57,12 +57,12 @@ def neighbours_by_hand(subject: Subject) -> Finding:
     return Finding(max(errors), f"{len(index)} images")
 
 
-def _some_units(index: Index) -> Iterator[tuple[str, int]]:
+def _some_channels(index: Index) -> Iterator[tuple[str, int]]:
     """Yield a few (layer, channel), spread over the layers."""
-    names = list(index.units)
+    names = list(index.layers)
     generator = torch.Generator().manual_seed(0)
-    for layer in names[:: math.ceil(len(names) / UNITS)]:
-        yield layer, below(len(index.units[layer].dead), generator)
+    for layer in names[:: math.ceil(len(names) / CHANNELS)]:
+        yield layer, below(len(index.layers[layer].dead), generator)
 
 
 def _missed(examples: ChannelExamples, peaks: dict[int, float]) -> int:

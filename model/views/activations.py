@@ -52,7 +52,7 @@ def activation_maps(classifier: Classifier, image: Tensor, layer: str, stage: Ma
         raise ViewNotApplicable(f"layer {layer!r} gives {size} numbers, not maps; name a layer before it")
     with torch.inference_mode():
         outputs = classifier.graph.run(classifier.network_input(image[None]), [found.name])
-    return outputs[found.name][0].float().cpu().contiguous()
+    return outputs[found.name][0].float().cpu().contiguous()  # (1, C, H, W) -> (C, H, W)
 
 
 def layer_at_stage(graph: NetworkGraph, name: str, stage: MapStage) -> Layer:

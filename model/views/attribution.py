@@ -30,7 +30,7 @@ LINEAR_HEAD = ADAPTIVE_POOLS | frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Attribution:
-    """A map of evidence, and its account.
+    """How much each cell speaks for a class, and its account.
 
     Attributes:
         method: its name in METHODS.
@@ -111,9 +111,9 @@ def grad_cam(
     question = _ask(classifier, image, target, target_vs)
     layer = _layer_of_maps(classifier.graph, layer)
     maps, gradients = question.differentiate(question.image, layer)
-    evidence = (gradients.mean((2, 3), keepdim=True) * maps).sum(1)[0]
+    cells = (gradients.mean((2, 3), keepdim=True) * maps).sum(1)[0]  # (1, C, h, w) -> (h, w)
     law = "none, since the means of gradients need not add up to the logit; hires_cam does"
-    return question.answer("grad_cam", layer, evidence, law)
+    return question.answer("grad_cam", layer, cells, law)
 
 
 def hires_cam(
@@ -129,15 +129,15 @@ def hires_cam(
     question = _ask(classifier, image, target, target_vs)
     layer = _layer_of_maps(classifier.graph, layer)
     maps, gradients = question.differentiate(question.image, layer)
-    evidence = (gradients * maps).sum(1)[0]
+    cells = (gradients * maps).sum(1)[0]  # (1, C, h, w) -> (h, w)
     obstacle = _first_bend(classifier.graph, layer)
     if obstacle:
         bend = f"{obstacle.name!r} ({obstacle.type})"
         law = f"none, since after {layer!r} comes {bend}, not pooling and linear layers alone"
-        return question.answer("hires_cam", layer, evidence, law)
+        return question.answer("hires_cam", layer, cells, law)
     without_maps = classifier.graph.run(question.image, [classifier.graph.output], {layer: torch.zeros_like(maps)})
     bias = question.narrow(without_maps[classifier.graph.output]).item()
-    return question.answer("hires_cam", layer, evidence, "cells + bias = logit", bias)
+    return question.answer("hires_cam", layer, cells, "cells + bias = logit", bias)
 
 
 def saliency(classifier: Classifier, image: Tensor, target: int, target_vs: int | None = None) -> Attribution:
@@ -150,7 +150,7 @@ def saliency(classifier: Classifier, image: Tensor, target: int, target_vs: int 
     question = _ask(classifier, image, target, target_vs)
     _, gradients = question.differentiate(question.image, INPUT)
     law = "none, since the size of a gradient says how much a pixel matters, not for what"
-    return question.answer("saliency", INPUT, gradients[0].abs().amax(0), law)
+    return question.answer("saliency", INPUT, gradients[0].abs().amax(0), law)  # (3, S, S) -> (S, S)
 
 
 def input_x_gradient(classifier: Classifier, image: Tensor, target: int, target_vs: int | None = None) -> Attribution:
@@ -196,15 +196,15 @@ def integrated_gradients(
         raise ViewNotApplicable(f"n_steps is {n_steps}; take 1 to {MAX_STEPS}")
     question = _ask(classifier, image, target, target_vs)
     shares = (torch.arange(n_steps, device=classifier.device) + 0.5) / n_steps
-    total = torch.zeros_like(question.image)
+    total = torch.zeros_like(question.image)  # (1, 3, S, S)
     for some in torch.split(shares, BATCH_SIZE):
         on_batch()
-        _, gradients = question.differentiate(some.view(-1, 1, 1, 1) * question.image, INPUT)
+        _, gradients = question.differentiate(some.view(-1, 1, 1, 1) * question.image, INPUT)  # (N, 3, S, S)
         total += gradients.sum(0)
-    evidence = (question.image * total / n_steps).sum(1)[0]
+    cells = (question.image * total / n_steps).sum(1)[0]  # (S, S)
     bias = question.narrow(_logits(classifier.graph, torch.zeros_like(question.image))).item()
     law = f"cells + bias = logit, but for the error of {n_steps} steps"
-    return question.answer("integrated_gradients", INPUT, evidence, law, bias)
+    return question.answer("integrated_gradients", INPUT, cells, law, bias)
 
 
 def occlusion(
@@ -239,10 +239,10 @@ def occlusion(
     """
     window = max(1, classifier.spec.size // 4) if window is None else window
     stride = max(1, window // 4) if stride is None else stride
-    covers = _covers(classifier.spec.size, window, stride)
+    covers = _covers(classifier.spec.size, window, stride)  # (n, S)
     question = _ask(classifier, image, target, target_vs)
-    hidden = _logits_without(question, covers, _paint(classifier, baseline), on_batch)
-    drops = question.narrow(question.logits) - question.narrow(hidden)
+    hidden = _logits_without(question, covers, _paint(classifier, baseline), on_batch)  # (n * n, K)
+    drops = question.narrow(question.logits) - question.narrow(hidden)  # (n * n,)
     falls = question.narrow(question.logits.softmax(1)) - question.narrow(hidden.softmax(1))
     law = "none, since windows overlap, and what they hide works together"
     return Occlusion(
@@ -289,7 +289,7 @@ def occlude_once(
     """
     pixels = torch.arange(classifier.spec.size)
     rows, columns = ((start <= pixels) & (pixels < start + window) for start in (y, x))
-    covered = (rows[:, None] & columns).to(classifier.device)
+    covered = (rows[:, None] & columns).to(classifier.device)  # (S, S)
     hidden = torch.where(covered, _paint(classifier, baseline), classifier.network_input(image[None]))
     return _logits(classifier.graph, hidden)[0].softmax(0)
 
@@ -374,13 +374,13 @@ class _Question:
             (gradients,) = torch.autograd.grad(score, outputs[layer], materialize_grads=True)
         return outputs[layer].detach(), gradients
 
-    def answer(self, method: str, layer: str, evidence: Tensor, law: str, bias: float | None = None) -> Attribution:
+    def answer(self, method: str, layer: str, cells: Tensor, law: str, bias: float | None = None) -> Attribution:
         return Attribution(
             method=method,
             layer=layer,
             target=self.target,
             target_vs=self.target_vs,
-            map=evidence.float().cpu().contiguous(),
+            map=cells.float().cpu().contiguous(),
             logit=self.logit,
             bias=bias,
             law=law,
@@ -464,6 +464,6 @@ def _logits_without(question: _Question, covers: Tensor, paint: Tensor, on_batch
 
 def _spread(values: Tensor, covers: Tensor) -> Tensor:
     """Return (S, S): for each pixel the mean of the values (n * n,) of the windows that hide it."""
-    cover = covers.double()
-    total = cover.T @ values.double().view(len(cover), -1) @ cover
+    cover = covers.double()  # (n, S)
+    total = cover.T @ values.double().view(len(cover), -1) @ cover  # (S, n) (n, n) (n, S) -> (S, S)
     return (total / torch.outer(cover.sum(0), cover.sum(0))).float()

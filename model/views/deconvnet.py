@@ -1,8 +1,8 @@
-"""What in the image made one unit fire: its activation sent back down to the pixels.
+"""What in the image activated one channel: its activation sent back down to the pixels.
 
-It answers which pattern fired this unit, not why the network chose a class: it is known to recover parts of the image
-whatever the decision (Nie, Zhang, Patel: A Theoretical Explanation for Perplexing Behaviors of Backpropagation-based
-Visualizations, 2018). Show it beside the patch that caused it. Knows nothing of pictures, files or HTTP.
+It answers which pattern activated this channel, not why the network chose a class: it is known to recover parts of the
+image whatever the decision (Nie, Zhang, Patel: A Theoretical Explanation for Perplexing Behaviors of
+Backpropagation-based Visualizations, 2018). Show it beside the patch that caused it. Knows nothing of pictures, files or HTTP.
 """
 
 from collections.abc import Collection, Mapping
@@ -30,9 +30,9 @@ class Reconstruction:
     """One activation and what it is made of.
 
     Attributes:
-        layer, channel: the unit.
+        layer, channel: where the activation is.
         position: (y, x) of the activation in its map; (0, 0) in a vector.
-        value: the activation. 0 gives pixels of zeros: the unit did not fire there.
+        value: the activation. 0 gives pixels of zeros.
         pixels: (3, S, S) float32 on the CPU, signed, in normalised space: zero is the mean colour, times the data's
             standard deviation it is RGB in [0, 1]. Not divided by anything, so that it grows with ``value``, and not
             rectified. Exactly zero outside the receptive field.
@@ -68,25 +68,25 @@ def reconstruct(
 
     Raises:
         UnknownLayer: no layer has that name.
-        ChannelOutOfRange, PositionOutOfRange: the layer has no such unit.
+        ChannelOutOfRange, PositionOutOfRange: the layer has no such activation.
         ViewNotApplicable: it gives neither maps nor a vector, or a layer on the way down has no rule: this is for
             networks of ReLUs, so that GELU, SiLU, tanh and the like have none.
 
     Source: Zeiler and Fergus: Visualizing and Understanding Convolutional Networks, ECCV 2014.
     """
     graph = classifier.graph
-    _check_unit(graph.find_layer(layer), channel, position)
+    _check_activation(graph.find_layer(layer), channel, position)
     rectifiers = [step for step in _way_down(graph, layer) if step.type in RECTIFIERS]
     leaves, values = _cut_at(graph, classifier.network_input(image[None]), rectifiers, layer)
     start, place = _keep_one(values[layer], channel, position)
     signals = _send(values[layer], start, leaves, {})
     for rectifier in reversed(rectifiers):
         signals = _send(values[rectifier.inputs[0]], signals[rectifier.name].relu(), leaves, signals)
-    pixels = signals[INPUT][0].float().cpu().contiguous()
+    pixels = signals[INPUT][0].float().cpu().contiguous()  # (1, 3, S, S) -> (3, S, S)
     return Reconstruction(layer, channel, place, start.sum().item(), pixels)
 
 
-def _check_unit(layer: Layer, channel: int, position: tuple[int, int] | None) -> None:
+def _check_activation(layer: Layer, channel: int, position: tuple[int, int] | None) -> None:
     if len(layer.out_shape) not in (1, 3):
         raise ViewNotApplicable(f"layer {layer.name!r} gives neither maps nor a vector; name another one")
     if not 0 <= channel < layer.out_shape[0]:
@@ -134,8 +134,8 @@ def _cut_at(
 
 def _keep_one(output: Tensor, channel: int, position: tuple[int, int] | None) -> tuple[Tensor, tuple[int, int]]:
     """Return a layer's output with one activation of a channel kept and all others zero; and its (y, x)."""
-    maps = output.detach()
-    chosen = maps[0, channel]
+    maps = output.detach()  # (1, C, h, w) or (1, C)
+    chosen = maps[0, channel]  # (h, w), or one number of a vector
     y, x = divmod(int(chosen.argmax()), chosen.shape[-1] if chosen.ndim else 1) if position is None else position
     place = (0, channel, y, x)[: maps.ndim]
     kept = torch.zeros_like(maps)

@@ -35,7 +35,9 @@ def to_embeddings(outputs: Tensor) -> Tensor:
 
     Maps, which enter a network whose last layer is a convolution, are averaged over their positions.
     """
-    vectors = outputs.float().cpu().flatten(2).mean(2) if outputs.ndim == 4 else outputs.float().cpu()
+    vectors = outputs.float().cpu()
+    if vectors.ndim == 4:
+        vectors = vectors.flatten(2).mean(2)  # (N, D, H, W) -> (N, D)
     return F.normalize(vectors)
 
 

@@ -1,8 +1,7 @@
-"""The index of a checkpoint: the images on which each unit fires most, and the images the network finds alike.
+"""The index of a checkpoint: the images on which each channel is largest, and the images the network finds alike.
 
-A unit is one channel of one layer; its score on an image is the largest value of its map. The index is one
-``.safetensors`` file beside the checkpoint. It holds N images, numbered in a seeded random order. Its header is a flat
-map of text; beside ``format`` and ``format_version`` each value is a JSON document:
+A channel's value on an image is the largest of its map. The index is one ``.safetensors`` file beside the checkpoint.
+It holds N images, numbered in a seeded random order. Its header is a flat map of text; beside ``format`` and ``format_version`` each value is a JSON document:
 
     format           "torchlight-index"
     format_version   "1"
@@ -65,7 +64,7 @@ ROW_LENGTH = 9  # images a row; Zeiler & Fergus show nine
 
 @dataclass(frozen=True)
 class Peak:
-    """Where a unit's map is largest on one image: the ``value`` at (``y``, ``x``) of the map."""
+    """Where a channel's map is largest on one image: the ``value`` at (``y``, ``x``) of the map."""
 
     image: int
     label: str
@@ -76,11 +75,11 @@ class Peak:
 
 @dataclass(frozen=True)
 class ChannelExamples:
-    """A unit on three rows of images, at most ``ROW_LENGTH`` each, one peak an image.
+    """A channel on three rows of images, at most ``ROW_LENGTH`` each, one peak an image.
 
     Attributes:
         best: the images with the largest values, largest first; equal values in the order of their numbers.
-        random: the same images for every unit of the index, so that units can be compared.
+        random: the same images for every channel of the index, so that channels can be compared.
         lowest: the images with the smallest values, smallest first; equal values in the order of their numbers.
     """
 
@@ -120,7 +119,7 @@ class Source:
 
 @dataclass(frozen=True)
 class LayerExamples:
-    """The units of one layer, laid out as in the file: ``values``, ``places`` and ``dead``."""
+    """The channels of one layer, laid out as in the file: ``values``, ``places`` and ``dead``."""
 
     values: Tensor
     places: Tensor
@@ -129,7 +128,7 @@ class LayerExamples:
 
 @dataclass(frozen=True)
 class Index:
-    """A loaded or newly made index; the fields are the file's, ``units`` by name of their layer.
+    """A loaded or newly made index; the fields are the file's, ``layers`` by name.
 
     ``thumbnails[image]`` is the picture of any image it names.
     """
@@ -141,25 +140,25 @@ class Index:
     embeddings: Tensor
     labels: Tensor
     digests: Tensor
-    units: Mapping[str, LayerExamples]
+    layers: Mapping[str, LayerExamples]
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.labels)
 
     def top_images(self, layer: str, channel: int) -> ChannelExamples:
-        """Return the images on which a unit fires most, some at random, and those on which it fires least.
+        """Return the images on which a channel is largest, some at random, and those on which it is smallest.
 
         Raises:
             ViewNotApplicable: the layer is not indexed.
             ChannelOutOfRange: it has fewer channels.
         """
-        units = self._find(layer, channel)
-        return ChannelExamples(*(tuple(self._peaks(units, channel, row)) for row in range(3)))
+        examples = self._find_examples(layer, channel)
+        return ChannelExamples(*(tuple(self._peaks(examples, channel, row)) for row in range(3)))
 
     def is_dead(self, layer: str, channel: int) -> bool:
-        """Return whether the unit is zero at every position of every indexed image. Raises as :meth:`top_images`."""
-        return bool(self._find(layer, channel).dead[channel])
+        """Return whether the channel is zero at every position of every indexed image. Raises as :meth:`top_images`."""
+        return bool(self._find_examples(layer, channel).dead[channel])
 
     def dead_channels(self, layer: str) -> list[int]:
         """Return the channels of a layer for which :meth:`is_dead`, in order.
@@ -167,11 +166,11 @@ class Index:
         Raises:
             ViewNotApplicable: the layer is not indexed.
         """
-        return self._find(layer, 0).dead.nonzero().flatten().tolist()
+        return self._find_examples(layer, 0).dead.nonzero().flatten().tolist()
 
     def largest_values(self, layer: str) -> list[float]:
         """Return for each channel of a layer its largest value on any image. Raises as :meth:`dead_channels`."""
-        return self._find(layer, 0).values[:, 0, 0].tolist()
+        return self._find_examples(layer, 0).values[:, 0, 0].tolist()
 
     def neighbours(self, embedding: Tensor, k: int, exclude_digest: str | None = None) -> list[Neighbour]:
         """Return the ``k`` most similar images, most similar first; equal ones in the order of their numbers.
@@ -193,16 +192,16 @@ class Index:
             if value > -torch.inf
         ]
 
-    def _find(self, layer: str, channel: int) -> LayerExamples:
-        if layer not in self.units:
-            raise ViewNotApplicable(f"layer {layer!r} is not indexed; the index has {', '.join(self.units)}")
-        units = self.units[layer]
-        if not 0 <= channel < len(units.dead):
-            raise ChannelOutOfRange(channel, layer, len(units.dead))
-        return units
+    def _find_examples(self, layer: str, channel: int) -> LayerExamples:
+        if layer not in self.layers:
+            raise ViewNotApplicable(f"layer {layer!r} is not indexed; the index has {', '.join(self.layers)}")
+        examples = self.layers[layer]
+        if not 0 <= channel < len(examples.dead):
+            raise ChannelOutOfRange(channel, layer, len(examples.dead))
+        return examples
 
-    def _peaks(self, units: LayerExamples, channel: int, row: int) -> Iterator[Peak]:
-        places, values = units.places[channel, row].tolist(), units.values[channel, row].tolist()
+    def _peaks(self, examples: LayerExamples, channel: int, row: int) -> Iterator[Peak]:
+        places, values = examples.places[channel, row].tolist(), examples.values[channel, row].tolist()
         for (image, y, x), value in zip(places, values, strict=True):
             yield Peak(image, self._label(image), y, x, value)
 
@@ -232,10 +231,10 @@ def save(path: Path, index: Index) -> None:
             "thumbnail": index.thumbnails.shape[-1],
             "embedding": index.embeddings.shape[-1],
         },
-        "layers": [(name, len(units.dead)) for name, units in index.units.items()],
+        "layers": [(name, len(examples.dead)) for name, examples in index.layers.items()],
     }
     tensors = {name: getattr(index, name) for name in ("thumbnails", "embeddings", "labels", "digests")} | {
-        f"{part}/{name}": tensor for name, units in index.units.items() for part, tensor in vars(units).items()
+        f"{part}/{name}": tensor for name, examples in index.layers.items() for part, tensor in vars(examples).items()
     }
     save_tensors(path, KIND, {name: tensor.contiguous() for name, tensor in tensors.items()}, documents)
 
@@ -308,7 +307,7 @@ def _assemble(documents: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> In
         class_names=tuple(documents["class_names"]),
         source=Source(**documents["source"]),
         **{name: tensors[name] for name in ("thumbnails", "embeddings", "labels", "digests")},
-        units={
+        layers={
             name: LayerExamples(*(tensors[f"{part}/{name}"] for part in ("values", "places", "dead")))
             for name, _ in documents["layers"]
         },

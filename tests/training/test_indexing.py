@@ -128,8 +128,8 @@ def test_every_convolution_and_activation_with_maps_is_indexed(
     classifier = make_classifier(architecture, 64 if architecture == "resnet18" else 32)
     made = index_images.index_images(classifier, noise(2, classifier.spec.size), SOURCE)
     layers = [layer for layer in classifier.graph.layers.values() if layer.type in ("Conv2d", "ReLU")]
-    assert list(made.units) == [layer.name for layer in layers]
-    assert [len(units.dead) for units in made.units.values()] == [layer.out_shape[0] for layer in layers]
+    assert list(made.layers) == [layer.name for layer in layers]
+    assert [len(examples.dead) for examples in made.layers.values()] == [layer.out_shape[0] for layer in layers]
 
 
 def test_maps_that_are_not_laid_out_by_channel_or_have_one_position_are_left_out() -> None:
@@ -210,9 +210,9 @@ def test_size_of_the_batches_changes_only_the_last_digits(
     one_by_one = index_images.index_images(classifier, images, SOURCE, on_batch=lambda *progress: done.append(progress))
     assert done == [(20, 20), *((number, 20) for number in range(1, 21))]
     torch.testing.assert_close(one_by_one.embeddings, at_once.embeddings, rtol=0, atol=1e-6)
-    for name, units in at_once.units.items():
-        torch.testing.assert_close(one_by_one.units[name].values, units.values, rtol=1e-4, atol=1e-5)
-        assert torch.equal(one_by_one.units[name].dead, units.dead)
+    for name, examples in at_once.layers.items():
+        torch.testing.assert_close(one_by_one.layers[name].values, examples.values, rtol=1e-4, atol=1e-5)
+        assert torch.equal(one_by_one.layers[name].dead, examples.dead)
 
 
 def test_limit_takes_a_random_part_of_all_classes(make_classifier: MakeClassifier) -> None:

@@ -33,8 +33,8 @@ def index(
         )
     path = image_index.path_beside(checkpoint_path)
     image_index.save(path, made)
-    dead = {layer: made.dead_channels(layer) for layer in made.units}
-    units, silent = sum(len(one.dead) for one in made.units.values()), sum(map(len, dead.values()))
+    dead = {layer: made.dead_channels(layer) for layer in made.layers}
+    units, silent = sum(len(one.dead) for one in made.layers.values()), sum(map(len, dead.values()))
     images = f"{len(made)} of {made.source.split_images} {split} images"
     write_line(f"{images}, {units} units of {len(dead)} layers; dead on all images: {silent}")
     for layer, channels in dead.items():

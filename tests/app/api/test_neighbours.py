@@ -1,4 +1,4 @@
-"""Neighbours and examples of units, from an index beside the checkpoint."""
+"""Neighbours and examples of channels, from an index beside the checkpoint."""
 
 import io
 import shutil
@@ -26,11 +26,11 @@ IMAGES = 12
 
 
 def save_index(path: Path, classifier: Classifier, pictures: list[bytes], name: str = "photos") -> Index:
-    """Save an index of pictures whose units have random values at random places of 28x28 maps."""
+    """Save an index of pictures whose channels have random values at random places of 28x28 maps."""
     generator = torch.Generator().manual_seed(0)
     tensors = torch.stack([prepare_image(content, 32)[0] for content in pictures])
     shape = (32, 3, 9)
-    units = LayerExamples(
+    examples = LayerExamples(
         values=torch.randn(shape, generator=generator),
         places=torch.randint(IMAGES, (*shape, 3), generator=generator, dtype=torch.int32),
         dead=torch.arange(32) == 7,
@@ -43,7 +43,7 @@ def save_index(path: Path, classifier: Classifier, pictures: list[bytes], name: 
         embeddings=embed(classifier, tensors),
         labels=torch.arange(IMAGES, dtype=torch.int32) % 3,
         digests=digest_rows([image_digest(tensor) for tensor in tensors]),
-        units={"relu1": units},
+        layers={"relu1": examples},
     )
     image_index.save(path, made)
     return made
@@ -127,7 +127,7 @@ def test_units_of_a_layer_are_listed_with_the_dead_ones(
     answer = client.get("/v1/layers/relu1/units")
     said = answer.json()
     assert said["dead"] == [7]
-    assert said["largest"] == made.units["relu1"].values[:, 0, 0].tolist()
+    assert said["largest"] == made.layers["relu1"].values[:, 0, 0].tolist()
     assert (said["model"], said["layer"], said["images"]) == (classifier.digest, "relu1", IMAGES)
     assert said["source"]["name"] == "photos"
     assert client.get("/v1/layers/relu1/units", headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304

@@ -250,18 +250,21 @@ def test_layers_that_do_not_fire_are_no_evidence_for_the_deconvnet(make_classifi
         faithfulness.deconvnet_stays_inside(Subject(dead, images, None))
 
 
-def with_units(made: Index, change: Callable[[LayerExamples], LayerExamples]) -> Index:
-    return replace(made, units={name: change(units) for name, units in made.units.items()})
+def with_examples(made: Index, change: Callable[[LayerExamples], LayerExamples]) -> Index:
+    return replace(made, layers={name: change(examples) for name, examples in made.layers.items()})
 
 
-def upside_down(units: LayerExamples) -> LayerExamples:
-    return replace(units, values=units.values.flip(1), places=units.places.flip(1))
+def upside_down(examples: LayerExamples) -> LayerExamples:
+    return replace(examples, values=examples.values.flip(1), places=examples.places.flip(1))
 
 
 @pytest.mark.parametrize(
     ("title", "change"),
     [
-        ("examples of units have the values recorded", lambda units: replace(units, values=units.values + 0.1)),
+        (
+            "examples of units have the values recorded",
+            lambda one: replace(one, values=one.values + 0.1),
+        ),
         ("no image was left out of the best", upside_down),
     ],
 )
@@ -270,7 +273,7 @@ def test_broken_index_is_found(
 ) -> None:
     (rule,) = (rule for rule in RULES if rule.title == title)
     assert title in good_rules
-    assert rule.measure(replace(subject, index=with_units(subject.index, change))).measured > rule.bound
+    assert rule.measure(replace(subject, index=with_examples(subject.index, change))).measured > rule.bound
 
 
 @pytest.mark.parametrize("leave", ["hook", "gradient", "mode"])

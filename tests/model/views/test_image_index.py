@@ -32,7 +32,7 @@ CLASS_NAMES = ("cat", "dög", "owl")
 Change = Callable[[bytes], bytes]
 
 
-def make_units(channels: int, images: int, generator: torch.Generator) -> LayerExamples:
+def make_examples(channels: int, images: int, generator: torch.Generator) -> LayerExamples:
     """Return random values, at places that say which unit, row and column they are of."""
     columns = min(9, images)
     grid = torch.meshgrid(torch.arange(channels), torch.arange(3), torch.arange(columns), indexing="ij")
@@ -56,14 +56,16 @@ def make_index(images: int = 20, thumbnail_size: int = 8, embedding_size: int = 
         embeddings=embeddings / embeddings.norm(dim=1, keepdim=True),
         labels=torch.arange(images, dtype=torch.int32) % 3,
         digests=digest_rows([f"{image:064x}" for image in range(images)]),
-        units={"conv1": make_units(2, images, generator), "block.relu": make_units(4, images, generator)},
+        layers={"conv1": make_examples(2, images, generator), "block.relu": make_examples(4, images, generator)},
     )
 
 
 def tensors_of(one: Index) -> dict[str, Tensor]:
     """Return all tensors of an index by a name for each."""
     whole = {name: value for name, value in vars(one).items() if isinstance(value, Tensor)}
-    return whole | {f"{name} {part}": value for name, units in one.units.items() for part, value in vars(units).items()}
+    return whole | {
+        f"{name} {part}": value for name, examples in one.layers.items() for part, value in vars(examples).items()
+    }
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ def test_everything_comes_back_as_it_was_saved(images: int, path: Path) -> None:
     assert tensors_of(loaded).keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in tensors_of(loaded).items())
     assert all(value.dtype == expected[name].dtype for name, value in tensors_of(loaded).items())
-    assert list(loaded.units) == ["conv1", "block.relu"]
+    assert list(loaded.layers) == ["conv1", "block.relu"]
     assert (loaded.checkpoint_digest, loaded.class_names, loaded.source) == (DIGEST, CLASS_NAMES, saved.source)
     assert len(loaded) == images
 
@@ -181,7 +183,7 @@ def test_top_images_are_the_rows_of_the_unit() -> None:
     made = make_index()
     examples = made.top_images("block.relu", 3)
     for row, peaks in enumerate((examples.best, examples.random, examples.lowest)):
-        values = made.units["block.relu"].values[3, row].tolist()
+        values = made.layers["block.relu"].values[3, row].tolist()
         labels = [CLASS_NAMES[image % 3] for image in range(9)]
         assert peaks == tuple(Peak(image, labels[image], 3, row, values[image]) for image in range(9))
 
