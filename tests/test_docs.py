@@ -42,7 +42,7 @@ PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text()
     for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("model/**/*.md")])
 }
-NOT_WRAPPED = {"CHANGELOG.md", "model/pretrained/MODEL_CARD.md", "docs/decisions/dependencies.md"}
+NOT_WRAPPED = {"CHANGELOG.md", "model/pretrained/MODEL_CARD.md"}
 CODE_BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINE_LENGTH = 120
 
@@ -253,8 +253,7 @@ def test_every_decision_begins_with_the_decision_and_is_listed() -> None:
     listed = set(re.findall(r"^\| \[\w+\]\((\w+\.md)\)", pages.pop("docs/decisions/README.md"), re.MULTILINE))
     assert listed == {page.rpartition("/")[2] for page in pages}
     bodies = {page: re.sub(r"\A# .*\n+(?:## .*\n+)?", "", text) for page, text in pages.items()}
-    lists = {"docs/decisions/dependencies.md"}  # of packages, not a decision
-    assert [page for page, body in bodies.items() if page not in lists and not body.startswith("**")] == []
+    assert [page for page, body in bodies.items() if not body.startswith("**")] == []
 
 
 def test_every_entry_of_the_log_is_in_its_table_and_begins_with_its_conclusion() -> None:
