@@ -119,7 +119,7 @@ def thumbnails(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Peaks:
-    """Where the maps of C channels are largest on M images: values (C, M) float32, places (C, M, 3) int32 image, y, x."""
+    """Where maps of C channels are largest on M images: values (C, M) float32, places (C, M, 3) int32 image, y, x."""
 
     values: Tensor
     places: Tensor

@@ -14,14 +14,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Path, Query, Request, Response
 from pydantic import BaseModel
 
-from torchlight.app.api.content_negotiation import (
-    MEDIA_TYPES,
-    RENDERER_VERSION,
-    Form,
-    choose,
-    encode,
-    requested_form,
-)
+from torchlight.app.api.content_negotiation import MEDIA_TYPES, RENDERER_VERSION, Form, choose, encode, requested_form
 from torchlight.app.api.dependencies import RunningInspector
 from torchlight.app.api.disconnect import while_connected
 from torchlight.app.api.problems import documented

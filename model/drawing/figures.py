@@ -18,15 +18,7 @@ import torch
 from torch import Tensor
 
 from torchlight.model.classifier import Classifier
-from torchlight.model.drawing.colours import (
-    GREYS,
-    MARK,
-    Pixels,
-    colour_filters,
-    colour_values,
-    diverging,
-    sequential,
-)
+from torchlight.model.drawing.colours import GREYS, MARK, Pixels, colour_filters, colour_values, diverging, sequential
 from torchlight.model.drawing.rendering import INK, LARGE, TILE, Bar, Tile, draw_sheet, encode_png, enlarge
 from torchlight.model.errors import ViewNotApplicable
 from torchlight.model.views.attribution import Attribution

@@ -2,7 +2,8 @@
 
 It answers which pattern activated this channel, not why the network chose a class: it is known to recover parts of the
 image whatever the decision (Nie, Zhang, Patel: A Theoretical Explanation for Perplexing Behaviors of
-Backpropagation-based Visualizations, 2018). Show it beside the patch that caused it. Knows nothing of pictures, files or HTTP.
+Backpropagation-based Visualizations, 2018). Show it beside the patch that caused it. Knows nothing of pictures, files
+or HTTP.
 """
 
 from collections.abc import Collection, Mapping

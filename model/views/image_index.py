@@ -1,7 +1,8 @@
 """The index of a checkpoint: the images on which each channel is largest, and the images the network finds alike.
 
 A channel's value on an image is the largest of its map. The index is one ``.safetensors`` file beside the checkpoint.
-It holds N images, numbered in a seeded random order. Its header is a flat map of text; beside ``format`` and ``format_version`` each value is a JSON document:
+It holds N images, numbered in a seeded random order. Its header is a flat map of text; beside ``format`` and
+``format_version`` each value is a JSON document:
 
     format           "torchlight-index"
     format_version   "1"
