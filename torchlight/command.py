@@ -56,7 +56,3 @@ def describe_os_error(error: OSError) -> str:
 def _fail(message: str) -> None:
     print(f"torchlight: {message}", file=sys.stderr)
     sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
