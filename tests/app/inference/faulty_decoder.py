@@ -1,4 +1,4 @@
-"""The process that decodes, with a decoder that files can break: started by a test in place of the real one."""
+"""The decoder process, with a decoder that files can break: started by tests in place of the real one."""
 
 import os
 import signal
@@ -14,30 +14,30 @@ hoard = []
 
 
 def prepare_array(content: bytes, size: int, **options: Any) -> Any:
-    """Do what the file says, if it says anything."""
-    said = content.partition(b"BREAK ")[2]
-    if said == b"abort":
+    """Follow the command in the file, if there is one."""
+    command = content.partition(b"BREAK ")[2]
+    if command == b"abort":
         os.abort()
-    if said == b"killed":
+    if command == b"killed":
         os.kill(os.getpid(), signal.SIGKILL)
-    if said == b"exit":
+    if command == b"exit":
         os._exit(0)
-    if said == b"sleep":
+    if command == b"sleep":
         time.sleep(3600)
-    if said == b"loop":
+    if command == b"loop":
         while True:
             pass
-    if said == b"allocate":
+    if command == b"allocate":
         while True:
             hoard.append(bytearray(10_000_000))
-    if said.startswith(b"meet "):
-        place = Path(os.fsdecode(said.removeprefix(b"meet ")))
+    if command.startswith(b"meet "):
+        place = Path(os.fsdecode(command.removeprefix(b"meet ")))
         (place / str(os.getpid())).touch()
         while len(list(place.iterdir())) < 3:
             time.sleep(0.01)
-    if said == b"babble":
+    if command == b"babble":
         os.write(1, b"\xff" * 100)
-    if said == b"say more":
+    if command == b"say more":
         os.write(1, decoder_process.REPLY.pack(0, 7, 7, b"GIF") + bytes(3 * size * size))
     return good(content, size, **options)
 

@@ -194,7 +194,7 @@ async def test_one_bad_item_of_many_costs_two_runs_for_each_halving(size: int, b
     assert extra <= 2 * math.log2(size)
 
 
-async def test_four_bad_items_are_told_from_the_others() -> None:
+async def test_each_of_four_bad_items_fails_alone() -> None:
     squares = Squares(is_open=False, bad_items=[3, 11, 19, 27])
     answers = await answers_of_one_batch(squares, 32)
     bad = [item for item, answer in enumerate(answers, 1) if isinstance(answer, ValueError)]

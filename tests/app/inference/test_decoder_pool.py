@@ -147,7 +147,7 @@ def test_files_that_wait_behind_a_bad_one_are_decoded(faulty: Running, photo: by
     assert faulty.decoders.pids != pids
 
 
-def test_what_a_process_says_too_much_is_nobody_elses_answer(faulty: Running, photo: bytes) -> None:
+def test_surplus_output_of_a_process_is_no_other_files_answer(faulty: Running, photo: bytes) -> None:
     with contextlib.suppress(DecoderFailed):  # as the pieces come
         assert faulty.prepare(photo + b"BREAK say more", 32).format == "GIF"
     for _ in range(3):
@@ -222,7 +222,7 @@ def has_room(decoders: DecoderPool) -> bool:
 
 
 @pytest.mark.anyio
-async def test_when_no_decoder_can_be_started_it_is_said(
+async def test_files_are_refused_while_no_decoder_can_be_started(
     full: DecoderPool, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_arguments: object, **_options: object) -> None:

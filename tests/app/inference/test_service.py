@@ -147,6 +147,23 @@ async def test_files_of_a_batch_that_have_not_begun_at_its_deadline_are_dropped(
     assert held.images == 1
 
 
+async def test_room_for_a_file_is_checked_once(
+    tiny_checkpoint: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[int] = []
+    check_room = DecoderPool.check_room
+
+    def count(pool: DecoderPool, number: int) -> None:
+        checked.append(number)
+        check_room(pool, number)
+
+    monkeypatch.setattr(DecoderPool, "check_room", count)
+    async with running(Settings(checkpoint=tiny_checkpoint, deadline_s=120)) as (_, client, held):
+        held.gate.set()
+        assert (await predict(client, photo)).status_code == 200
+    assert checked == [1]
+
+
 async def test_layers_are_known_when_the_service_is_ready(tiny_checkpoint: Path) -> None:
     async with running(Settings(checkpoint=tiny_checkpoint)) as (app, _, _):
         assert "graph" in vars(app.state.service.classifier)  # traced already

@@ -1,4 +1,4 @@
-"""What uvicorn leaves unbounded: heads, silence, connections, clients that do not read. On a real server."""
+"""What uvicorn leaves unbounded: headers, silence, connections, clients that do not read. On a real server."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ Connect = Callable[[], socket.socket]
 
 
 held = threading.Event()  # what is asked for /held is answered when it is set
-is_stopping = threading.Event()
+is_draining = threading.Event()
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def holding(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     held.clear()
     yield
     held.set()
-    is_stopping.clear()
+    is_draining.clear()
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,7 +57,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, refusals: list[str]) -> Iterator[Co
     """Run a server whose patience is short, and return what connects to it."""
     monkeypatch.setattr(http_protocol, "HEADERS_TIMEOUT_S", 0.3)
     monkeypatch.setattr(http_protocol, "WRITE_TIMEOUT_S", 0.3)
-    uploads = UploadLimit(1, on_refusal=lambda: None, is_draining=lambda: is_stopping.is_set())
+    uploads = UploadLimit(1, on_refusal=lambda: None, is_draining=lambda: is_draining.is_set())
     http = http_protocol.limited_protocol(http_protocol.Limits(3, uploads, refusals.append))
     config = uvicorn.Config(application, http=http, lifespan="off", log_config=None, timeout_keep_alive=60)
     server = uvicorn.Server(config)
@@ -126,7 +126,7 @@ def test_the_rest_of_a_body_that_nobody_reads_is_not_awaited_for_ever(connect: C
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_client_that_does_not_read_is_let_go(connect: Connect) -> None:
+def test_a_client_that_does_not_read_is_disconnected(connect: Connect) -> None:
     connection = connect()
     connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
     other = connect()
@@ -186,7 +186,7 @@ def test_an_address_that_is_too_long_is_refused(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"FOO / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\nA b\r\n\r\n"])
-def test_what_is_no_http_is_refused(connect: Connect, sent: bytes) -> None:
+def test_malformed_requests_are_refused(connect: Connect, sent: bytes) -> None:
     connection = connect()
     connection.sendall(sent)
     assert problem(rest(connection)) == (400, "malformed_request")
@@ -261,7 +261,7 @@ def test_an_upload_too_many_is_refused_at_its_head_and_its_connection_goes_on(
     assert answer_of(other).endswith(b"19")
 
 
-def test_who_asked_whether_to_send_the_body_is_told_that_the_connection_ends(
+def test_a_refused_client_that_expects_100_continue_gets_connection_close(
     full: socket.socket, connect: Connect
 ) -> None:
     other = connect()
@@ -271,10 +271,10 @@ def test_who_asked_whether_to_send_the_body_is_told_that_the_connection_ends(
     assert b"1 uploads are being answered" in refused
 
 
-def test_refused_uploads_of_a_service_that_stops_are_told_that_the_connection_ends(
+def test_an_upload_refused_while_the_service_drains_gets_connection_close(
     full: socket.socket, connect: Connect
 ) -> None:
-    is_stopping.set()
+    is_draining.set()
     other = connect()
     other.sendall(upload("/read", b"x"))
     assert b"\r\nconnection: close\r\n" in rest(other)
@@ -290,7 +290,7 @@ def test_a_client_that_leaves_makes_room(full: socket.socket, connect: Connect) 
     raise AssertionError("there is no room")
 
 
-def test_an_upload_that_still_comes_shuts_out_nobody(connect: Connect, holding: None) -> None:
+def test_an_upload_that_is_still_arriving_does_not_count(connect: Connect, holding: None) -> None:
     slow, other = connect(), connect()
     slow.sendall(b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na")
     for _ in range(3):
