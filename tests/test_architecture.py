@@ -149,6 +149,12 @@ def test_a_base_name_stands_for_one_thing() -> None:
     assert {name for name, count in counts.items() if count > 1} == {"__init__", "errors"}
 
 
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """Else pytest collects none of those that share one."""
+    counts = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in counts.items() if count > 1] == []
+
+
 def test_limits_of_http_can_be_imported_without_torch() -> None:
     program = (
         "import sys, torchlight.app.server.http_protocol, torchlight.app.middleware.body_limits\n"

@@ -26,7 +26,7 @@ def calls_at_once(subject: Subject) -> Finding:
 def nothing_left_behind(subject: Subject) -> Finding:
     """Count hooks, gradients and layers in training mode on the network, after all other checks.
 
-    PyTorch has no public list of a module's hooks: tests/model/test_private_parts.py holds the names read here.
+    PyTorch has no public list of a module's hooks: tests/model/test_model_private_parts.py holds the names read here.
     """
     network = subject.classifier.network
     hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in network.modules())
