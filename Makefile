@@ -38,7 +38,7 @@ serve: $(RUNTIME)  ## start the service (settings: TORCHLIGHT_* in the environme
 	$(VENV)/bin/torchlight serve $(ARGS)
 
 test: $(DEV) $(BROWSER) $(AXE)  ## run the quick tests, in a real browser too, a file at a time in each of JOBS=2 processes
-	$(PYTEST) -n $(JOBS) --dist loadfile -m "not slow" $(ARGS)
+	$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-slow: $(DEV) $(BROWSER) $(AXE)  ## run the slow tests, one after the other
 	$(PYTEST) -m slow $(ARGS)
