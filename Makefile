@@ -27,7 +27,7 @@ PEERS = $(VENV)/.peers
 AXE = tests/page/node_modules/axe-core/axe.min.js
 
 .DEFAULT_GOAL = help
-.PHONY: source-given help serve test test-slow test-all train evaluate check sbom bench peers lock image image-check clean
+.PHONY: source-given help serve test test-slow test-all test-floors train evaluate check sbom bench peers lock image image-check clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -44,6 +44,16 @@ test-slow: $(DEV) $(BROWSER) $(AXE)  ## run the slow tests, one after the other
 	$(PYTEST) -m slow $(ARGS)
 
 test-all: test test-slow  ## run every test
+
+# The rest is borrowed from VENV: only these five are as old as pyproject.toml allows. Old releases warn of newer ones.
+FLOORS = $(VENV)/floors
+test-floors: $(DEV) $(VENV)/bin/uv  ## run the quick tests of app on the oldest fastapi, starlette, uvicorn, pydantic and pillow
+	$(VENV)/bin/uv venv --quiet --clear --python $(VENV)/bin/python $(FLOORS)
+	$(VENV)/bin/uv pip install --quiet --python $(FLOORS)/bin/python --resolution lowest-direct \
+		$$(grep -oE '"(fastapi|starlette|uvicorn|pydantic|pillow)[<>=,0-9.]+"' pyproject.toml | tr -d '"')
+	$(VENV)/bin/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> "$$($(FLOORS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
+	$(FLOORS)/bin/python -m pytest -m "not slow" -W ignore::DeprecationWarning tests/app $(ARGS)
 
 train: source-given $(RUNTIME)  ## train on a folder of images or a named data set: SOURCE=photos [OUT=runs/photos]
 	$(VENV)/bin/torchlight train "$(SOURCE)" --out "$(OUT)" $(ARGS)
