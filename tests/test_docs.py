@@ -24,6 +24,7 @@ from torchlight.app.middleware.body_limits import PROGRESS_BYTES
 from torchlight.app.security.api_keys import MIN_CHARACTERS
 from torchlight.app.security.rate_limit import MAX_CLIENTS
 from torchlight.app.server.http_protocol import HEADERS_TIMEOUT_S
+from torchlight.app.server.supervisor import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from torchlight.app.settings import KEEP_ALIVE_S, Settings
 from torchlight.app.telemetry.metrics import COUNTERS, GAUGES, HISTOGRAMS
 from torchlight.command import COMMANDS
@@ -216,6 +217,10 @@ CONSTANTS = {
     f"| decoders | {DECODING} |": "docs/decisions/serving.md",
     f"| the network and the views | {COMPUTING} |": "docs/decisions/serving.md",
     f"Idle connections stay for {KEEP_ALIVE_S} s": "docs/operations.md",
+    f"repeated every {LONGEST_PAUSE_S:g} s": "docs/operations.md",
+    f"tried again after {FIRST_PAUSE_S:g}, {2 * FIRST_PAUSE_S:g}, {4 * FIRST_PAUSE_S:g} ... {LONGEST_PAUSE_S:g} s": (
+        "docs/operations.md"
+    ),
     f"the key itself ({MIN_CHARACTERS} characters or more)": "docs/operations.md",
     f"within {canary.TOLERANCE:g}": "docs/operations.md",
     f"compares each probability, within {canary.TOLERANCE:g}": "docs/decisions/checkpoint.md",
