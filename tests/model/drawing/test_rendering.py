@@ -350,6 +350,14 @@ def test_text_chunks_say_what_the_picture_shows(low: float, channel: int | None,
     assert chunks(content) == {**FACTS.to_text(), **expected, "scale": "layer", "colormap": colormap}
 
 
+def test_text_chunks_are_the_facts_whatever_their_text() -> None:
+    facts = Facts(layer="blöck.conv", view="", note="a\nb, 1 < 2", folded=True, logit=1 / 3, x_explains="float32")
+    display = display_maps(ramp(0, 1), channel=None, facts=facts)
+    assert chunks(draw_maps(display)) == display.facts.to_text()
+    said = {"view": "", "folded": "true", "logit": "0.333333", "X-Explains": "float32", "vmax": "1"}
+    assert display.facts.to_text().items() >= said.items()
+
+
 def test_legend_says_layer_channel_range_and_scale() -> None:
     content = render_maps(torch.cat([ramp(0, 1), ramp(-2, 3)]), channel=1, facts=FACTS, scale="map")
     assert shows(content, "conv1  ·  channel 1  ·  6x6")
