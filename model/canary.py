@@ -1,6 +1,7 @@
-"""One drawn picture, and the answer to it that is stored with the weights: do they still give it, where they run?
+"""The canary image, and the answer to it that a checkpoint holds: is the network still computed right where it runs?
 
-It finds what a digest of the file cannot: a device, a library or a layout that computes something else.
+A digest proves the bytes of a file; the canary finds a device, a library or a memory layout that computes another
+function with them.
 """
 
 import torch
@@ -10,14 +11,14 @@ from torchlight.model.checkpoint import Checkpoint
 from torchlight.model.errors import CanaryMismatch
 from torchlight.model.images import ImageSpec, normalise
 
-TOLERANCE = 1e-2  # of a probability; devices and libraries that work differ by less, see docs/decisions/checkpoint.md
-DIGITS = 6  # of what is stored; beyond them float32 differs from one processor to the next
+TOLERANCE = 1e-2  # of a probability; right devices and libraries differ by less, see docs/decisions/checkpoint.md
+DIGITS = 6  # stored of each probability; the seventh of a float32 differs from one processor to the next
 
 
 def draw_canary_image(size: int) -> Tensor:
-    """Draw the picture: red rises to the right, green downwards, blue is the exclusive or of the two.
+    """Return an image whose red rises to the right and green downwards; blue is their exclusive or.
 
-    Integers alone, so that it is the same everywhere; the third channel holds edges of every width.
+    Computed in integers, so that it is the same everywhere; the third channel has edges of every width.
 
     Args:
         size: side S in pixels.
@@ -25,38 +26,37 @@ def draw_canary_image(size: int) -> Tensor:
     Returns:
         (3, S, S) uint8 RGB.
     """
-    ramp = torch.arange(size) * 255 // max(1, size - 1)
+    ramp = torch.arange(size) * 255 // max(1, size - 1)  # (S,) from 0 to 255
     red, green = ramp.expand(size, size), ramp[:, None].expand(size, size)
     return torch.stack([red, green, red ^ green]).to(torch.uint8)
 
 
 def canary_answer(network: nn.Module, spec: ImageSpec) -> tuple[float, ...]:
-    """Return the probabilities that a network in evaluation mode on the CPU gives the picture, one for each class."""
+    """Return the K probabilities of the canary image, by a network in evaluation mode on the CPU."""
     with torch.inference_mode():
-        logits: Tensor = network(normalise(draw_canary_image(spec.size)[None], spec))
+        logits: Tensor = network(normalise(draw_canary_image(spec.size)[None], spec))  # (1, K)
         probabilities: list[float] = logits.float().softmax(dim=1)[0].tolist()
     return tuple(round(probability, DIGITS) for probability in probabilities)
 
 
 def check_canary(checkpoint: Checkpoint, got: Tensor) -> None:
-    """Compare what the network of a checkpoint answers where it runs with what the checkpoint says it should.
+    """Compare an answer to the canary image with the one in the checkpoint, if it has one (older files have none).
 
     Args:
-        got: (K,) probabilities for :func:`image`.
+        got: (K,) probabilities for :func:`draw_canary_image`.
 
     Raises:
-        CanaryMismatch: they differ by more than the tolerance. Files from before there was such an answer have none to
-            differ from.
+        CanaryMismatch: they differ by more than ``TOLERANCE``.
     """
     if checkpoint.header.golden is None:
         return
     expected = torch.tensor(checkpoint.header.golden)
-    difference = (got - expected).abs()
+    difference = (got - expected).abs()  # (K,)
     worst = int(difference.nan_to_num(torch.inf).argmax())
     if not difference[worst] <= TOLERANCE:
         label = checkpoint.header.class_names[worst]
         raise CanaryMismatch(
-            f"checkpoint {checkpoint.path}: its golden image should be {label!r} with probability "
+            f"checkpoint {checkpoint.path}: its canary image should be {label!r} with probability "
             f"{expected[worst]:.4f}, but the network here says {got[worst]:.4f}, further apart than {TOLERANCE:g}; "
             "train again, or look for what is wrong with this device"
         )

@@ -7,11 +7,11 @@ The header is a flat map of text. Beside ``format`` and ``format_version`` each 
     network          {"architecture", "num_classes"}
     class_names      ["airplane", ...]                     in the order of the network's outputs
     image_spec       {"size", "mean", "std", "resize"}
-    metrics          {"val": {"accuracy", ...}, ...}       what it reached, on which split
+    metrics          {"val": {"accuracy", ...}, ...}       of the trained network, by split
     training         the training configuration, the command, seconds, multiply-adds
     data             {"source", "fingerprint", images per split and class}
     versions         {"torchlight", "torch", ...}
-    golden           [0.0123, ...]                         the answer to the picture of model/canary.py; optional
+    golden           [0.0123, ...]                         the answer to the canary image of model/canary.py; optional
 
 Beside the weights there may be one tensor more: ``filmstrip``, the first layer's filters while the network learnt.
 
@@ -64,7 +64,7 @@ FILMSTRIP = "filmstrip"
 
 @dataclass(frozen=True)
 class Header:
-    """What a checkpoint says of itself; see the module's docstring for the fields."""
+    """The header of a checkpoint; the module's docstring lists the fields."""
 
     network: NetworkConfig
     class_names: tuple[str, ...]
@@ -82,7 +82,7 @@ class Checkpoint:
 
     Attributes:
         network: in evaluation mode, float32, on the CPU, its parameters not requiring gradients.
-        digest: ``sha256:`` and the hex digest of the file's bytes; changes whenever anything in it does.
+        digest: ``sha256:`` and the hex digest of the file's bytes; changes with any of them.
         filmstrip: (E, C, 3, k, k) float32, the filters of the first convolution before training and at epochs spread
             evenly over it; None if the file has none.
     """
@@ -95,9 +95,9 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, network: nn.Module, header: Header, filmstrip: Tensor | None = None) -> None:
-    """Write the file so that at every moment either the old or the new one is there, whole.
+    """Write the file, whole or not at all.
 
-    Weights are stored as they are (float32 after training), contiguous. Equal input gives equal bytes.
+    Weights keep their precision (float32 after training). Equal input gives equal bytes.
 
     Args:
         filmstrip: as in :class:`Checkpoint`, in any precision.
@@ -115,8 +115,7 @@ def save_checkpoint(path: Path, network: nn.Module, header: Header, filmstrip: T
 def load_checkpoint(path: Path) -> Checkpoint:
     """Return the network and its header.
 
-    Half-precision weights become float32. Nothing is fetched from a network. The file is read once: what is written
-    into it later changes neither the weights nor the digest.
+    Half-precision weights become float32. The file is read once into memory: later changes of it have no effect.
 
     Raises:
         CheckpointNotFound, CheckpointTruncated, ForeignFile, UnsupportedVersion, InvalidHeader, WeightsMismatch:
@@ -184,7 +183,7 @@ def _golden_from(found: Any, number: int) -> tuple[float, ...] | None:
 
 
 def _build_empty(path: Path, header: Header) -> nn.Module:
-    """Return the architecture without memory for its weights, after comparing its head with the class names."""
+    """Return the architecture without memory for its weights, once it fits the class names."""
     if header.network.num_classes != len(header.class_names):
         raise WeightsMismatch(
             f"checkpoint {path} has {len(header.class_names)} class names for {header.network.num_classes} outputs"

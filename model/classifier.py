@@ -27,15 +27,15 @@ class Classifier:
     Attributes:
         network: in evaluation mode on ``device``; nothing in this package changes it after construction.
         class_names: label of each output.
-        spec: what :func:`model.images.to_tensor` needs to prepare an image.
+        spec: size and normalisation of the network's input.
         digest: identifies the checkpoint in every answer.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
-        """Take the network of a checkpoint to a device.
+        """Move the network of a checkpoint to a device.
 
-        On CUDA, TF32 is turned off for convolutions in the whole process: it keeps 10 bits of each factor, and what
-        the views compute is compared to float32.
+        On CUDA, TF32 is turned off for convolutions in the whole process: it keeps 10 bits of each factor, and the
+        views are compared with float32.
         """
         if device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False
@@ -48,14 +48,14 @@ class Classifier:
 
     @cached_property
     def graph(self) -> NetworkGraph:
-        """The network layer by layer, for the views; traced when it is first asked for.
+        """The network layer by layer, for the views; traced at the first access.
 
-        Not while any network runs in another thread: torch.fx changes how all modules are called until it is done.
+        Do not trace while a network runs in another thread: torch.fx patches ``nn.Module.__call__`` meanwhile.
         """
         return NetworkGraph(self.network, self.spec.size)
 
     def network_input(self, images: Tensor) -> Tensor:
-        """Return what the network is given for (N, 3, S, S) uint8 RGB images, from any device.
+        """Return the network's input for (N, 3, S, S) uint8 RGB images on any device.
 
         Returns:
             (N, 3, S, S) float32 normalised, on ``device``, in the memory format of the weights.
@@ -73,7 +73,7 @@ class Classifier:
             (N, K) float32 on the CPU.
         """
         with torch.inference_mode():
-            output: Tensor = self.network(self.network_input(images))
+            output: Tensor = self.network(self.network_input(images))  # (N, K)
             return output.float().cpu()
 
     def probabilities(self, images: Tensor) -> Tensor:
@@ -88,7 +88,8 @@ class Classifier:
             k: from 1 to K; larger values give all.
         """
         values = probabilities.tolist()
-        best = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:k]  # equal ones stay in order
+        # sorting is stable: of equal probabilities the first class comes first
+        best = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:k]
         return [Prediction(self.class_names[index], index, values[index]) for index in best]
 
 
@@ -96,7 +97,7 @@ def choose_device(name: str) -> torch.device:
     """Return the torch device: ``auto`` takes CUDA, then MPS, then the CPU; any other name is taken as it is.
 
     Raises:
-        DeviceUnavailable: it cannot hold a number.
+        DeviceUnavailable: this machine has no such device.
     """
     if name == "auto":
         if torch.cuda.is_available():

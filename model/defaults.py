@@ -1,4 +1,4 @@
-"""What a user gets who chooses nothing. Imports nothing of ours, so that reading the settings is quick."""
+"""Defaults that several packages share. Imports nothing of ours, so that reading the settings is quick."""
 
 from pathlib import Path
 

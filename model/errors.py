@@ -1,4 +1,4 @@
-"""Everything that can be wrong with what a user hands us, as one tree.
+"""The errors that a user can cause, as one tree.
 
     TorchlightError
     ├── ImageError                  the bytes of an upload
@@ -12,7 +12,7 @@
     │   ├── UnsupportedVersion      written by a newer Torchlight
     │   ├── InvalidHeader           a field is missing or does not hold what it should
     │   ├── WeightsMismatch         the tensors do not fit the architecture or the class names
-    │   └── CanaryMismatch          the network does not answer as it did when it was saved
+    │   └── CanaryMismatch          the canary image gets another answer than when the network was saved
     ├── IndexFileError              the file of top images and neighbours beside a checkpoint
     │   ├── IndexNotFound
     │   ├── IndexTruncated          shorter than its own header says
@@ -27,13 +27,13 @@
     │   ├── UnknownTarget           not a class of this network
     │   └── ViewNotApplicable       the layer has no such view (filters of a ReLU)
     ├── ExportError                 a network that cannot be written as a file for other programs
-    ├── AnswersError                a file of answers that cannot be gone on with
+    ├── AnswersError                a file of predictions that cannot be resumed
     ├── DataError                   a data set that cannot be trained on
     ├── DeviceUnavailable           no such device, or this machine has none
-    ├── QuantisationError           the file that says how a checkpoint is computed in 8 bits
+    ├── QuantisationError           the file of int8 ranges beside a checkpoint
     │   ├── QuantisationNotFound
     │   └── InvalidQuantisation     made for another checkpoint, or some other kind of file
-    └── EngineUnavailable           a network cannot be computed, or not with the same answers, by what was asked for
+    └── EngineUnavailable           the wanted engine does not have all layers of a network, or answers otherwise
 
 None of them knows a status code: ``app/api/problems.py`` holds that table, ``torchlight/command.py`` the exit code.
 A message names the thing, its value, the limit and the way out, and fits on one line.
@@ -89,7 +89,7 @@ class WeightsMismatch(CheckpointError):
 
 
 class CanaryMismatch(CheckpointError):
-    """The network does not give its golden image the probabilities that the checkpoint says."""
+    """The network gives the canary image other probabilities than the checkpoint says."""
 
 
 class IndexFileError(TorchlightError):
@@ -160,20 +160,20 @@ class DeviceUnavailable(TorchlightError):
 
 
 class EngineUnavailable(TorchlightError):
-    """What was asked to compute the answers does not know the network, or would answer something else."""
+    """The wanted engine does not have all layers of the network, or answers otherwise."""
 
 
 class QuantisationError(TorchlightError):
-    """The file beside a checkpoint that says how it is computed in 8 bits cannot be used."""
+    """The file of int8 ranges beside a checkpoint cannot be used."""
 
 
 class QuantisationNotFound(QuantisationError):
-    """There is none."""
+    """There is no such file."""
 
 
 class InvalidQuantisation(QuantisationError):
-    """It was made for another checkpoint, or is some other kind of file."""
+    """The file was made for another checkpoint, or is some other kind of file."""
 
 
 class AnswersError(TorchlightError):
-    """A file of answers that cannot be gone on with."""
+    """A file of predictions cannot be resumed."""

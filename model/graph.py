@@ -1,8 +1,8 @@
-"""The network as the list of layers it runs, in order, each with a name: what every view is computed on.
+"""The network as a list of named layers, in the order they run: every view is computed on it.
 
 A view never touches the served modules. The graph holds a twin of the network: new modules over the very same tensors,
-in evaluation mode, in-place layers made out-of-place, so that a captured output stays what it was. Each run keeps its
-own values; nothing is stored between runs, so any number of threads may run one graph.
+in evaluation mode, in-place layers made out-of-place, so that a captured output keeps its values. Nothing is stored
+between runs, so any number of threads may run one graph.
 """
 
 import copy
@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from torchlight.model.errors import UnknownLayer
 
 INPUT = "input"
-OUT_OF_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul}  # what `x += y` is traced as
+OUT_OF_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul}  # as `x += y` is traced
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Layer:
     """One step of the forward pass.
 
     Attributes:
-        name: dotted module path as PyTorch gives it, such as ``layer1.0.conv1``; a module that runs again gets ``_1``,
-            ``_2``, ...; a function gets the path of the module that calls it, such as ``layer1.0.add``.
+        name: dotted module path, such as ``layer1.0.conv1``; a module that runs again gets ``_1``, ``_2``, ...; a
+            function gets the path of the module that calls it, such as ``layer1.0.add``.
         type: class of the module, or name of the function: ``Conv2d``, ``ReLU``, ``add``, ``cat``.
-        module: the module, None for a function. Never to be changed.
-        inputs: names of the layers whose tensors it reads, in order; ``input`` is the normalised image.
+        module: the module, None for a function. Do not change it.
+        inputs: names of the layers that it reads, in order; ``input`` is the normalised image.
         in_shapes, out_shape: without the batch dimension: (C, H, W) for maps, (K,) for vectors.
     """
 
@@ -64,15 +64,16 @@ class NetworkGraph:
         weights = next(network.parameters())
         with torch.inference_mode():
             zeros = torch.zeros(1, 3, image_size, image_size, device=weights.device, dtype=weights.dtype)
-            values = _Run(self._module, self._nodes.values()).start(zeros, {})
-        self.layers = self._describe({node: value for node, value in values.items() if isinstance(value, Tensor)})
+            values = _CapturingInterpreter(self._module, self._nodes.values()).capture(zeros, {})
+        tensors = {node: value for node, value in values.items() if isinstance(value, Tensor)}
+        self.layers = self._describe_layers(tensors)
         self.output = next(reversed(self.layers))
 
     def find_layer(self, name: str) -> Layer:
         """Return the layer of that name.
 
         Raises:
-            UnknownLayer: there is none; the message lists the names there are.
+            UnknownLayer: there is none; the message lists all names.
         """
         if name not in self.layers:
             raise UnknownLayer(f"layer {name!r} does not exist; this network has {', '.join(self.layers)}")
@@ -83,7 +84,7 @@ class NetworkGraph:
         return next(layer.name for layer in self.layers.values() if layer.module is module)
 
     def only_reader(self, name: str) -> Layer | None:
-        """Return the layer that reads the output of ``name``; None if several do, or none."""
+        """Return the only layer that reads the output of ``name``; None if there are several or none."""
         readers = [layer for layer in self.layers.values() if name in layer.inputs]
         return readers[0] if len(readers) == 1 else None
 
@@ -92,13 +93,13 @@ class NetworkGraph:
     ) -> dict[str, Tensor]:
         """Run the network and return the outputs of some layers.
 
-        Gradients flow if the caller has them enabled and an input asks for them; parameters never do.
+        Gradients flow to inputs that require them, if the caller has them enabled; never to parameters.
 
         Args:
             images: (N, 3, S, S) float32 normalised, on the network's device.
             keep: names of layers, or ``input``.
-            replace: outputs to use in place of what a layer would give; with one of these requiring a gradient, the
-                rest of the network becomes a function of it.
+            replace: outputs to use in place of the layers' own; if one requires a gradient, the rest of the network
+                is a function of it.
 
         Returns:
             name -> (N, ...) output, not a copy.
@@ -110,10 +111,10 @@ class NetworkGraph:
             if name != INPUT:
                 self.find_layer(name)
         replaced = {self._nodes[name]: value for name, value in (replace or {}).items()}
-        values = _Run(self._module, [self._nodes[name] for name in keep]).start(images, replaced)
+        values = _CapturingInterpreter(self._module, [self._nodes[name] for name in keep]).capture(images, replaced)
         return {name: values[self._nodes[name]] for name in keep}
 
-    def _describe(self, values: Mapping[fx.Node, Tensor]) -> dict[str, Layer]:
+    def _describe_layers(self, values: Mapping[fx.Node, Tensor]) -> dict[str, Layer]:
         names = {node: name for name, node in self._nodes.items() if node in values}
         layers = {}
         for node, name in names.items():
@@ -127,16 +128,16 @@ class NetworkGraph:
                 module=module,
                 inputs=tuple(names[source] for source in inputs),
                 in_shapes=tuple(tuple(values[source].shape[1:]) for source in inputs),
-                out_shape=tuple(values[node].shape[1:]),
+                out_shape=tuple(values[node].shape[1:]),  # without N
             )
         return layers
 
 
 class _NamingTracer(fx.Tracer):
-    """Notes for each step where in the network it is, as :class:`Layer` says.
+    """Records the name of each step, as :class:`Layer` defines it.
 
     Attributes:
-        names: in the order of the steps, no two alike.
+        names: by node, in the order of the steps, all different.
     """
 
     def __init__(self) -> None:
@@ -160,8 +161,8 @@ class _NamingTracer(fx.Tracer):
         return proxy
 
 
-class _Run(fx.Interpreter):
-    """One forward pass that keeps the values of some nodes and frees the others as soon as they are used up."""
+class _CapturingInterpreter(fx.Interpreter):
+    """One forward pass that keeps the values of some nodes and frees the others after their last use."""
 
     def __init__(self, module: fx.GraphModule, keep: Collection[fx.Node]) -> None:
         super().__init__(module)
@@ -169,7 +170,7 @@ class _Run(fx.Interpreter):
         self._replaced: Mapping[fx.Node, Tensor] = {}
         self._kept: dict[fx.Node, Any] = {}
 
-    def start(self, images: Tensor, replaced: Mapping[fx.Node, Tensor]) -> dict[fx.Node, Any]:
+    def capture(self, images: Tensor, replaced: Mapping[fx.Node, Tensor]) -> dict[fx.Node, Any]:
         self._replaced = replaced
         self.run(images)
         return self._kept

@@ -1,9 +1,9 @@
-"""Image bytes -> upright RGB -> the uint8 tensor that both training and serving feed to the network.
+"""Image bytes -> upright RGB -> the uint8 tensor that both training and serving give to the network.
 
 The only user of Pillow for reading. Knows nothing of networks, files or HTTP. The decode policy is the
 docstring of :func:`decode_image`; the resize policy that of :func:`to_tensor`.
 
-torch is imported where a tensor is made: the processes that decode uploads need none, and its import takes seconds.
+torch is imported where a tensor is made: the decoder processes need none, and its import takes seconds.
 """
 
 import io
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF")
 BACKGROUND = (255, 255, 255)  # transparent pixels show white, as on paper and in most viewers
-REDUCED_DECODE_FACTOR = 8  # a JPEG is decoded small only if that is still 8x what the network needs; 4x shows
-MAX_SCANS = 32  # of a progressive JPEG; encoders write about 10, and each goes over all pixels again
-MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")  # of a JPEG: those that begin a segment, and the one that ends all
+REDUCED_DECODE_FACTOR = 8  # a JPEG is decoded small only if still 8x the network's input; at 4x values differ
+MAX_SCANS = 32  # of a progressive JPEG; encoders write about 10, and decoding each passes over all pixels
+MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")  # of a JPEG: start of a segment, or end of the image
 START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
-COMPOSITE_PIXELS = 1_000_000  # as many are composited at a time, so that the copies it takes stay small
+COMPOSITE_PIXELS = 1_000_000  # composited at a time, so that the copies stay small
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """How a picture becomes network input; travels in the checkpoint.
+    """How an image becomes network input; stored in the checkpoint.
 
     Attributes:
         size: side S of the square input in pixels.
         mean, std: per-channel statistics, RGB in [0, 1], that :func:`normalise` applies.
-        resize: name of the only rule there is; a checkpoint with another one is refused.
+        resize: name of the only rule; a checkpoint with another one is refused.
     """
 
     size: int
@@ -48,9 +48,9 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An upright RGB picture and the facts about the file it came from.
+    """An upright RGB image, and format and size of its file.
 
-    ``width`` and ``height`` are those of the upright original, also where ``pixels`` was decoded at reduced scale.
+    ``width`` and ``height`` are of the upright original, also if ``pixels`` was decoded at reduced scale.
     """
 
     pixels: Image.Image
@@ -66,11 +66,11 @@ def decode_image(
     target_size: int | None = None,
     before_pixels: Callable[[int], None] | None = None,
 ) -> DecodedImage:
-    """Return the picture in ``content``, upright, in RGB.
+    """Return the image in ``content``, upright, in RGB.
 
     Policy, each line held by a test:
 
-    - JPEG, PNG, WebP, GIF, BMP and TIFF, recognised by their first bytes; names and declared types do not count.
+    - JPEG, PNG, WebP, GIF, BMP and TIFF, recognised by their first bytes; file names and declared types are ignored.
     - The declared size is checked before any pixel is decoded, and so is the number of a JPEG's scans.
     - The EXIF orientation is applied; other metadata and colour profiles are ignored (pixels are taken as sRGB).
     - Animations and multi-page files give their first frame.
@@ -83,7 +83,7 @@ def decode_image(
         content: the whole file.
         max_pixels: width x height above which the file is refused.
         target_size: side of the square that :func:`to_tensor` will make of it; None decodes at full scale.
-        before_pixels: called with width x height once the file's head is read; a caller may bound the time of the rest.
+        before_pixels: called with width x height before pixels are decoded; a caller may limit the time from here on.
 
     Raises:
         UnknownImageFormat: the first bytes belong to none of the formats.
@@ -104,16 +104,16 @@ def decode_image(
                 divisor = _reduction(width, height, target_size)
                 image.draft(None, (width // divisor, height // divisor))
             image.load()
-            swaps_sides = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # 0x0112: EXIF orientation
+            swaps_sides = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientation: turned by 90 degrees
             ImageOps.exif_transpose(image, in_place=True)
             upright = _to_rgb(image)
     except (ImageTooLarge, UnreadableImage):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        declared = re.search(r"\((\d+) pixels\)", str(error))  # Pillow says it only in words
+        declared = re.search(r"\((\d+) pixels\)", str(error))  # Pillow has it only in the text
         size = f"{int(declared[1]) / 1e6:.4g} MP" if declared else "too many pixels"
         raise ImageTooLarge(f"image has {size}; the limit is {max_pixels / 1e6:g} MP; send a smaller one") from error
-    except Exception as error:  # Pillow's decoders raise some fifteen kinds for broken files
+    except Exception as error:  # Pillow's decoders raise some fifteen types for broken files
         raise UnreadableImage(f"{name} image cannot be read ({_reason(error)}); is the file complete?") from error
     if swaps_sides:
         width, height = height, width
@@ -121,15 +121,15 @@ def decode_image(
 
 
 def to_tensor(image: Image.Image, size: int) -> "Tensor":
-    """Return the picture as network input, before normalisation.
+    """Return the image as network input, before normalisation.
 
     Takes the largest centred square and resizes it to S x S with a bilinear filter whose support grows with the
-    reduction, so that it antialiases. Enlarges pictures smaller than S.
+    reduction, so that it antialiases. Enlarges images smaller than S.
 
-    A JPEG decoded at reduced scale gives the same values within 2/255 (0.3/255 on average); a test measures it.
+    A JPEG decoded at reduced scale gives the same values within 2/255 (0.3/255 on average), as a test measures.
 
     Args:
-        image: RGB picture of any size.
+        image: RGB, of any size.
         size: side S of the square, in pixels.
 
     Returns:
@@ -141,9 +141,7 @@ def to_tensor(image: Image.Image, size: int) -> "Tensor":
 
 
 def prepare_image(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> "tuple[Tensor, DecodedImage]":
-    """Decode and resize in one step: the one door that training and evaluation go through.
-
-    Serving does the same in processes of their own, with :func:`prepare_array`.
+    """Decode and resize in one step, for training and evaluation. Serving uses :func:`prepare_array`.
 
     Returns:
         (3, S, S) uint8 RGB, and the facts about the file. Raises what :func:`decode_image` raises.
@@ -161,7 +159,7 @@ def prepare_array(
     max_pixels: int = MAX_PIXELS,
     before_pixels: Callable[[int], None] | None = None,
 ) -> tuple[np.ndarray[tuple[int, int, int], np.dtype[np.uint8]], DecodedImage]:
-    """Return what :func:`prepare_image` does, the pixels as an array: needs no torch."""
+    """Return the same as :func:`prepare_image`, the pixels as a (3, S, S) array: needs no torch."""
     image = decode_image(content, max_pixels=max_pixels, target_size=size, before_pixels=before_pixels)
     return _centre_square(image.pixels, size), image
 
@@ -173,13 +171,13 @@ def normalise(images: "Tensor", spec: ImageSpec) -> "Tensor":
         images: (N, 3, S, S) uint8 RGB, on any device.
 
     Returns:
-        (N, 3, S, S) float32, about zero mean and unit variance over the training data.
+        (N, 3, S, S) float32, with zero mean and unit variance over the data that ``spec`` was computed on.
     """
     from torch import tensor
 
     mean = tensor(spec.mean, device=images.device).view(1, 3, 1, 1)
     std = tensor(spec.std, device=images.device).view(1, 3, 1, 1)
-    return (images.float() / 255 - mean) / std
+    return (images.float() / 255 - mean) / std  # statistics broadcast over (N, 3, S, S)
 
 
 def _sniff(content: bytes) -> str:
@@ -213,13 +211,13 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def _check_scans(content: bytes) -> None:
-    """Count the scans of a JPEG, whose decoding takes as many passes over all pixels.
+    """Refuse a JPEG of too many scans: decoding passes over all pixels once a scan.
 
-    What comes after the image does not count: phones append films to their photos.
+    Bytes after the image do not count: phones append videos to their photos.
     """
     values = np.frombuffer(content, np.uint8)
     after = values[1:][values[:-1] == START_OF_SCAN[0]]
-    if np.count_nonzero(after == START_OF_SCAN[1]) <= MAX_SCANS:  # wherever they are; known in a fifth of the time
+    if np.count_nonzero(after == START_OF_SCAN[1]) <= MAX_SCANS:  # an upper bound, in a fifth of the time
         return
     scans, place = 0, 2
     while (found := MARKER.search(content, place)) and found[0] != END_OF_IMAGE:
@@ -230,19 +228,19 @@ def _check_scans(content: bytes) -> None:
 
 
 def _centre_square(image: Image.Image, size: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
-    """Return what :func:`to_tensor` does, as an array."""
+    """Return the (3, S, S) uint8 array of :func:`to_tensor`."""
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
     box = (left, top, left + side, top + side)
     square = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(square).transpose(2, 0, 1).copy()
+    return np.asarray(square).transpose(2, 0, 1).copy()  # (S, S, 3) -> (3, S, S)
 
 
 def _reduction(width: int, height: int, target_size: int) -> int:
-    """Return by how much a JPEG may be reduced while it is decoded: 1, 2, 4 or 8.
+    """Return the factor by which a JPEG may be reduced while it is decoded: 1, 2, 4 or 8.
 
-    Only by what divides both sides: the last pixel of a reduced row would else stand for fewer pixels than the others,
-    and shift the picture against the one decoded in full.
+    It divides both sides: else the last pixel of a row would cover fewer pixels than the others, and the image would
+    be shifted against the one decoded in full.
     """
     least = REDUCED_DECODE_FACTOR * target_size
     fitting = (n for n in (8, 4, 2) if width % n == 0 == height % n and min(width, height) // n >= least)
@@ -253,7 +251,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     """Return ``image`` in RGB by the policy in :func:`decode_image`."""
     if image.mode.startswith("I;16"):
         values = np.asarray(image)
-        grey = _eight_bits(values)
+        grey = _to_uint8(values)
         if "transparency" in image.info:
             grey[values == image.info["transparency"]] = BACKGROUND[0]
         image = Image.fromarray(grey)
@@ -264,11 +262,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _eight_bits(values: np.ndarray[tuple[int, ...], np.dtype[np.uint16]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return values / 257, rounded: 65535 becomes 255. In integers, since floats would take 16 bytes a pixel."""
+def _to_uint8(values: np.ndarray[tuple[int, ...], np.dtype[np.uint16]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return values / 257, rounded: 65535 becomes 255. In integers: floats would take 16 bytes a pixel."""
     wide = values.astype(np.uint32)
     wide *= 255
-    wide += 32_895
+    wide += 32_895  # with the shift: division by 257, rounded to nearest
     wide >>= 16
     return wide.astype(np.uint8)
 
@@ -284,6 +282,6 @@ def _composite(image: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    """Return a short, printable account of a decoder's error."""
+    """Return the first line of a decoder's error."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return text if "<_io" not in text else "not a complete image"

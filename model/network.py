@@ -41,17 +41,15 @@ def build_network(config: NetworkConfig) -> nn.Module:
     if config.architecture in OWN_ARCHITECTURES:
         return OWN_ARCHITECTURES[config.architecture](config.num_classes)
     _require_torchvision(config.architecture)
-    extra = {"aux_logits": False} if config.architecture in ("googlenet", "inception_v3") else {}
-    if extra:
-        extra["init_weights"] = True
-    network: nn.Module = _torchvision_models().get_model(
-        config.architecture, weights=None, num_classes=config.num_classes, **extra
-    )
+    # without their second classifier, which only training uses; torchvision warns unless init_weights is given
+    has_two_heads = config.architecture in ("googlenet", "inception_v3")
+    options = {"aux_logits": False, "init_weights": True} if has_two_heads else {}
+    network: nn.Module = _torchvision_models().get_model(config.architecture, num_classes=config.num_classes, **options)
     return network
 
 
 def load_pretrained(network: nn.Module, architecture: str) -> None:
-    """Copy torchvision's published weights into ``network``, all but a head of another size.
+    """Copy torchvision's published weights into ``network``, all but a classifier head of another size.
 
     Fetches the file over the network the first time, checks its hash, and reads it with torch's weights-only
     reader, which runs no code from the file.
@@ -91,17 +89,17 @@ def architecture_names() -> list[str]:
 
 
 def check_image_size(architecture: str, image_size: int) -> None:
-    """Make sure that a network takes S x S images, without memory for its weights.
+    """Check that a network takes S x S images, without memory for its weights.
 
     Raises:
         UnknownArchitecture: no network has that name.
-        NetworkError: it does not.
+        NetworkError: it does not take them.
     """
     with torch.device("meta"):
         network = build_network(NetworkConfig(architecture, 2)).eval()
         try:
             network(torch.zeros(1, 3, image_size, image_size))
-        except (RuntimeError, AssertionError) as error:  # what layers and torchvision's own checks raise
+        except (RuntimeError, AssertionError) as error:  # raised by layers and by torchvision's own checks
             reason = str(error).splitlines()[0].rstrip(".")
             raise NetworkError(
                 f"architecture {architecture!r} does not take images of {image_size}x{image_size} pixels ({reason}); "
@@ -120,7 +118,7 @@ def classifier_head(network: nn.Module) -> nn.Linear | nn.Conv2d:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Return how many numbers training may change."""
+    """Return the number of trainable numbers."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -133,7 +131,7 @@ def count_multiply_adds(network: nn.Module, image_size: int) -> int:
 
     def count(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(layer, nn.Conv2d | nn.Linear)
-        counts.append(output.numel() * layer.weight[0].numel())
+        counts.append(output.numel() * layer.weight[0].numel())  # one product for each weight of an output channel
 
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
@@ -154,7 +152,7 @@ def _torchlight(num_classes: int) -> nn.Module:
     """Return the default network: 1.7 M parameters, 0.12 G multiply-adds on 32x32 images.
 
     The first convolution is the guide's: 5x5x3 filters, stride 1, no padding, 28x28 activation maps. The last maps
-    keep 7x7 positions, so that evidence for a class can be located; their mean and one linear layer follow.
+    keep 7x7 positions, so that attributions can locate a class; their mean and one linear layer follow.
     """
     widths = {1: 64, 2: 128, 3: 128, 4: 256, 5: 256, 6: 256}
     layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -227,7 +225,7 @@ OWN_ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
 
 
 def _torchvision_models() -> ModuleType:
-    """Return torchvision's models, which take twice as long to import as torch: our own networks go without."""
+    """Return torchvision's models. Their import takes twice as long as torch's, so our own networks avoid it."""
     from torchvision import models
 
     return models  # type: ignore[no-any-return]

@@ -23,8 +23,8 @@ from torchlight.model.classifier import Classifier
 from torchlight.model.errors import ExportError
 from torchlight.model.images import ImageSpec, normalise
 
-BATCH_SIZES = (1, 2, 7)  # that a file for any batch is compared at
-TOLERANCE = 1e-4  # in a probability: invisible in an answer, a hundred times what other kernels' rounding costs
+BATCH_SIZES = (1, 2, 7)  # at which a program for any batch is compared
+TOLERANCE = 1e-4  # of a probability: invisible in an answer, a hundred times the rounding of other kernels
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 InferenceFunction = Callable[[Tensor], Tensor]
@@ -45,10 +45,10 @@ class ServedFunction(nn.Module):
 
 
 def export_network(classifier: Classifier, path: Path, *, dynamic_batch: bool = True, overwrite: bool = False) -> float:
-    """Write the file, once what is in it has answered as the classifier does.
+    """Write the file, once the program in it gives the classifier's answers.
 
     Args:
-        classifier: on the CPU; it is not changed.
+        classifier: on the CPU; not changed.
         path: its suffix is the format: ``.onnx`` or ``.pt2``.
         dynamic_batch: take any number of images at once, at least one; without it, exactly one.
         overwrite: replace an older file.
@@ -72,7 +72,7 @@ def export_network(classifier: Classifier, path: Path, *, dynamic_batch: bool = 
         temporary = Path(folder) / path.name
         try:
             write(_trace(classifier, dynamic_batch), temporary, export_metadata(classifier))
-        except RuntimeError as error:  # what both exporters raise
+        except RuntimeError as error:  # raised by both exporters
             architecture = classifier.checkpoint.header.network.architecture
             reason = str(error).strip().partition("\n")[0]
             raise ExportError(f"{architecture} cannot be exported to {path.suffix} ({reason})") from error
@@ -87,7 +87,7 @@ def export_network(classifier: Classifier, path: Path, *, dynamic_batch: bool = 
 
 
 def export_metadata(classifier: Classifier) -> dict[str, str]:
-    """Return what another program has to know, each value a JSON document except ``digest``."""
+    """Return the metadata for other programs: JSON documents, and the ``digest``."""
     header = classifier.checkpoint.header
     documents = {
         "network": dataclasses.asdict(header.network),
@@ -100,7 +100,7 @@ def export_metadata(classifier: Classifier) -> dict[str, str]:
 
 
 def largest_difference(classifier: Classifier, run: InferenceFunction, batch_sizes: tuple[int, ...]) -> float:
-    """Return by how much ``run`` differs from ``classifier.probabilities``, over batches of seeded noise."""
+    """Return the largest difference of ``run`` from ``classifier.probabilities``, over batches of seeded noise."""
     generator = torch.Generator().manual_seed(0)
     size = classifier.spec.size
     differences = []
@@ -113,7 +113,7 @@ def largest_difference(classifier: Classifier, run: InferenceFunction, batch_siz
 def _trace(classifier: Classifier, dynamic_batch: bool) -> ExportedProgram:
     size = classifier.spec.size
     number = 2 if dynamic_batch else 1  # an example of one image would be taken for a fixed size
-    network = copy.deepcopy(classifier.network).to(memory_format=torch.contiguous_format)  # the layout files have
+    network = copy.deepcopy(classifier.network).to(memory_format=torch.contiguous_format)  # the layout of files
     return torch.export.export(
         ServedFunction(network, classifier.spec).eval(),
         (torch.zeros(number, 3, size, size, dtype=torch.uint8),),

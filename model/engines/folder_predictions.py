@@ -1,6 +1,6 @@
-"""Many image files -> a file of answers, at the machine's full speed, and to be gone on with after any end.
+"""Many image files -> a file of predictions, at the machine's full speed, resumable after any interruption.
 
-The file of answers is JSON Lines: one object for each image, in the order of their paths,
+The file is JSON Lines: one object for each image, in the order of their paths,
 
     {"file": "a/cat.jpg", "digest": "sha256:...", "predictions": [{"label": "cat", "index": 3, "probability": 0.97}]}
 
@@ -26,12 +26,12 @@ from torchlight.model.images import prepare_image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 BATCH_SIZE = 16  # more is no faster on a CPU, see docs/log.md
-BATCHES_AHEAD = 4  # that are decoded while the network runs: enough for it never to wait
+BATCHES_AHEAD = 4  # decoded while the network runs, so that it never waits
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A file with its labels, most probable first, or why it has none."""
+    """The predictions for a file, most probable first, or the reason why there are none."""
 
     path: Path
     predictions: tuple[Prediction, ...]
@@ -39,7 +39,7 @@ class Outcome:
 
 
 def find_image_files(paths: Iterable[Path]) -> list[Path]:
-    """Return the files among ``paths``, and the images below the folders among them, each once, in order of paths."""
+    """Return the files among ``paths`` and the images below the folders among them, each once, sorted in a folder."""
     found: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
@@ -77,17 +77,17 @@ def classify_files(
 
 
 class AnswerFile:
-    """The file of answers, open at its end. What is in it stays, and is not asked again."""
+    """A file of predictions, open for appending. Images that are in it are not classified again."""
 
     def __init__(self, path: Path, digest: str) -> None:
-        """Read what there is, and cut off a line that was being written when its process ended.
+        """Read the lines of an earlier run; an incomplete last one, of a process that was killed, is cut off.
 
         Args:
-            path: is made if it does not exist.
-            digest: of the checkpoint; the answers of another one are not mixed with its own.
+            path: created if it does not exist.
+            digest: of the checkpoint; a file holds the predictions of one.
 
         Raises:
-            AnswersError: the file holds something else, or answers of another checkpoint.
+            AnswersError: the file holds something else, or predictions of another checkpoint.
             OSError: it cannot be read or written.
         """
         self._digest = digest
@@ -100,7 +100,7 @@ class AnswerFile:
             raise
 
     def add(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-        """Write each outcome and pass it on; all that were passed on are in the file once a batch is through."""
+        """Write each outcome and yield it; the file is flushed after each batch."""
         for number, outcome in enumerate(outcomes, 1):
             content = {"error": outcome.error} if outcome.error is not None else {
                 "predictions": [asdict(one) for one in outcome.predictions]
@@ -113,11 +113,11 @@ class AnswerFile:
         self._file.flush()
 
     def has(self, path: Path) -> bool:
-        """Return whether there is an answer for the file."""
+        """Return whether the file was classified before."""
         return _printable(path) in self.done
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Flush and close the file."""
         self._file.close()
 
     def _read(self, path: Path) -> frozenset[str]:
@@ -150,7 +150,7 @@ class AnswerFile:
 def _ahead(
     pool: ThreadPoolExecutor, load: Callable[[Sequence[Path]], list[Tensor | str]], batches: Sequence[Sequence[Path]]
 ) -> Iterator[list[Tensor | str]]:
-    """Yield ``load(batch)`` for each, in order, a few of them begun before they are wanted and no more."""
+    """Yield ``load(batch)`` for each, in order; ``BATCHES_AHEAD`` are computed ahead, and no more."""
     waiting = iter(batches)
     begun: list[Future[list[Tensor | str]]] = [
         pool.submit(load, one) for one in itertools.islice(waiting, BATCHES_AHEAD)
@@ -162,7 +162,7 @@ def _ahead(
 
 
 def _load(path: Path, size: int) -> Tensor | str:
-    """Return the network input of a file, or why there is none."""
+    """Return the (3, S, S) network input of a file, or the reason why there is none."""
     try:
         return prepare_image(path.read_bytes(), size)[0]
     except (ImageError, OSError) as error:
@@ -170,5 +170,5 @@ def _load(path: Path, size: int) -> Tensor | str:
 
 
 def _printable(path: Path) -> str:
-    """Return the name as valid Unicode, which names of files need not be; other names give other texts."""
+    """Return the name as valid Unicode, which file names need not be; different names give different texts."""
     return str(path).encode("utf-8", "backslashreplace").decode()

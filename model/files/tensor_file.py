@@ -74,7 +74,7 @@ class Contents:
 
 
 def save_tensors(path: Path, kind: FileKind, tensors: Mapping[str, Tensor], documents: Mapping[str, Any]) -> None:
-    """Write the file so that at every moment either the old or the new one is there, whole.
+    """Write the file, whole or not at all.
 
     Equal input gives equal bytes.
 

@@ -184,7 +184,7 @@ def test_unknown_layer_lists_the_names_there_are(
 @pytest.mark.parametrize("name", ["", "input", "Conv1", "conv1.weight"], ids=["empty", "input", "case", "weights"])
 def test_only_layers_are_found(name: str, make_network: MakeNetwork) -> None:
     with pytest.raises(UnknownLayer, match="conv1, "):
-        NetworkGraph(make_network(), 32).find(name)
+        NetworkGraph(make_network(), 32).find_layer(name)
 
 
 def test_graph_shares_the_weights_and_nothing_else(make_network: MakeNetwork) -> None:

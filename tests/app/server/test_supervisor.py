@@ -337,7 +337,7 @@ def test_reload_loses_no_answer_and_keeps_the_old_checkpoint_when_the_new_one_is
         wrong = replace(loaded.header, golden=(0.0, 0.0, 1.0))
         save_checkpoint(path, loaded.network, wrong)
         whole.process.send_signal(signal.SIGHUP)
-        whole.log.wait_for(rf"reload failed, .*: checkpoint {path}: its golden image should be 'owl' with .* 1\.0000")
+        whole.log.wait_for(rf"reload failed, .*: checkpoint {path}: its canary image should be 'owl' with .* 1\.0000")
         assert httpx2.get(f"{whole.url}/readyz", timeout=PATIENCE_S).status_code == 200
         assert predict(whole, photo) == load_checkpoint(tiny_checkpoint).digest
 
