@@ -253,6 +253,18 @@ def test_prose_fits_on_a_screen() -> None:
     assert long == []
 
 
+def test_tables_are_whole() -> None:
+    """A table is a heading, a line of dashes, and rows with as many cells; a blank line within would end it."""
+    broken = []
+    for page, text in PAGES.items():
+        for table in re.findall(r"(?:^\|.*\n)+", CODE_BLOCK.sub("", text), re.MULTILINE):
+            rows = table.splitlines()
+            cells = {len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", row))) for row in rows}
+            is_whole = len(rows) > 1 and re.fullmatch(r"\|([ :-]+\|)+", rows[1]) is not None
+            broken += [f"{page}: {rows[0]}"] * (not is_whole or len(cells) > 1)
+    assert broken == []
+
+
 def test_every_decision_begins_with_the_decision_and_is_listed() -> None:
     pages = {page: text for page, text in PAGES.items() if page.startswith("docs/decisions/")}
     listed = set(re.findall(r"^\| \[\w+\]\((\w+\.md)\)", pages.pop("docs/decisions/README.md"), re.MULTILINE))
