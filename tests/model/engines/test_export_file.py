@@ -3,7 +3,9 @@
 import importlib.util
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 import onnxruntime
@@ -47,6 +49,27 @@ def program_metadata(path: Path) -> dict[str, str]:
 METADATA = {".onnx": onnx_metadata, ".pt2": program_metadata}
 
 
+class Exported(NamedTuple):
+    classifier: Classifier
+    path: Path
+    difference: float
+
+
+ExportOnce = Callable[..., Exported]
+
+
+@pytest.fixture(scope="module")
+def export_once(make_classifier: MakeClassifier, tmp_path_factory: pytest.TempPathFactory) -> ExportOnce:
+    """Return a function that exports a network, once for each architecture and format. Its files are only read."""
+
+    @cache
+    def export(suffix: str, architecture: str, size: int) -> Exported:
+        classifier, path = make_classifier(architecture, size), tmp_path_factory.mktemp("exported") / f"network{suffix}"
+        return Exported(classifier, path, export_network(classifier, path))
+
+    return export
+
+
 @pytest.mark.parametrize("suffix", export_file.FORMATS)
 @pytest.mark.parametrize(
     ("architecture", "size"),
@@ -59,15 +82,10 @@ METADATA = {".onnx": onnx_metadata, ".pt2": program_metadata}
     ],
 )
 def test_the_file_answers_as_the_classifier_does_for_any_number_of_images(
-    tmp_path: Path,
-    make_classifier: MakeClassifier,
-    noise_images: Callable[..., Tensor],
-    architecture: str,
-    size: int,
-    suffix: str,
+    export_once: ExportOnce, noise_images: Callable[..., Tensor], architecture: str, size: int, suffix: str
 ) -> None:
-    classifier, path = make_classifier(architecture, size), tmp_path / f"network{suffix}"
-    assert export_network(classifier, path) <= export_file.TOLERANCE
+    classifier, path, difference = export_once(suffix, architecture, size)
+    assert difference <= export_file.TOLERANCE
     for number in (1, 2, 5):
         images = noise_images(number, size, seed=number)
         torch.testing.assert_close(
@@ -77,10 +95,9 @@ def test_the_file_answers_as_the_classifier_does_for_any_number_of_images(
 
 @pytest.mark.parametrize("suffix", export_file.FORMATS)
 def test_the_metadata_says_how_to_prepare_an_image_and_what_the_outputs_are(
-    tmp_path: Path, make_classifier: MakeClassifier, suffix: str
+    export_once: ExportOnce, suffix: str
 ) -> None:
-    classifier, path = make_classifier(), tmp_path / f"network{suffix}"
-    export_network(classifier, path)
+    classifier, path, _ = export_once(suffix, "lenet5", 32)
     texts = METADATA[suffix](path)
     assert texts["digest"] == classifier.digest
     assert json.loads(texts["class_names"]) == ["cat", "dog", "owl"]
@@ -94,9 +111,8 @@ def test_the_metadata_says_how_to_prepare_an_image_and_what_the_outputs_are(
     }
 
 
-def test_onnx_names_its_input_its_output_and_the_free_axis(tmp_path: Path, make_classifier: MakeClassifier) -> None:
-    path = tmp_path / "network.onnx"
-    export_network(make_classifier(), path)
+def test_onnx_names_its_input_its_output_and_the_free_axis(export_once: ExportOnce) -> None:
+    path = export_once(".onnx", "lenet5", 32).path
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (images,), (probabilities,) = session.get_inputs(), session.get_outputs()
     assert (images.name, images.type, images.shape) == ("images", "tensor(uint8)", ["batch", 3, 32, 32])
