@@ -11,7 +11,7 @@ import os
 import re
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -52,7 +52,29 @@ class Entry:
         return self.stem.with_name(self.stem.name + ".json")
 
 
-def entry(folder: Path, source: str, size: int, items: Sequence[Item]) -> Entry:
+def decode_once(
+    source: str, size: int, items: Sequence[Item], folder: Path, on_image: Callable[[int, int], None]
+) -> tuple[Decoded, list[str]]:
+    """Return the decoded images, from ``folder`` or into it, and warnings of what could not be done about the cache."""
+    if not _is_worthwhile(items, size):
+        return decode_files.decode_items(items, size, on_image), []
+    place = _entry(folder, source, size, items)
+    decoded = _load(place)
+    if decoded:
+        on_image(len(items), len(items))
+        return decoded, []
+    decoded = decode_files.decode_items(items, size, on_image)
+    try:
+        _store(place, decoded)
+    except OSError as error:
+        reason = error.strerror or error
+        return decoded, [
+            f"the decoded images could not be kept in {folder} ({reason}); the next run decodes them again"
+        ]
+    return decoded, []
+
+
+def _entry(folder: Path, source: str, size: int, items: Sequence[Item]) -> Entry:
     """Return where the source is cached in ``folder``, and under which key."""
     path = os.path.abspath(source)
     name = re.sub(r"[^\w-]", "_", Path(path).name)[:80]
@@ -63,12 +85,12 @@ def entry(folder: Path, source: str, size: int, items: Sequence[Item]) -> Entry:
     return Entry(folder / f"{name}-{size}-{place}", key.hexdigest())
 
 
-def is_worthwhile(items: Sequence[Item], size: int) -> bool:
+def _is_worthwhile(items: Sequence[Item], size: int) -> bool:
     """Return whether the source is large enough to be cached."""
     return max(sum(item.file_bytes for item in items), len(items) * 3 * size * size) >= MIN_BYTES
 
 
-def load(place: Entry) -> Decoded | None:
+def _load(place: Entry) -> Decoded | None:
     """Open what is there, its pixels mapped into memory; None if that is nothing, something else or damaged."""
     try:
         stored = json.loads(place.facts.read_bytes())
@@ -83,7 +105,7 @@ def load(place: Entry) -> Decoded | None:
     return Decoded(images, **facts)
 
 
-def store(place: Entry, decoded: Decoded) -> None:
+def _store(place: Entry, decoded: Decoded) -> None:
     """Write both files, each at once or not at all, in place of older ones.
 
     Raises:

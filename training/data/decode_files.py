@@ -42,7 +42,7 @@ class Decoded:
     too_alike: bool
 
 
-def decode(items: Sequence[Item], size: int, on_image: Callable[[int, int], None]) -> Decoded:
+def decode_items(items: Sequence[Item], size: int, on_image: Callable[[int, int], None]) -> Decoded:
     """Load every item once, in threads (the decoders release the interpreter), and group what is near-identical.
 
     Args:
@@ -86,6 +86,6 @@ def _group(images: NDArray[np.uint8], errors: Sequence[str]) -> tuple[list[int],
     if not len(readable):
         return groups.tolist(), False
     everything = torch.from_numpy(images)
-    found = duplicates.group(everything if len(readable) == len(images) else everything[readable])
+    found = duplicates.group_alike(everything if len(readable) == len(images) else everything[readable])
     groups[readable] = readable[found.first]
     return groups.tolist(), found.too_alike

@@ -37,7 +37,7 @@ class Groups:
     too_alike: bool
 
 
-def group(images: Tensor) -> Groups:
+def group_alike(images: Tensor) -> Groups:
     """Put images into groups so that no two groups share near-identical ones.
 
     Args:
@@ -49,7 +49,7 @@ def group(images: Tensor) -> Groups:
     number = len(images)
     equal = _group_equal(images)
     distinct = torch.unique(equal)
-    pairs = _find_pairs(torch.cat([_describe(images[rows]) for rows in distinct.split(BLOCK)]))
+    pairs = _find_pairs(torch.cat([_describe_frequencies(images[rows]) for rows in distinct.split(BLOCK)]))
     if pairs is None:
         return Groups(equal, True)
     if len(pairs):
@@ -69,7 +69,7 @@ def _group_equal(images: Tensor) -> Tensor:
     return torch.tensor([seen.setdefault(digest, index) for index, digest in enumerate(digests)], dtype=torch.int64)
 
 
-def _describe(images: Tensor) -> Tensor:
+def _describe_frequencies(images: Tensor) -> Tensor:
     """Return (N, 63) float32: the low frequencies of the grey pictures but their mean, each of length 1.
 
     Weighted by frequency: the amplitudes of natural pictures fall as its inverse (Field, J. Opt. Soc. Am. A 4, 1987),

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from torchlight.model.errors import DataError
 from torchlight.training.data import dataset_cache, dataset_warnings
-from torchlight.training.data.decode_files import Decoded, decode
-from torchlight.training.data.sources import SPLITS, Item, find, printable, shorten
-from torchlight.training.data.splitting import Example, fractions_to_hold_out, split
+from torchlight.training.data.decode_files import Decoded
+from torchlight.training.data.sources import SPLITS, Item, find_items, printable, shorten
+from torchlight.training.data.splitting import Example, divide, fractions_to_hold_out
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,12 @@ def load_dataset(
     Raises:
         DataError: no such source, fewer than two classes, a class without readable images or with a single one that
             would have to be divided, an unknown class in a held-out split, unreadable files, or what
-            :func:`training.data.sources.find` refuses; nothing has been written but the cache.
+            :func:`training.data.sources.find_items` refuses; nothing has been written but the cache.
     """
-    items = find(source)
+    items = find_items(source)
     names = _name_classes(source, items, class_names)
-    decoded, notes = _decode(source, size, items, cache_folder or Path.home() / ".cache" / "torchlight", on_image)
+    folder = cache_folder or Path.home() / ".cache" / "torchlight"
+    decoded, notes = dataset_cache.decode_once(source, size, items, folder, on_image)
     skipped = tuple(f"{item.name}: {error}" for item, error in zip(items, decoded.errors, strict=True) if error)
     if skipped and not skip_unreadable:
         raise DataError(
@@ -95,12 +96,12 @@ def load_dataset(
     if not rows:
         raise DataError(f"{printable(source)} has no readable image")
 
-    examples = _describe(items, decoded, rows)
+    examples = _describe_examples(items, decoded, rows)
     fractions = fractions_to_hold_out({item.split for item in items}, val_fraction, test_fraction)
     needed = 1 + max((math.floor(0.5 / f) for f in fractions.values() if f > 0), default=0)  # round(f * needed) is 1
     if class_names is None:
         _check_classes(examples, names, needed)
-    sides = split(examples, val_fraction, test_fraction, seed)
+    sides = divide(examples, val_fraction, test_fraction, seed)
     if class_names is None:
         _check_training_images(examples, sides, names)
     return DataSet(
@@ -154,29 +155,7 @@ def _name_classes(source: str, items: Sequence[Item], class_names: Sequence[str]
     return names
 
 
-def _decode(
-    source: str, size: int, items: Sequence[Item], folder: Path, on_image: Callable[[int, int], None]
-) -> tuple[Decoded, list[str]]:
-    """Return the decoded images, from the cache or into it, and what could not be done about the cache."""
-    if not dataset_cache.is_worthwhile(items, size):
-        return decode(items, size, on_image), []
-    place = dataset_cache.entry(folder, source, size, items)
-    decoded = dataset_cache.load(place)
-    if decoded:
-        on_image(len(items), len(items))
-        return decoded, []
-    decoded = decode(items, size, on_image)
-    try:
-        dataset_cache.store(place, decoded)
-    except OSError as error:
-        reason = error.strerror or error
-        return decoded, [
-            f"the decoded images could not be kept in {folder} ({reason}); the next run decodes them again"
-        ]
-    return decoded, []
-
-
-def _describe(items: Sequence[Item], decoded: Decoded, rows: Sequence[int]) -> list[Example]:
+def _describe_examples(items: Sequence[Item], decoded: Decoded, rows: Sequence[int]) -> list[Example]:
     """Return the readable images with their groups named by content, not by position."""
     smallest: dict[int, str] = {}
     for row in rows:

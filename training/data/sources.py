@@ -69,7 +69,7 @@ class Item(NamedTuple):
     file_bytes: int = 0
 
 
-def find(source: str) -> list[Item]:
+def find_items(source: str) -> list[Item]:
     """List a source.
 
     Raises:
@@ -147,7 +147,7 @@ def _files_below(class_folder: Path) -> Iterator[str]:
 
 
 def _item_of_file(path: str, key: str, label: str, split: str | None) -> Item:
-    """Describe a file; what keeps it from being read is told when it is loaded."""
+    """Describe a file; what keeps it from being read is reported when it is loaded."""
     try:
         found = os.stat(path)
     except OSError:

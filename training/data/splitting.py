@@ -1,4 +1,4 @@
-"""Who is in train, val and test: by content, class by class, groups of near-identical images as one.
+"""Which images are in train, val and test: by content, class by class, groups of near-identical images as one.
 
 Knows nothing of pixels or files.
 """
@@ -33,7 +33,7 @@ def fractions_to_hold_out(given: set[str | None], val_fraction: float, test_frac
     return {name: f for name, f in zip(HELD_OUT, (val_fraction, test_fraction), strict=True) if name not in given}
 
 
-def split(examples: Sequence[Example], val_fraction: float, test_fraction: float, seed: int) -> list[str | None]:
+def divide(examples: Sequence[Example], val_fraction: float, test_fraction: float, seed: int) -> list[str | None]:
     """Return the split of each example: the one it came with, else one chosen by its content; None if it is left out.
 
     Groups are ordered by a hash of seed and content and go, in that order, to the first held-out split where each of
@@ -45,7 +45,7 @@ def split(examples: Sequence[Example], val_fraction: float, test_fraction: float
     fractions = fractions_to_hold_out({example.split for example in examples}, val_fraction, test_fraction)
     held_out_as_given = {example.group for example in examples if example.split in HELD_OUT}
     pool = [x for x in examples if x.split not in HELD_OUT and x.group not in held_out_as_given]
-    chosen = _hold_out(_count(pool), fractions, seed)
+    chosen = _hold_out(_count_images(pool), fractions, seed)
 
     def side(example: Example) -> str | None:
         if example.split in HELD_OUT:
@@ -55,7 +55,7 @@ def split(examples: Sequence[Example], val_fraction: float, test_fraction: float
     return [side(example) for example in examples]
 
 
-def _count(pool: Sequence[Example]) -> dict[str, dict[str, int]]:
+def _count_images(pool: Sequence[Example]) -> dict[str, dict[str, int]]:
     """Return for each group how many different images it has of each class."""
     groups: dict[str, dict[str, int]] = defaultdict(dict)
     for label, _, group in {(example.label, example.digest, example.group) for example in pool}:

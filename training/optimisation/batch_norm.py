@@ -41,20 +41,21 @@ class _Normalisation(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.save_for_backward(x, weight, bias, mean, variance)
         ctx.eps = eps
         return F.batch_norm(x, mean, variance, weight, bias, eps=eps)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Take the gradient with fixed mean and variance, then what flows through these two: linear in x."""
-        x, weight, mean, variance = ctx.saved_tensors
-        own: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
-            gradients[0], x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
-        )
-        of_x, of_weight, of_bias = own
+        x, weight, bias, mean, variance = ctx.saved_tensors
+        with torch.enable_grad():  # torch's own backward pass, for the price of one forward pass more
+            own = [value.detach().requires_grad_() for value in (x, weight, bias)]
+            output = F.batch_norm(own[0], mean, variance, own[1], own[2], eps=ctx.eps)
+        of_x, of_weight, of_bias = torch.autograd.grad(output, own, gradients[0])
+        # Mean over all processes' N * H * W positions of the gradient, and of its product with the normalised x: (C,).
         mean_product, mean_gradient = _average(torch.stack([of_weight, of_bias])) / (x.numel() // x.shape[1])
-        scale = (variance + ctx.eps).rsqrt()
+        scale = (variance + ctx.eps).rsqrt()  # (C,)
         slope = weight * scale.square() * mean_product
         offset = weight * scale * mean_gradient - slope * mean
         correction = torch.addcmul(_over_channels(offset), x, _over_channels(slope))

@@ -46,12 +46,13 @@ def folder(tmp_path: Path) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list that grows by the number of images whenever some are decoded."""
     counts: list[int] = []
+    decode_items = decode_files.decode_items
 
-    def decode(items: list[object], *arguments: object) -> object:
+    def count_and_decode(items: list[object], *arguments: object) -> object:
         counts.append(len(items))
-        return decode_files.decode(items, *arguments)
+        return decode_items(items, *arguments)
 
-    monkeypatch.setattr(loading, "decode", decode)
+    monkeypatch.setattr(decode_files, "decode_items", count_and_decode)
     return counts
 
 

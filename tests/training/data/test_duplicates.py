@@ -75,7 +75,7 @@ def test_copies_are_found_and_nothing_else(name: str, size: int, scenes: list[Im
     """Fewer at the sizes that cost time; of each kind of change, at most one copy in twenty may escape."""
     originals = scenes if size == 32 else scenes[:20]
     images = tensors([*originals, *(COPIES[name](scene) for scene in originals)], size)
-    first = duplicates.group(images).first
+    first = duplicates.group_alike(images).first
     number = len(originals)
     assert first[:number].tolist() == list(range(number))
     found = int((first[number:] == torch.arange(number)).sum())
@@ -86,15 +86,15 @@ def test_copies_are_found_and_nothing_else(name: str, size: int, scenes: list[Im
 def test_groups_are_the_same_for_any_order(scenes: list[Image.Image]) -> None:
     images = tensors([*scenes, *(COPIES["all at once"](scene) for scene in scenes)])
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    first, shuffled = duplicates.group(images).first, duplicates.group(images[order]).first
+    first, shuffled = duplicates.group_alike(images).first, duplicates.group_alike(images[order]).first
     assert torch.equal(first[order][:, None] == first[order], shuffled[:, None] == shuffled)
 
 
 def test_blocks_change_nothing(scenes: list[Image.Image], monkeypatch: pytest.MonkeyPatch) -> None:
     images = tensors([*scenes, *(COPIES["darker"](scene) for scene in scenes)])
-    whole = duplicates.group(images).first
+    whole = duplicates.group_alike(images).first
     monkeypatch.setattr(duplicates, "BLOCK", 7)
-    assert torch.equal(duplicates.group(images).first, whole)
+    assert torch.equal(duplicates.group_alike(images).first, whole)
 
 
 def test_same_thing_in_another_colour_is_another_picture() -> None:
@@ -106,23 +106,23 @@ def test_same_thing_in_another_colour_is_another_picture() -> None:
         for shape in shapes:
             ImageDraw.Draw(image).rectangle(shape, fill=colour)
         pictures.append(image)
-    assert duplicates.group(tensors(pictures)).first.tolist() == [0, 1, 2]
+    assert duplicates.group_alike(tensors(pictures)).first.tolist() == [0, 1, 2]
 
 
 def test_equal_pixels_are_one_group_even_if_there_is_nothing_to_see() -> None:
     flat = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "red", "green")]
-    assert duplicates.group(tensors(flat)).first.tolist() == [0, 1, 0, 3]
+    assert duplicates.group_alike(tensors(flat)).first.tolist() == [0, 1, 0, 3]
 
 
 def test_photos_of_noise_are_not_alike() -> None:
     images = torch.randint(256, (400, 3, 12, 12), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    assert duplicates.group(images).first.tolist() == list(range(400))
+    assert duplicates.group_alike(images).first.tolist() == list(range(400))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_images_of_a_few_pixels_are_grouped_without_an_error(size: int) -> None:
     images = torch.arange(4 * 3 * size * size).reshape(4, 3, size, size).to(torch.uint8)
-    first = duplicates.group(torch.cat([images, images])).first
+    first = duplicates.group_alike(torch.cat([images, images])).first
     assert first[4:].tolist() == first[:4].tolist()
 
 
@@ -141,7 +141,7 @@ def draw_strokes(number: int) -> Tensor:
 def test_pictures_of_one_kind_are_not_glued_into_one_group() -> None:
     """As scans and digits are: all would be like some other, and no image could be held out."""
     images = draw_strokes(200)
-    found = duplicates.group(torch.cat([images, images[:5]]))
+    found = duplicates.group_alike(torch.cat([images, images[:5]]))
     assert found.too_alike
     assert found.first[200:].tolist() == found.first[:5].tolist()
     assert len(found.first.unique()) == len(torch.unique(images.flatten(1), dim=0))
@@ -150,6 +150,6 @@ def test_pictures_of_one_kind_are_not_glued_into_one_group() -> None:
 def test_bursts_are_groups(scenes: list[Image.Image]) -> None:
     """Four scenes, each taken twelve times with a camera that moves a little: four different pictures, not 48."""
     shots = [crop(k % 3, k % 4, k % 2, 0)(scene) for scene in scenes[:4] for k in range(12)]
-    found = duplicates.group(tensors(shots))
+    found = duplicates.group_alike(tensors(shots))
     assert not found.too_alike
     assert found.first.tolist() == [12 * (k // 12) for k in range(48)]

@@ -56,7 +56,7 @@ def test_csv_gives_what_the_folder_gives(photos: Path) -> None:
 )
 def test_csv_is_read_as_programs_write_it(text: str | bytes, photos: Path) -> None:
     expected = [("photos/sky/0.png", "up", None), ("photos/leaf/1.png", "down", None)]
-    assert listed(sources.find(write_csv(photos, text))) == expected
+    assert listed(sources.find_items(write_csv(photos, text))) == expected
 
 
 def test_csv_may_give_the_splits(photos: Path) -> None:
@@ -92,7 +92,7 @@ def test_class_names_are_one_whatever_way_their_accents_are_written(photos: Path
     """macOS decomposes the names of files, editors compose."""
     composed, decomposed = (unicodedata.normalize(form, "été") for form in ("NFC", "NFD"))
     text = f"path,label\nphotos/sky/0.png,{composed}\nphotos/sky/1.png,{decomposed}\nphotos/leaf/1.png,leaf\n"
-    assert {item.label for item in sources.find(write_csv(photos, text))} == {composed, "leaf"}
+    assert {item.label for item in sources.find_items(write_csv(photos, text))} == {composed, "leaf"}
 
 
 @pytest.mark.parametrize(
