@@ -68,7 +68,7 @@ def index_images(
     limit: int = MAX_IMAGES,
     on_batch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Index:
-    """Index images already in memory; arguments as for :func:`build`.
+    """Index images already in memory; arguments as for :func:`build_index`.
 
     They are numbered in a seeded random order, whose last nine are the random row of every channel: so images that a
     channel cannot tell apart do not come from the class that happens to be first.

@@ -1,4 +1,4 @@
-"""Training images -> the ranges of a network's layers; held-out images -> what 8 bits cost. Writes no file."""
+"""Training images -> the ranges of a network's layers; held-out images -> what int8 costs. Writes no file."""
 
 from collections.abc import Callable
 
@@ -14,8 +14,8 @@ from torchlight.training.data.held_out import load_held_out
 from torchlight.training.data.loading import LabelledImages
 
 CALIBRATION_IMAGES = 1_000  # the accuracy of the default network is float32's with them, see docs/log.md
-BATCH_SIZE = 100
-SEED = 0  # of which images they are
+BATCH_SIZE = 100  # images; larger ones gain nothing on a CPU
+SEED = 0  # of the choice of images
 
 
 def quantise(
@@ -25,7 +25,7 @@ def quantise(
     skip_unreadable: bool = False,
     on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> Quantisation:
-    """Return how to compute a checkpoint in 8 bits, and its accuracy with that on images held out of its training.
+    """Return how to compute a checkpoint in int8, and its accuracy with that on images held out of its training.
 
     Args:
         source: what the checkpoint was trained on, or other images with a train and a test split.
@@ -33,14 +33,14 @@ def quantise(
 
     Raises:
         DataError: the source cannot be read, or has no images apart from those that the ranges are measured on.
-        EngineUnavailable: this network cannot be computed in 8 bits here.
+        EngineUnavailable: this network cannot be computed in int8 here.
     """
     found = load_held_out(classifier.checkpoint, source, skip_unreadable=skip_unreadable, on_image=on_image)
     train = found.dataset.splits["train"]
     if found.split == "all images" or not len(train):
         raise DataError(
             f"{source} is not what the checkpoint was trained on, and has no train and test folders; "
-            "8 bits take images to measure ranges on, and others to measure the accuracy on"
+            "int8 needs images to measure ranges on, and others to measure the accuracy on"
         )
     chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(SEED))[:CALIBRATION_IMAGES]
     ranges = int8_ranges.measure_ranges(classifier, train.images[chosen])

@@ -25,7 +25,7 @@ from torchlight.training.run_setup import Setup
 
 LOWEST, HIGHEST = 1e-5, 10.0  # of the updates themselves, whatever the batch
 STEPS = 100
-BEGINNING = 10  # steps whose rates teach nothing; the loss before any learning is their mean
+BEGINNING = 10  # steps whose rates are too low to matter; the loss before any learning is their mean
 WIDTH = 2.5  # standard deviation of the smoothing, in steps: a seventh of a factor of ten
 MIN_DROP = 0.03  # share of the first loss that it must fall by, to tell learning from noise
 REGIONS = (("too low", "#8a8f98"), ("right", "#0b6e99"), ("too high", "#c2571a"))

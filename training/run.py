@@ -195,8 +195,8 @@ def _kept_when_stopped(run: RunFolder) -> Iterator[None]:
     except ProcessLost as error:
         raise RunStopped(f"{error}; {run.describe_rest()}; repeat the command with --resume to go on") from error
     except OSError as error:
-        problem, way_out = _explain_os_error(error, run.path)
-        raise RunStopped(f"{problem}; {run.describe_rest()}; {way_out} and repeat the command with --resume") from error
+        reason, way_out = _explain_os_error(error, run.path)
+        raise RunStopped(f"{reason}; {run.describe_rest()}; {way_out} and repeat the command with --resume") from error
 
 
 def _explain_os_error(error: OSError, folder: Path) -> tuple[str, str]:

@@ -107,7 +107,7 @@ class RunFolder:
         (self.path / STATE).unlink(missing_ok=True)
 
     def describe_rest(self) -> str:
-        """Return in words what an interrupted run leaves behind."""
+        """Return a clause that says what an interrupted run leaves behind."""
         if not self.history:
             return "no epoch was finished"
         best = best_epoch(self.history)

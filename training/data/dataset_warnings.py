@@ -1,4 +1,4 @@
-"""What is wrong or doubtful about a data set that can be trained on, in sentences for whoever took the photos."""
+"""Warnings about a data set that can be trained on, in sentences for the person who took the photos."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

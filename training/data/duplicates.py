@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-GREY_SIDE = 32
+GREY_SIDE = 32  # pixels; all that the low frequencies below need
 FREQUENCIES = 8  # a side; finer ones turn with every shift by a pixel
 MIN_CORRELATION = 0.75  # of descriptors; a copy that lost 10% of its width and height still has it, unless off-centre
-THUMBNAIL_SIDE = 16
+THUMBNAIL_SIDE = 16  # pixels; a shift by a few pixels of a photo is less than one of these
 MIN_EXPLAINED = 0.94  # the lowest at which no pair of CIFAR-10 has two labels, see docs/log.md
 MAX_PAIRS_PER_IMAGE = 50  # more that may be copies: pictures of one kind (digits, scans), where alike means little
 LARGE_GROUP = 20  # a group this large with more than half of all images says the same
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-BLOCK = 2048
+BLOCK = 2048  # images compared at a time; 16 MB of correlations
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ def _describe_frequencies(images: Tensor) -> Tensor:
     so all weigh about the same, and pictures that only share a bright sky are not alike. Flat pictures give zero.
     """
     grey = (images.float() * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    grey = _resize(grey, GREY_SIDE)[:, 0]
+    grey = _resize(grey, GREY_SIDE)[:, 0]  # (N, 32, 32)
     place = torch.arange(GREY_SIDE) + 0.5
     frequency = torch.arange(FREQUENCIES)
     basis = torch.cos(torch.pi / GREY_SIDE * frequency[:, None] * place)  # the discrete cosine transform, unscaled
     spectrum = basis @ grey @ basis.T * torch.hypot(frequency[:, None].float(), frequency.float())
-    spectrum = spectrum.flatten(1)[:, 1:]
+    spectrum = spectrum.flatten(1)[:, 1:]  # (N, 63), without the mean
     length = spectrum.norm(dim=1, keepdim=True)
     return torch.where(length > GREY_SIDE**2 / 2, spectrum / length, 0.0)
 

@@ -121,7 +121,7 @@ def statistics(images: Tensor) -> tuple[tuple[float, float, float], tuple[float,
     means, deviations = [], []
     values = torch.arange(256, dtype=torch.float64) / 255
     for channel in range(3):
-        share = torch.bincount(images[:, channel].flatten().int(), minlength=256).double()
+        share = torch.bincount(images[:, channel].flatten().int(), minlength=256).double()  # (256,)
         share /= share.sum()
         mean = (share * values).sum()
         means.append(mean.item())
@@ -210,7 +210,7 @@ def _select(
     index = {label: k for k, label in enumerate(class_names)}
     members = [position for position, side in enumerate(sides) if side == name]
     labels = torch.tensor([index[examples[position].label] for position in members], dtype=torch.int64)
-    images = torch.from_numpy(decoded.images)
+    images = torch.from_numpy(decoded.images)  # (N, 3, S, S) uint8, in the order of the items
     if len(members) < len(images):
         images = images[torch.tensor([rows[position] for position in members], dtype=torch.int64)]
     return LabelledImages(images, labels, tuple(examples[position].name for position in members))
@@ -237,6 +237,6 @@ def _find_warnings(
     yield from dataset_warnings.in_pixels(names, sizes, [decoded.flat[row] for row in rows], decoded.images.shape[-1])
     if decoded.too_alike:
         yield (
-            "the images are so alike throughout that near-identical ones cannot be told; "
+            "the images are so alike throughout that near-identical ones cannot be recognised; "
             "only exact copies are kept on one side"
         )

@@ -1,4 +1,4 @@
-"""Several processes that train one network together, as ``torchrun`` starts them: who computes what.
+"""Several processes that train one network together, as ``torchrun`` starts them.
 
 Each process holds all images and the same weights. It computes its part of every batch; gradients are averaged, batch
 norm sees the whole batch, and so a run of several processes makes the steps that one process would make.
@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torchlight.model.errors import DeviceUnavailable, TorchlightError
 from torchlight.training.optimisation.batch_norm import share_statistics
 
-PATIENCE = timedelta(days=7)  # torchrun ends all when one has died; until then, who waits has a reason to
+PATIENCE = timedelta(days=7)  # no limit of our own: torchrun ends all processes when one has died
 
 
 class ProcessLost(TorchlightError):
@@ -63,12 +63,12 @@ class Processes:
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """Let the first process go first, and the others only if it succeeds."""
+        """Run the block in the first process, then in the others, and there only if it succeeded."""
         yield
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Say so when the others cannot be reached any more.
+        """Raise an error of ours when the others cannot be reached any more.
 
         Raises:
             ProcessLost: another process has ended.

@@ -1,4 +1,4 @@
-"""First weights that know the training images, where random ones would have to find out."""
+"""First weights computed from the training images instead of drawn at random."""
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ def whiten_first_layer(network: nn.Module, images: Tensor, spec: ImageSpec) -> N
     assert convolution is not None
     kernel_size, half = convolution.kernel_size[0], convolution.out_channels // 2
     chosen = torch.linspace(0, len(images) - 1, min(SAMPLE, len(images))).long()
+    # (n, 3, rows, columns, k, k): patches of k x k pixels, every third one in y and x
     unfolded = normalise(images[chosen], spec).unfold(2, kernel_size, 3).unfold(3, kernel_size, 3)
     patches = unfolded.permute(0, 2, 3, 1, 4, 5).reshape(-1, 3 * kernel_size**2)  # (patches, numbers in a patch)
     covariance = (patches.T @ patches).double() / len(patches)

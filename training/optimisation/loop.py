@@ -1,7 +1,7 @@
 """The guide's four steps, over and over: forward pass, loss, backward pass, weight update.
 
 No files, no prints: :meth:`Training.epochs` yields what happened, its caller decides what to keep and what to show. A
-run can be left after any step and taken up again from :meth:`Training.state`; on one machine's CPU it then ends with
+run can be interrupted after any step and resumed from :meth:`Training.state`; on one machine's CPU it then ends with
 the very same weights.
 """
 
@@ -164,7 +164,7 @@ class Training:
         return {name: value.detach().cpu().clone() for name, value in (weights | momenta | own).items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take up the run where :meth:`state` was called, with the same network, images and config."""
+        """Resume the run where :meth:`state` was called, with the same network, images and config."""
         prefix = "network/"
         self.network.load_state_dict(
             {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
@@ -217,10 +217,10 @@ class Training:
             group["lr"] = peak * factor
 
         with (
-            self._own_chance(),
+            self._seeded_globally(),
             torch.autocast(self._device.type, torch.bfloat16, enabled=self._config.precision == "bfloat16"),
         ):
-            logits = shared(images)  # forward pass
+            logits = shared(images)  # forward pass: (n, 3, S, S) -> (n, K), n of this process
         loss = self._loss(logits.float(), labels)
         figures = self._processes.mean(torch.stack([loss.detach(), (logits.argmax(1) == labels).float().mean()]))
         if not torch.isfinite(figures[0]):
@@ -236,8 +236,8 @@ class Training:
         return loss_value, accuracy
 
     @contextmanager
-    def _own_chance(self) -> Iterator[None]:
-        """Let dropout, which knows only torch's global generator, draw what seed and step say, and leave no trace."""
+    def _seeded_globally(self) -> Iterator[None]:
+        """Seed torch's global generator, the only one dropout uses, by seed and step; restore it afterwards."""
         with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
             torch.manual_seed(self._config.seed + self._step * self._processes.number + self._processes.rank)
             yield
@@ -249,7 +249,8 @@ class Training:
         centres = torch.randint(self._spec.size, (len(chosen), 2), generator=self._generator)
         own = self._processes.part(len(chosen))  # all draw for the whole batch, so that their number changes nothing
         chosen, offsets, centres = chosen[own], offsets[own], centres[own]
-        images = shift(normalise(self._train.images[chosen].to(self._device), self._spec), offsets, limit)
+        images = normalise(self._train.images[chosen].to(self._device), self._spec)  # (n, 3, S, S) float32
+        images = shift(images, offsets, limit)
         images = cutout(images, centres, self._config.cutout)
         if self._config.flip:
             images = alternating_flip(images, self._starts_mirrored[chosen].to(self._device), epoch)
@@ -260,9 +261,11 @@ class Training:
             losses = half_squared_errors(logits, labels)
         else:
             losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self._config.label_smoothing)
+        # losses: (n,), one for each image
         return losses.mean() if self._class_weights is None else (losses * self._class_weights[labels]).mean()
 
     def _validate(self, val: LabelledImages) -> tuple[float, float]:
+        # Each process runs its part; together (N, K), the same in all of them.
         logits = self._processes.gather(infer(self.network, val.images[self._processes.part(len(val))], self._spec))
         loss = F.cross_entropy(logits, val.labels).item()
         return loss, (logits.argmax(1) == val.labels).float().mean().item()

@@ -1,4 +1,4 @@
-"""How the process handles memory that a training step frees."""
+"""A setting of glibc's malloc, for memory that a training step frees."""
 
 import ctypes
 
@@ -7,7 +7,7 @@ LARGE = 1 << 30  # bytes; more than any tensor of a step
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep what is freed for the next allocation instead of giving it back to the system.
+    """Set glibc to keep what is freed for the next allocation instead of giving it back to the system.
 
     A training step frees and takes the same hundreds of megabytes, and each page given back costs a page fault:
     50,000 to 100,000 a step, 5 to 25% of the time (docs/log.md, 2026-11-24). For the whole process, and nothing where

@@ -194,7 +194,7 @@ def _curves(history: Sequence[EpochResult]) -> Element | None:
             ),
             _figure(
                 _curve(history, "Accuracy"),
-                "Accuracy: the share of images that it tells right. Higher is better.",
+                "Accuracy: the share of images that it classifies correctly. Higher is better.",
             ),
             class_="pair",
         ),
@@ -222,7 +222,7 @@ def _confusion(metrics: Metrics) -> Element:
         picture.set("class", "small" if len(names) <= charts.MAX_BESIDE else "large")
         matrix = _figure(
             _scrollable(picture, "confusion matrix"),
-            "Each row holds the images of one class, each column what the network called them. Blue: told right. "
+            "Each row holds the images of one class, each column what the network called them. Blue: correct. "
             "Orange: mistaken. The stronger the colour, the larger the share of the row; for mistakes its square root, "
             "so that rare ones show.",
         )
@@ -281,7 +281,7 @@ def _with_interval(share: float, interval: Interval) -> Element:
 
 def _mistakes(report: Report) -> Element:
     if not report.metrics.mistakes:
-        return _section("Most confident mistakes", "There are none: it told every image right.")
+        return _section("Most confident mistakes", "There are none: every image was classified correctly.")
     shown = [_mistake(report, one) for one in report.metrics.mistakes]
     return _section(
         "Most confident mistakes",
@@ -384,7 +384,7 @@ def _data(report: Report) -> Element:
     return _section(
         "The data",
         report_text.describe_data(report.counts, len(report.warnings), len(report.skipped)),
-        element("ul", *warnings, class_="problems") if warnings else None,
+        element("ul", *warnings, class_="warnings") if warnings else None,
         *_long_table("Images of each class", heads, rows, sums),
         element("h3", "Files left out") if skipped else None,
         element("ul", *skipped, class_="files") if skipped else None,

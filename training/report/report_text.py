@@ -24,8 +24,8 @@ def summarise(metrics: Metrics) -> Iterator[str]:
     right = round(metrics.accuracy * metrics.images)
     most_frequent = max(one.images for one in metrics.per_class) / metrics.images
     yield (
-        f"The network told {right:,} of {metrics.images:,} images right{_about(metrics.accuracy)}. Shown many more of "
-        f"the same kind, it would be right in {percent(low)} to {percent(high)} of them (95% confidence); "
+        f"The network classified {right:,} of {metrics.images:,} images correctly{_about(metrics.accuracy)}. Shown "
+        f"many more of the same kind, it would be right in {percent(low)} to {percent(high)} of them (95% confidence); "
         f"always answering with the most frequent class would be right in {percent(most_frequent)}."
     )
     seen = [one for one in metrics.per_class if one.images]
@@ -95,14 +95,15 @@ def describe_calibration(calibration: Calibration) -> str:
     )
 
 
-def describe_data(counts: Mapping[str, Sequence[int]], problems: int, skipped: int) -> str:
-    """Return how many images there are, in which splits, and what is wrong with them."""
+def describe_data(counts: Mapping[str, Sequence[int]], warnings: int, skipped: int) -> str:
+    """Return how many images there are, in which splits, and how much is doubtful about them."""
     parts = [f"{sum(images):,} {USES.get(name, name)}" for name, images in counts.items() if sum(images)]
     total = sum(map(sum, counts.values()))
     classes = max(map(len, counts.values()), default=0)
-    found = f"{_count(problems, 'problem')} found" if problems else "No problem found"
-    left_out = f" {_count(skipped, 'unreadable file')} left out." if skipped else ""
-    return f"{_count(total, 'image')} of {_count(classes, 'class', 'classes')}: {', '.join(parts)}. {found}.{left_out}"
+    found = _count_noun(warnings, "warning") if warnings else "No warnings"
+    left_out = f" {_count_noun(skipped, 'unreadable file')} left out." if skipped else ""
+    images = f"{_count_noun(total, 'image')} of {_count_noun(classes, 'class', 'classes')}"
+    return f"{images}: {', '.join(parts)}. {found}.{left_out}"
 
 
 def describe_network(header: Header) -> str:
@@ -116,7 +117,7 @@ def describe_network(header: Header) -> str:
 def describe_cost(training: Mapping[str, Any]) -> str:
     """Return epochs, time, arithmetic and device of a training, as far as they are known."""
     parts = [
-        _count(training["epochs"], "epoch") if "epochs" in training else "",
+        _count_noun(training["epochs"], "epoch") if "epochs" in training else "",
         duration(training["seconds"]) if "seconds" in training else "",
         operations(training["flops"]) if "flops" in training else "",
         f"on {training['device']}" if "device" in training else "",
@@ -151,7 +152,7 @@ def _name(one: ClassMetrics) -> str:
     return one.label if one.label.isalnum() and len(one.label) <= NAME else f"“{shorten(one.label, NAME)}”"
 
 
-def _count(number: int, noun: str, plural: str = "") -> str:
+def _count_noun(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 

@@ -159,7 +159,7 @@ def test_the_summary_names_the_share_its_range_and_what_is_confused() -> None:
     logits = torch.eye(3)[[0] * 9 + [1] + [1] * 10 + [2] * 10]
     labels = torch.tensor([0] * 10 + [1] * 10 + [2] * 10)
     first, second = report_text.summarise(compute_metrics(logits, labels, ANIMALS))
-    assert "told 29 of 30 images right" in first
+    assert "classified 29 of 30 images correctly" in first
     assert "83.3% to 99.4%" in first
     assert "the most frequent class would be right in 33.3%" in first
     assert "knows dog best (100% found) and cat least (90.0%)" in second
@@ -174,7 +174,7 @@ def test_a_share_is_said_in_small_numbers_only_if_one_is_near(share: float, said
     right = round(1000 * share)
     logits = torch.eye(2)[[0] * right + [1] * (1000 - right)]
     (first, *_) = report_text.summarise(compute_metrics(logits, torch.zeros(1000, dtype=torch.int64), ("cat", "dog")))
-    assert f"told {right:,} of 1,000 images right{said}." in first
+    assert f"classified {right:,} of 1,000 images correctly{said}." in first
 
 
 def test_a_faultless_network_confuses_nothing_and_has_no_mistakes() -> None:
@@ -182,7 +182,7 @@ def test_a_faultless_network_confuses_nothing_and_has_no_mistakes() -> None:
     text = text_of(render_report(replace(make_report(), metrics=perfect)))
     assert "100% right on pets" in text
     assert "It confuses no two classes." in text
-    assert "There are none: it told every image right." in text
+    assert "There are none: every image was classified correctly." in text
     assert "Most frequent mistakes" not in text
 
 
@@ -195,7 +195,7 @@ def test_what_is_not_known_is_neither_shown_nor_spoken_of() -> None:
     assert headings(page) == [HEADINGS[k] for k in (1, 2, 3, 6, 7)]
     text = text_of(page).lower()
     assert not {word for word in ("epoch", "temperature", "filters", "seed", "flops", "left out") if word in text}
-    assert "no problem found" in text
+    assert "no warnings" in text
 
 
 def test_a_name_of_several_words_is_quoted_within_a_sentence() -> None:
@@ -232,11 +232,9 @@ def test_how_it_was_made_is_complete() -> None:
         assert fact in text
 
 
-def test_the_data_are_counted_and_their_problems_told() -> None:
+def test_the_data_are_counted_and_their_warnings_shown() -> None:
     text = text_of(render_report(make_report()))
-    assert (
-        "111 images of 3 classes: 90 to train on, 21 to test with. 1 problem found. 1 unreadable file left out." in text
-    )
+    assert "111 images of 3 classes: 90 to train on, 21 to test with. 1 warning. 1 unreadable file left out." in text
     assert "cat has 3 images; add some." in text
     assert "pets/broken.jpg: not an image" in text
 
