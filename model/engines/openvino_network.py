@@ -1,14 +1,14 @@
 """A network as an ``openvino.Model``, layer by layer. Knows nothing of threads, settings or comparing answers.
 
-``openvino.convert_model`` does the same for any network, but takes up to a hundred times as long at each start of a
-worker process (figures: docs/decisions/serving.md), and has no int8. Here a layer that is not in ``LAYERS`` is refused
-by its name.
+``openvino.convert_model`` translates any network, but each worker process would pay for it at every start. CPU seconds
+of this module, of ``convert_model`` of a ``torch.export`` program, and of it with a (deprecated) ``torch.jit.trace``:
+the shipped network 0.09, 3.3 and 1.0; resnet18 at 224 pixels 0.6, 2.8 and 0.9. The probabilities differ from PyTorch's
+by about 1e-6 in each way. A layer that is not in ``LAYERS`` is refused by its name.
 """
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -29,22 +29,15 @@ REPORTER = "openvino_telemetry"  # a dependency of OpenVINO that reports its use
 def import_openvino() -> ModuleType:
     """Return the module ``openvino``, imported so that it reports nothing to its makers. Takes 0.3 s the first time.
 
-    OpenVINO looks for its reporting package once, while it is imported, and works without it. So the package is hidden
-    for that long; other users of it in this process find it as before.
+    OpenVINO looks for its reporting package while it is imported, and works without it. The package is hidden for that
+    long, and only from OpenVINO: afterwards other users of it in this process find it as before.
     """
-    with _hidden_module(REPORTER):
-        return importlib.import_module("openvino")
-
-
-@contextmanager
-def _hidden_module(name: str) -> Iterator[None]:
-    """Make ``import name`` fail inside the block, also if the module was imported before."""
-    hidden = {key: module for key, module in sys.modules.items() if key == name or key.startswith(f"{name}.")}
-    sys.modules[name] = None  # type: ignore[assignment]  # Python's documented way to block an import
+    hidden = {name: module for name, module in sys.modules.items() if f"{name}.".startswith(f"{REPORTER}.")}
+    sys.modules[REPORTER] = None  # type: ignore[assignment]  # Python's documented way to make an import fail
     try:
-        yield
+        return importlib.import_module("openvino")
     finally:
-        del sys.modules[name]
+        del sys.modules[REPORTER]
         sys.modules.update(hidden)
 
 
