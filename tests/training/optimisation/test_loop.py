@@ -268,7 +268,16 @@ def stop_after(step: int) -> Callable[[StepResult], None]:
     return on_step
 
 
-@pytest.mark.parametrize("stopped_at", [1, 3, 4, 5, 7], ids=lambda step: f"after step {step}")
+@pytest.mark.parametrize(
+    "stopped_at",
+    [
+        pytest.param(1, id="after step 1", marks=pytest.mark.slow),
+        pytest.param(3, id="after step 3"),
+        pytest.param(4, id="after the last step of an epoch"),
+        pytest.param(5, id="after step 5"),
+        pytest.param(7, id="after step 7", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     ("seeded", "optimizer"),
     [

@@ -28,6 +28,7 @@ def page_faults(*arguments: str) -> int:
     return int(process.stdout)
 
 
+@pytest.mark.slow  # that the C library takes the setting is tested quickly, with the other private parts
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's setting")
 def test_large_tensors_are_not_faulted_in_again() -> None:
     assert page_faults("keep") < page_faults() / 3
