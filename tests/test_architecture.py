@@ -144,6 +144,12 @@ def test_no_import_runs_up(package: str) -> None:
     assert not upward, "\n".join(upward)
 
 
+def test_no_route_module_imports_another() -> None:
+    routes = {path for path in TREES if path.startswith("app/api/routes/")}
+    others = {path: {one for one in our_imports(path) if ".api.routes." in one} for path in sorted(routes)}
+    assert not any(others.values()), others
+
+
 def test_a_base_name_stands_for_one_thing() -> None:
     counts = Counter(Path(path).stem for path in TREES if not path.startswith("torchlight/"))
     assert {name for name, count in counts.items() if count > 1} == {"__init__", "errors"}

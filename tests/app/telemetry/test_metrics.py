@@ -68,7 +68,8 @@ def start_client(tiny_checkpoint: Path, tmp_path: Path) -> Iterator[StartClient]
     clients = []
 
     def start(metrics_dir: Path | None = None, **settings: object) -> TestClient:
-        given = {"checkpoint": tiny_checkpoint, "device": "cpu", "store_dir": tmp_path / "store"} | settings
+        given = {"checkpoint": tiny_checkpoint, "device": "cpu", "engine": "pytorch", "store_dir": tmp_path / "store"}
+        given |= {"deadline_s": 120} | settings  # machines that run tests are busy
         clients.append(TestClient(create_app(Settings(**given), metrics_dir)))
         return until_ready(clients[-1].__enter__())
 

@@ -66,7 +66,8 @@ def test_operation_in_a_trace_keeps_the_trace_and_its_sampling_with_an_id_of_its
 
 @pytest.fixture(scope="module")
 def client(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    settings = Settings(checkpoint=tiny_checkpoint, device="cpu", store_dir=tmp_path_factory.mktemp("store"))
+    store = tmp_path_factory.mktemp("store")
+    settings = Settings(checkpoint=tiny_checkpoint, device="cpu", engine="pytorch", store_dir=store)
     with TestClient(create_app(settings)) as session:
         yield session
 
@@ -194,7 +195,9 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture
 def settings(collector: Collector, tiny_checkpoint: Path, tmp_path: Path) -> Settings:
     endpoint = f"http://127.0.0.1:{collector.server_port}"
-    return Settings(checkpoint=tiny_checkpoint, device="cpu", store_dir=tmp_path, otlp_endpoint=endpoint)
+    return Settings(
+        checkpoint=tiny_checkpoint, device="cpu", engine="pytorch", store_dir=tmp_path, otlp_endpoint=endpoint
+    )
 
 
 @contextmanager
