@@ -7,7 +7,7 @@ The contract:
 - At most ``queue_size`` items wait. One more is refused at once with :class:`Overloaded`.
 - Items whose caller has left, or whose deadline has passed, are not computed.
 - When a batch fails, its halves are computed, and theirs, so that only a bad item's caller sees the error. That takes
-  about 2 log2(size) more runs for one bad item, and never more than there are items; what is left then fails too.
+  at most 2 log2(size) more runs for one bad item, and fewer than 2 * size however many there are.
 - An error of the device is not isolated: all items of the batch fail with it at once.
 - :meth:`Batcher.close` refuses new items and returns when all accepted ones are answered.
 """
@@ -147,13 +147,11 @@ class Batcher(Generic[Item, Result]):
 
     async def _answer_batch(self, batch: _Batch[Result, Item]) -> None:
         """Compute a batch; if it fails, by halves, until each error is that of one item."""
-        runs_left = 1 + len(batch)
         parts = [batch]
         while parts:
             part = {future: waiting for future, waiting in parts.pop().items() if not future.done()}
             if not part:
                 continue
-            runs_left -= 1
             try:
                 await self._compute(part)
             except self._device_errors as error:
@@ -162,9 +160,6 @@ class Batcher(Generic[Item, Result]):
             except Exception as error:
                 if len(part) == 1:
                     _fail([part], error)
-                elif runs_left == 0:
-                    _fail([part, *parts], error)
-                    return
                 else:
                     entries, middle = list(part.items()), len(part) // 2
                     parts += [dict(entries[middle:]), dict(entries[:middle])]

@@ -40,8 +40,8 @@ class Limits:
 
     Attributes:
         max_connections: how many there may be.
-        uploads: how many requests with POST may be headers; one that comes before the last answer was sent is not
-            counted.
+        uploads: how many requests with POST may be answered at once; one that comes before the last answer was sent is
+            not counted.
         on_refusal: called with the code of each problem that is sent here, in place of the application.
     """
 
@@ -63,7 +63,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _is_in_message = _is_in_headers = False  # the parser is
     _is_all_headers = False  # all bytes of the last piece belong to headers
     _is_upload = False  # the last request is one that is counted
-    _is_admitted = False  # an upload is being headers
+    _is_admitted = False  # an upload is being answered
     _is_shed = False  # an upload was refused, and its body is not read
     _refusal = (400, MALFORMED_REQUEST, "this is not HTTP/1.1: its method is unknown, or it is malformed")
     _headers_timer: asyncio.TimerHandle | None = None
@@ -120,7 +120,7 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Count a complete upload as one that is being headers."""
+        """Count a complete upload as one that is being answered."""
         self._is_in_message = self._is_all_headers = False
         if self._is_shed:
             self._is_shed = False

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import uvicorn
@@ -20,6 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 from torchlight.app.inference import cpu_quota
 from torchlight.app.inference.service import Service
 from torchlight.app.main import create_app
+from torchlight.app.server.accept_loop import AcceptLoop, ConnectionCounts
 from torchlight.app.server.http_protocol import Limits, limited_protocol
 from torchlight.app.server.load_shedding import UploadLimit
 from torchlight.app.settings import KEEP_ALIVE_S, Settings
@@ -93,13 +95,13 @@ def serve(
         log_config=None,  # our own: one line for each request, with its id
         access_log=False,
         server_header=False,
-        proxy_headers=settings.trusted_proxies
-        is not None,  # uvicorn's own default trusts every process of this machine
+        proxy_headers=settings.trusted_proxies is not None,  # uvicorn's default trusts every process of the machine
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_s,
     )
-    server = _Server(config, service, lambda: on_ready(service.classifier))
+    counts = ConnectionCounts(metrics_dir, service.metrics.process_number)
+    server = _Server(config, service, counts, lambda: on_ready(service.classifier))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_serve(app, server, listener))
 
@@ -137,11 +139,15 @@ class _LastAnswers:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn, which keeps idle connections for a while when it shuts down."""
+    """Uvicorn with our accept loop, which keeps idle connections for a while when it shuts down."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, on_listening: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: Service, counts: ConnectionCounts, on_listening: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._service = service
+        self._counts = counts
+        self._accept_loops: list[AcceptLoop] = []
         self._on_listening = on_listening
 
     def stop(self) -> None:
@@ -155,8 +161,17 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections, and report it."""
-        await super().startup(sockets)
+        """Accept connections with :mod:`app.server.accept_loop`, and report it."""
+        await super().startup([])
+        protocol: Any = self.config.http_protocol_class
+        make_protocol = partial(
+            protocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        for listener in sockets or []:
+            listener.listen(self.config.backlog)
+            listener.setblocking(False)
+            loop = AcceptLoop(listener, make_protocol, self.server_state.connections, self._counts)
+            self._accept_loops.append(loop)
         self._on_listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -165,8 +180,8 @@ class _Server(uvicorn.Server):
         Uvicorn closes idle connections at once, and a client that has just sent its request on one gets no answer. Here
         they stay for the time that they would have been kept anyway, and each answer says that it is the last one.
         """
-        for server in self.servers:
-            server.close()
+        for accept_loop in self._accept_loops:
+            accept_loop.close()
         for listener in sockets or []:
             listener.close()
         loop = asyncio.get_running_loop()

@@ -143,6 +143,11 @@ class Metrics(Collector):
         self._registry.register(self)
         self._shared.add((ABANDONED.name,), 0)
 
+    @property
+    def process_number(self) -> int:
+        """Number of this process; no other living one of the service has it."""
+        return self._shared.number
+
     def begin_request(self) -> None:
         """Count a request that is in progress until :meth:`end_request`."""
         self._in_progress += 1

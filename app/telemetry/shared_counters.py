@@ -29,7 +29,11 @@ logger = logging.getLogger("torchlight")
 
 
 class SharedCounters:
-    """This process's numbers, and with a folder those of the others. Any thread may write."""
+    """This process's numbers, and with a folder those of the others. Any thread may write.
+
+    Attributes:
+        number: of this process; no other living one has it.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         """Go on from the counts of a process that is gone, if there are any.
@@ -42,11 +46,11 @@ class SharedCounters:
         """
         self._folder = folder
         self._lock = threading.Lock()
-        self._number, self._number_lock = _take_number(folder) if folder else (0, NO_DESCRIPTOR)
-        self._counts = _Numbers(folder and folder / f"counts-{self._number}")
+        self.number, self._number_lock = _take_number(folder) if folder else (0, NO_DESCRIPTOR)
+        self._counts = _Numbers(folder and folder / f"counts-{self.number}")
         if folder:
-            (folder / f"gauges-{self._number}").unlink(missing_ok=True)
-        self._gauges = _Numbers(folder and folder / f"gauges-{self._number}")
+            (folder / f"gauges-{self.number}").unlink(missing_ok=True)
+        self._gauges = _Numbers(folder and folder / f"gauges-{self.number}")
 
     def add(self, key: Key, amount: float = 1) -> None:
         """Raise a count; 0 makes it known."""
@@ -87,7 +91,7 @@ class SharedCounters:
     def _others(self) -> Iterator[int]:
         names = (path.name for path in self._folder.glob("counts-*")) if self._folder else ()
         numbers = (int(name.partition("-")[2]) for name in names)
-        return (number for number in numbers if number != self._number)
+        return (number for number in numbers if number != self.number)
 
     def _is_alive(self, number: int) -> bool:
         assert self._folder
