@@ -1,9 +1,12 @@
 """Images in, labels out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from torch import Tensor
 
 from torchlight.app.api.dependencies import RunningService, TopK
@@ -22,7 +25,33 @@ from torchlight.app.api.uploads import Upload, image_body, read_image, read_imag
 from torchlight.app.inference.service import Classified, Service
 from torchlight.app.telemetry.request_facts import ImageFacts, get_request_facts
 
-router = APIRouter(prefix="/v1", tags=["prediction"], responses=documented(400, 408, 413, 415, 422, 503, 504))
+TOP_K: TypeAdapter[int | None] = TypeAdapter(TopK)
+
+
+class PredictionRoute(APIRoute):
+    """Calls its endpoint itself, with what FastAPI's dependency injection would give it.
+
+    Injection took 0.1 ms a request, 3% of what the answer for a small picture costs. FastAPI still makes the OpenAPI
+    document from the endpoint's signature.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request; FastAPI documents this method as the way to customise routes."""
+        endpoint = self.endpoint
+
+        async def answer(request: Request) -> Response:
+            response: Response = await endpoint(request, request.app.state.service, _read_top_k(request))
+            return response
+
+        return answer
+
+
+router = APIRouter(
+    prefix="/v1",
+    tags=["prediction"],
+    route_class=PredictionRoute,
+    responses=documented(400, 408, 413, 415, 422, 503, 504),
+)
 
 
 @router.post("/predict", response_model=PredictResponse, openapi_extra=image_body("file"))
@@ -67,6 +96,14 @@ def _note_images(request: Request, classified: Sequence[Classified], service: Se
         ImageFacts(one.image.id, one.answer.batch_size, one.stages_s, one.answer.started + one.answer.run_s)
         for one in classified
     ]
+
+
+def _read_top_k(request: Request) -> int | None:
+    """Return the query parameter ``top_k``, validated as FastAPI does it; None without one."""
+    try:
+        return TOP_K.validate_python(request.query_params.get("top_k"))
+    except ValidationError as error:
+        raise RequestValidationError([{**one, "loc": ("query", "top_k")} for one in error.errors()]) from error
 
 
 def _result(
