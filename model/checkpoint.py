@@ -8,8 +8,8 @@ The header is a flat map of text. Beside ``format`` and ``format_version`` each 
     class_names      ["airplane", ...]                     in the order of the network's outputs
     image_spec       {"size", "mean", "std", "resize"}
     metrics          {"val": {"accuracy", ...}, ...}       of the trained network, by split
-    training         the training configuration, the command, seconds, multiply-adds
-    data             {"source", "fingerprint", images per split and class}
+    training         the training configuration, the command, seconds, operations, multiply-adds of one image, device
+    data             {"source", "fingerprint", images per split, ...}
     versions         {"torchlight", "torch", ...}
     golden           [0.0123, ...]                         the answer to the canary image of model/canary.py; optional
 
@@ -118,8 +118,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Half-precision weights become float32. The file is read once into memory: later changes of it have no effect.
 
     Raises:
-        CheckpointNotFound, CheckpointTruncated, ForeignFile, UnsupportedVersion, InvalidHeader, WeightsMismatch:
-            the first that applies, in this order; the message names the file.
+        CheckpointNotFound, CheckpointTruncated, ForeignFile, UnsupportedVersion, InvalidHeader, UnknownArchitecture,
+            WeightsMismatch: the message names the file.
         CheckpointError: the disk or its permissions are in the way.
     """
     contents = read_tensors(path, KIND)

@@ -1,6 +1,6 @@
-"""The network as a list of named layers, in the order they run: every view is computed on it.
+"""The network as a list of named layers, in the order they run: what views of layers are computed on.
 
-A view never touches the served modules. The graph holds a twin of the network: new modules over the very same tensors,
+They never touch the served modules. The graph holds a twin of the network: new modules over the very same tensors,
 in evaluation mode, in-place layers made out-of-place, so that a captured output keeps its values. Nothing is stored
 between runs, so any number of threads may run one graph.
 """

@@ -1,6 +1,6 @@
 """Image bytes -> upright RGB -> the uint8 tensor that both training and serving give to the network.
 
-The only user of Pillow for reading. Knows nothing of networks, files or HTTP. The decode policy is the
+The only module that decodes images. Knows nothing of networks, files or HTTP. The decode policy is the
 docstring of :func:`decode_image`; the resize policy that of :func:`to_tensor`.
 
 torch is imported where a tensor is made: the decoder processes need none, and its import takes seconds.

@@ -84,7 +84,7 @@ def default_image_size(architecture: str) -> int:
 
 
 def architecture_names() -> list[str]:
-    """Return the names that :func:`build` takes: our own, then torchvision's."""
+    """Return the names that :func:`build_network` takes: our own, then torchvision's."""
     return [*OWN_ARCHITECTURES, *_torchvision_architectures()]
 
 

@@ -146,7 +146,7 @@ def _follow(training: Training, val: LabelledImages, should_stop: Callable[[], b
 
 
 def _finish(run: RunFolder, training: Training, dataset: DataSet, device: torch.device) -> RunResult:
-    """Calibrate the best epoch, evaluate it on images it never saw, and write checkpoint and report.
+    """Calibrate the best epoch, evaluate it on the test images (without any, on the validation images), and report.
 
     Each step may be repeated: a run that was killed between two of them finishes when it is resumed.
     """

@@ -49,7 +49,7 @@ class Setup:
     """What training starts from.
 
     Attributes:
-        network: untrained, or with published weights; on the device.
+        network: with first weights: random, whitened, published or those of a checkpoint; on the device.
         class_weights: see :class:`training.optimisation.loop.Training`.
         start: the checkpoint that the weights are from, if any.
     """

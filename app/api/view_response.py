@@ -1,7 +1,7 @@
 """One GET of a view: in the form the client wants, and only if it does not have it yet.
 
-The ETag is known before any network runs: it is a hash of the model, of the parameters with their defaults filled in,
-of the form and of the renderer's version. Views run in the service's own thread for them, apart from the answers.
+The ETag is known before any network runs: it is a hash of the model, of the path and its parameters, of
+the form and of the renderer's version. Views run in the service's own thread for them, apart from the answers.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ class ViewRequest:
 
         Args:
             compute: returns the numbers of the view, in the thread for views.
-            forms: what each form is made of these numbers by: PNG bytes, a body for JSON, a tensor for npy.
+            forms: for each form the function that makes it of the numbers: PNG bytes, a JSON body, a tensor for npy.
             parameters: all that tells this view from others of the route.
 
         Raises:
@@ -120,7 +120,7 @@ class ViewRequest:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def _client_has(self, tag: str) -> bool:
-        """Whether If-None-Match names the tag. ``*`` names none: whether there is a view is known once it is made."""
+        """Whether If-None-Match names the tag. ``*`` never does: only computing shows whether there is a view."""
         given = ",".join(self.request.headers.getlist("if-none-match"))
         return tag in re.findall(r'"([^"]*)"', given)
 

@@ -30,7 +30,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Answer(Generic[Result]):
-    """One item's result, the seconds it waited, and of its whole batch: seconds, begin by ``perf_counter``, size."""
+    """One item's result, and how it came to it.
+
+    Attributes:
+        queue_s: seconds that this item waited.
+        run_s, started, batch_size: of the batch it was computed in: seconds, begin by ``perf_counter``, items.
+    """
 
     result: Result
     queue_s: float

@@ -78,7 +78,7 @@ class DecoderPool:
         await asyncio.gather(*(self._start() for _ in range(self._number)))
 
     async def prepare(self, content: bytes, size: int, deadline: float | None) -> Prepared:
-        """Return what :func:`model.images.prepare` makes of a file.
+        """Return what :func:`model.images.prepare_array` makes of a file.
 
         Args:
             size: side S of the network's input.

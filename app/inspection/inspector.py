@@ -110,7 +110,7 @@ class Inspector:
         return self._compute(image, f"maps {name}", lambda: activation_maps(self.classifier, image.tensor, name))
 
     def logits(self, image: PreparedImage) -> Tensor:
-        """Return the (K,) logits of the network that answers."""
+        """Return the (K,) logits by PyTorch in float32, whatever engine answers."""
         return self._compute(image, "logits", lambda: self.classifier.logits(image.tensor[None])[0])
 
     def embedding(self, image: PreparedImage) -> Tensor:

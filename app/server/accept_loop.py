@@ -45,7 +45,7 @@ class ConnectionCounts:
         self.set(0)
 
     def set(self, connections: int) -> None:
-        """Store the number of this worker, plus one: 0 marks a place that no worker has."""
+        """Store how many connections this worker has, plus one: 0 marks a place without a worker."""
         COUNT.pack_into(self._map, self._offset, connections + 1)
 
     def is_fewest(self) -> bool:

@@ -40,8 +40,8 @@ class Limits:
 
     Attributes:
         max_connections: how many there may be.
-        uploads: how many requests with POST may be answered at once; one that comes before the last answer was sent is
-            not counted.
+        uploads: the limit on POST requests that are answered at once. A pipelined request, sent while the answer
+            before it is still due, is neither counted nor refused.
         on_refusal: called with the code of each problem that is sent here, in place of the application.
     """
 

@@ -1,8 +1,8 @@
 """How many uploads are being answered, and how many may be.
 
-One more is refused after its headers, for a tenth of what it costs to read it and to refuse it at the queue: else a
-service that is asked ten times as much as it can answer is busy with refusing. Uploads that still arrive do not count:
-they cost little, and slow clients would shut out others. Knows nothing of HTTP.
+An upload above the limit is refused once its headers are read. That costs a tenth of reading its body and refusing it
+at the queue; without it, a service that is asked ten times as much as it can answer would do nothing but refuse.
+Uploads that still arrive do not count: they cost little, and slow clients would shut out others.
 """
 
 import asyncio

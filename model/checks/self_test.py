@@ -31,7 +31,7 @@ class Check:
     """The result of one rule.
 
     Attributes:
-        id: ``C1`` to ``C21``, as in docs/views.md; several rules may share one.
+        id: ``C1`` to ``C21``, as in :mod:`model.checks.rules`; several rules may share one.
         title: the invariant, in words.
         outcome: ``pass`` if ``measured <= bound``.
         measured: the worst figure found; None if nothing was measured, or it is not finite.

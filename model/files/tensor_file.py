@@ -103,7 +103,7 @@ def open_tensors(path: Path, kind: FileKind) -> Iterator[tuple[Any, dict[str, An
     into it.
 
     Raises:
-        TorchlightError: the error for the first problem, in the order of ``Problem``; the message names the file.
+        TorchlightError: the error that ``kind`` has for the problem; the message names the file.
     """
     with _named_errors(path, kind):
         with path.open("rb") as container:

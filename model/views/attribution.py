@@ -21,7 +21,8 @@ Colour = tuple[int, int, int]  # RGB, 0 to 255
 BATCH_SIZE = 16  # 16 images of 224 pixels recorded for gradients take some 1.5 GB in a ResNet-50
 MAX_STEPS = 1024  # of integrated gradients
 MAX_WINDOWS = 1024  # of an occlusion: every single pixel of a 32x32 image
-# Layers after which output = sum of gradient * input + what zeros give, as long as only these follow.
+# If only these lie between a layer and the logits: logit = sum(gradient * maps) + the logit of maps of zeros. Maximum
+# pooling is one of them: for given maps it only picks.
 LINEAR_HEAD = ADAPTIVE_POOLS | frozenset(
     {"AvgPool2d", "MaxPool2d", "avg_pool2d", "max_pool2d", "mean", "Flatten", "flatten"}
     | {"Dropout", "dropout", "Identity", "Linear"}

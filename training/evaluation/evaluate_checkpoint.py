@@ -52,7 +52,8 @@ def calibrate(
     """Divide the network's logits, in place, by the temperature that fits the validation images.
 
     Args:
-        known_temperature: one by which the network's logits are divided already; they stay as they are.
+        known_temperature: the temperature that an earlier call has put into the weights; then nothing is fitted and
+            nothing divided, only measured.
 
     Returns:
         What the temperature changes on the test images; without any, on the validation images, each half of them with

@@ -14,7 +14,7 @@ def shift(images: Tensor, offsets: Tensor, limit: int) -> Tensor:
         limit: smaller than H and W; 0 returns the images as they are.
 
     Returns:
-        (N, C, H, W), as a copy.
+        (N, C, H, W): a copy, or the images themselves if nothing changes.
     """
     if limit == 0:
         return images
@@ -36,7 +36,7 @@ def cutout(images: Tensor, centres: Tensor, side: int) -> Tensor:
         side: in pixels; 0 returns the images as they are.
 
     Returns:
-        (N, C, H, W), as a copy.
+        (N, C, H, W): a copy, or the images themselves if nothing changes.
 
     Source: DeVries, Taylor: Improved Regularization of Convolutional Neural Networks with Cutout, 2017.
     """

@@ -108,7 +108,9 @@ class Training:
         self._optimizer = build_optimizer(network, config)
         self._peaks = [float(group["lr"]) for group in self._optimizer.param_groups]
         self._class_weights = None if class_weights is None else class_weights.to(self._device)
-        self._generator = torch.Generator().manual_seed(config.seed)  # the only source of randomness
+        self._generator = torch.Generator().manual_seed(
+            config.seed
+        )  # of all randomness but dropout's, which is torch's own
         self._starts_mirrored = torch.rand(len(train), generator=self._generator) < 0.5
         self._order = torch.empty(0, dtype=torch.int64)
         self._step = 0  # weight updates done since the beginning
@@ -304,7 +306,7 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 
 def _freeze(network: nn.Module, is_frozen: bool) -> None:
-    """Keep all layers but the last one with weights from learning, batch norm's statistics included; or let them."""
+    """Let only the classifier head learn, and batch norm keep its statistics; not frozen, everything learns."""
     network.requires_grad_(not is_frozen).train(not is_frozen)
     if is_frozen:
         classifier_head(network).requires_grad_(True)

@@ -18,7 +18,7 @@ async def livez() -> Health:
 
 @router.get("/readyz", responses=documented(503))
 async def readyz(service: RunningService) -> Health:
-    """Say whether requests should come here: once a first batch has gone through the network, until it stops."""
+    """Say whether requests should come here: once the network has answered its canary image right, until it drains."""
     if service.state != "ready":
         raise NotReady(f"the service is {service.state}")
     return Health(status="ready")

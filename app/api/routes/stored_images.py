@@ -89,7 +89,7 @@ async def stored_image(view: Viewing, image_id: ImageId, _: Nothing) -> Response
 async def image_prediction(
     view: Viewing, image_id: ImageId, parameters: Annotated[PredictionParameters, Query()]
 ) -> Response:
-    """Classify the image as `POST /v1/predict` does, and give the logits too."""
+    """Classify the image by PyTorch in float32, whatever engine answers `POST /v1/predict`, and give the logits too."""
 
     def body(image: PreparedImage) -> ImagePrediction:
         logits = view.inspector.logits(image)  # (K,)
