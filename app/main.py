@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from importlib.util import find_spec
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -112,9 +111,12 @@ def _exporter(settings: Settings, digest: str) -> Exporter | None:
     """Return what takes the spans of requests, if they are wanted; else nothing of OpenTelemetry is imported."""
     if settings.otlp_endpoint is None:
         return None
-    if find_spec("opentelemetry") is None:
-        raise StartError("TORCHLIGHT_OTLP_ENDPOINT is set, but OpenTelemetry is not installed; add the extra `otel`")
-    from torchlight.app.telemetry import otlp
-
+    try:
+        from torchlight.app.telemetry import otlp
+    except ModuleNotFoundError as error:
+        raise StartError(
+            f"TORCHLIGHT_OTLP_ENDPOINT is set, but OpenTelemetry's exporter is not installed ({error}); "
+            "install the extra `otel`"
+        ) from error
     resource = {"service.name": "torchlight", "service.version": torchlight_version(), "torchlight.model": digest}
     return otlp.OtlpExporter(settings.otlp_endpoint, resource)

@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -27,8 +26,7 @@ from torchlight.app.server.http_protocol import HEADERS_TIMEOUT_S
 from torchlight.app.server.supervisor import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from torchlight.app.settings import KEEP_ALIVE_S, Settings
 from torchlight.app.telemetry.metrics import COUNTERS, GAUGES, HISTOGRAMS
-from torchlight.command import COMMANDS
-from torchlight.commands.options import spread_options
+from torchlight.command import make_cli
 from torchlight.model import canary
 from torchlight.model.defaults import MAX_PIXELS, PRETRAINED
 from torchlight.model.engines import export_file
@@ -143,10 +141,7 @@ def test_modules_and_make_targets_named_on_a_page_exist() -> None:
 @cache
 def commands() -> dict[str, set[str]]:
     """Return the options of each command of ``torchlight``; the name "" stands for the command itself."""
-    cli = typer.Typer()
-    for command in COMMANDS:
-        cli.command()(spread_options(command))
-    group = get_command(cli)
+    group = get_command(make_cli())
     assert isinstance(group, TyperGroup)
     options = {
         name: {option for parameter in command.params for option in parameter.opts} | {"--help"}

@@ -23,8 +23,8 @@ PACKAGE = Path(__file__).parent
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def main() -> None:
-    """Run the command; what is wrong with the user's input or disk ends it with one line and exit code 1."""
+def make_cli() -> typer.Typer:
+    """Return the command line with all commands."""
     cli = typer.Typer(
         help="An image classifier you can see inside.",
         no_args_is_help=True,
@@ -33,8 +33,13 @@ def main() -> None:
     )
     for command in COMMANDS:
         cli.command()(spread_options(command))
+    return cli
+
+
+def main() -> None:
+    """Run the command; what is wrong with the user's input or disk ends it with one line and exit code 1."""
     try:
-        cli()
+        make_cli()()
     except TorchlightError as error:
         _fail(str(error))
     except OSError as error:

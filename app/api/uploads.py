@@ -3,12 +3,12 @@
 The body itself is bounded by :mod:`app.middleware.body_limits`, before any parser sees it.
 """
 
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -26,7 +26,6 @@ RAW_TYPES = (
     "image/tiff",
     "application/octet-stream",
 )
-CHARSET = re.compile(r";\s*charset=[^;]*", re.IGNORECASE)
 MAX_FIELDS = 16  # fields that are not files; no route has any
 
 
@@ -91,10 +90,19 @@ class _FormParser(MultiPartParser):
     spool_max_size = sys.maxsize
 
 
+def _boundary_alone(content_type: str) -> Headers:
+    """Return the header of a form without its charset: a client chooses none of the hundreds that Python knows.
+
+    Names are UTF-8 then, as browsers send them, else Latin-1.
+    """
+    _, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary", b"").decode("latin-1").replace("\\", "\\\\").replace('"', '\\"')
+    return Headers({"content-type": f'{FORM}; boundary="{boundary}"' if boundary else FORM})
+
+
 async def _read_files(request: Request, settings: Settings, *, field: str) -> list[Upload]:
     """Return all files of the form, after making sure that there are some and that all are in ``field``."""
-    # Names are UTF-8 as browsers send them, else Latin-1: a client chooses none of the hundreds of charsets of Python.
-    headers = Headers({"content-type": CHARSET.sub("", request.headers["content-type"])})
+    headers = _boundary_alone(request.headers["content-type"])
     parser = _FormParser(headers, request.stream(), max_files=settings.max_files, max_fields=MAX_FIELDS)
     try:
         form = await parser.parse()

@@ -7,7 +7,7 @@ The contract:
 - At most ``queue_size`` items wait. One more is refused at once with :class:`Overloaded`.
 - Items whose caller has left, or whose deadline has passed, are not computed.
 - When a batch fails, its halves are computed, and theirs, so that only a bad item's caller sees the error. That takes
-  at most 2 log2(size) more runs for one bad item, and fewer than 2 * size however many there are.
+  at most 2 * ceil(log2(size)) more runs for one bad item, and fewer than 2 * size however many there are.
 - An error of the device is not isolated: all items of the batch fail with it at once.
 - :meth:`Batcher.close` refuses new items and returns when all accepted ones are answered.
 """

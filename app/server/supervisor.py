@@ -149,6 +149,7 @@ class _Supervisor:
     async def _supervise(self) -> None:
         workers = await asyncio.gather(*(self._start_worker() for _ in range(self._settings.workers)))
         self._slots = [_Slot(worker) for worker in workers]
+        self._reload_if_mixed()
         print(self._greeting(), file=sys.stderr, flush=True)
         await asyncio.gather(self._reload_on_request(), *map(self._keep_alive, self._slots))
 
@@ -215,8 +216,7 @@ class _Supervisor:
                 except StartError as error:
                     logger.error(f"a worker cannot start: {error}; trying again in {pause_s:g} s")
                 else:
-                    if any(one.worker.digest != slot.worker.digest for one in self._slots):
-                        self._reload_requested.set()  # the file has changed: all must answer with the same weights
+                    self._reload_if_mixed()
                     pause_s = FIRST_PAUSE_S
                     continue
             await asyncio.sleep(pause_s)
@@ -231,8 +231,7 @@ class _Supervisor:
                 workers = await self._start_replacements()
             except StartError as error:
                 logger.error(f"reload failed, the workers that answer go on: {error}")
-                if len({slot.worker.digest for slot in self._slots}) > 1:  # one was replaced after the file changed
-                    asyncio.get_running_loop().call_later(LONGEST_PAUSE_S, self._reload_requested.set)
+                asyncio.get_running_loop().call_later(LONGEST_PAUSE_S, self._reload_if_mixed)
                 continue
             replaced = []
             for slot, worker in zip(self._slots, workers, strict=True):
@@ -242,6 +241,11 @@ class _Supervisor:
                 replaced[-1].has_left_slot.set()
             await self._drain(replaced)
             logger.info("reloaded")
+
+    def _reload_if_mixed(self) -> None:
+        """Request a reload if the checkpoint's file changed between two starts, so that workers answer differently."""
+        if len({slot.worker.digest for slot in self._slots}) > 1:
+            self._reload_requested.set()
 
     async def _start_replacements(self) -> list[_Worker]:
         """Return as many new workers as there are slots, all with one checkpoint.

@@ -18,7 +18,7 @@ def replacing(path: Path, *, mode: int = MODE, is_durable: bool = True) -> Itera
 
     Args:
         mode: the permissions of the new file.
-        is_durable: whether the new file survives a power failure from now on; that costs some milliseconds.
+        is_durable: whether a power failure, too, leaves either the old or the new file; that costs some milliseconds.
 
     Raises:
         OSError: the folder cannot be written, and what the block raises.

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from torchlight import command
 from torchlight.app.settings import Settings
+from torchlight.commands.options import TRAIN_OPTIONS, run_options
 from torchlight.model.checkpoint import load_checkpoint
 from torchlight.training.config import RunOptions, TrainingConfig
 
@@ -382,6 +383,14 @@ def test_export_overwrites_a_file_only_by_force(
     code, _, error = call(capsys, monkeypatch, *arguments, "--force")
     assert (code, error) == (0, "")
     assert out.read_bytes() != b"older"
+
+
+def test_every_option_of_training_becomes_a_value_of_the_run(tmp_path: Path) -> None:
+    given = {name: object() for name in TRAIN_OPTIONS if name != "out"}
+    options = run_options("photos", tmp_path, given)
+    found = {name: getattr(options, name) for name in given if name in RunOptions.__annotations__}
+    assert found | dict(options.settings) == given
+    assert run_options("photos", tmp_path, {"seed": 3}).seed == 3
 
 
 def test_help_names_the_default_of_each_setting(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from torchlight import command
+from torchlight.command import make_cli
 
 
 @pytest.fixture(scope="module")
@@ -16,14 +16,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory, draw_folder: Callable[...,
     root = tmp_path_factory.mktemp("quantising")
     photos = draw_folder(root / "photos", 20)
     arguments = ["train", str(photos), "--out", str(root / "run"), "--architecture", "guide", "--epochs", "3"]
-    done = CliRunner().invoke(command.cli, arguments)
+    done = CliRunner().invoke(make_cli(), arguments)
     assert done.exit_code == 0, done.output
     return root / "run" / "checkpoint.safetensors", photos
 
 
 def test_the_command_measures_both_precisions_on_held_out_images(trained: tuple[Path, Path]) -> None:
     path, photos = trained
-    done = CliRunner().invoke(command.cli, ["quantise", str(path), str(photos)])
+    done = CliRunner().invoke(make_cli(), ["quantise", str(path), str(photos)])
     assert done.exit_code == 0, done.output
     said = json.loads(path.with_name("checkpoint.int8.json").read_text())
     accuracy = said["accuracy"]
@@ -39,6 +39,6 @@ def test_images_of_unknown_use_are_refused(
 ) -> None:
     path, _ = trained
     other = draw_folder(tmp_path / "other", 3, seed=7)
-    done = CliRunner().invoke(command.cli, ["quantise", str(path), str(other)])
+    done = CliRunner().invoke(make_cli(), ["quantise", str(path), str(other)])
     assert done.exit_code == 1
     assert "has no train and test folders" in " ".join(str(done.exception).split())

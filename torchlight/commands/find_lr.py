@@ -25,6 +25,7 @@ def find_lr(
     Takes about 100 steps at rising rates. Muon, the default network's optimizer, needs no such test.
     """
     from torchlight.model.classifier import choose_device
+    from torchlight.model.files.atomic import write_bytes
     from torchlight.training import lr_finder
     from torchlight.training.report.charts import to_png
     from torchlight.training.run_setup import Observer, set_up
@@ -38,7 +39,7 @@ def find_lr(
     advice = lr_finder.advise(rates, losses)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "learning-rate.png"
-    path.write_bytes(to_png(lr_finder.draw(rates, losses, advice)))
+    write_bytes(path, to_png(lr_finder.draw(rates, losses, advice)))
     write_line(f"too low below {advice.low:.2g}, too high above {advice.high:.2g}")
     optimizer = "" if setup.config.optimizer == "sgd" else "--optimizer sgd "
     write_line(f"try: {optimizer}--learning-rate {advice.suggestion:.2g}")

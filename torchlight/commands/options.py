@@ -64,7 +64,7 @@ TRAIN_OPTIONS: dict[str, Any] = {
 
 def run_options(source: str, out: Path, given: Given) -> RunOptions:
     """Return what a run is asked for, with the options of ``TRAIN_OPTIONS`` that were given."""
-    own = {name: value for name, value in given.items() if hasattr(RunOptions, name)}
+    own = {name: value for name, value in given.items() if name in RunOptions.__annotations__}
     settings = {name: value for name, value in given.items() if name not in own}
     return RunOptions(source=source, out=out, settings=settings, **own)
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchlight.model import images as model_images
-from torchlight.model.files.atomic import replacing, write_bytes
+from torchlight.model.files.atomic import replacing
 from torchlight.training.data import decode_files, duplicates, sources
 from torchlight.training.data.decode_files import Decoded
 from torchlight.training.data.sources import Item
@@ -117,9 +117,11 @@ def _store(place: Entry, decoded: Decoded) -> None:
             stale.unlink(missing_ok=True)
     facts = {name: value for name, value in vars(decoded).items() if name != "images"}
     stored = {"key": place.key, "checksum": _checksum(decoded.images, facts), "facts": facts}
-    with replacing(place.pixels) as temporary, temporary.open("wb") as file:
+    # Private, as photos may be, and not durable: what a power failure leaves is found wrong by its checksum.
+    with replacing(place.pixels, mode=0o600, is_durable=False) as temporary, temporary.open("wb") as file:
         np.save(file, decoded.images, allow_pickle=False)
-    write_bytes(place.facts, json.dumps(stored).encode())
+    with replacing(place.facts, mode=0o600, is_durable=False) as temporary:
+        temporary.write_text(json.dumps(stored))
 
 
 def _checksum(images: NDArray[np.uint8], facts: dict[str, Any]) -> int:

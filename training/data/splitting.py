@@ -37,10 +37,10 @@ def divide(examples: Sequence[Example], val_fraction: float, test_fraction: floa
     """Return the split of each example: the one it came with, else one chosen by its content; None if it is left out.
 
     Groups are ordered by a hash of seed and content, and go through two passes. First a group goes to the first
-    held-out split that has room for all of it. Where a split still lacks images, larger groups then go there, if that brings its
-    counts no further from the asked ones and they are not the last of a class. The rest is trained on. Copies of one
-    file count once. Neither names nor the order of the examples matter. No group that is divided here is on two sides,
-    and training images that are near-identical to ones that came as val or test are left out.
+    held-out split that has room for all of it. Where a split still lacks images, larger groups then go there, if that
+    brings its counts no further from the asked ones and they are not the last of a class. The rest is trained on.
+    Copies of one file count once. Neither names nor the order of the examples matter. No group that is divided here is
+    on two sides, and training images that are near-identical to ones that came as val or test are left out.
     """
     fractions = fractions_to_hold_out({example.split for example in examples}, val_fraction, test_fraction)
     held_out_as_given = {example.group for example in examples if example.split in HELD_OUT}

@@ -93,6 +93,18 @@ HOSTILE = {
         )
         for charset in ("undefined", "hex", "zip", "utf-16", "a" * 1000)
     },
+    **{
+        f"{name!r} undefined": (
+            "/v1/predict",
+            raw(part('name="file"; filename="a"'), f"{FORM}; {name}=undefined"),
+            415,
+            "unknown_image_format",
+        )
+        for name in ("charset ", "CharSet\t", ' charset="x"; charset')
+    },
+    "boundary with quotes": (
+        "/v1/predict", raw(b"--a\"b\r\n\r\n--a\"b--", 'multipart/form-data; boundary="a\\"b"'), 400, "malformed_form",
+    ),
     "field name that is not unicode": (
         "/v1/predict", raw(part('name="\xff\xd8"; filename="a"'), FORM), 422, "wrong_field",
     ),

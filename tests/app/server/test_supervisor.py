@@ -232,6 +232,12 @@ def test_a_worker_that_finds_another_checkpoint_makes_all_take_it(start_fakes: S
     assert {ask(server) for _ in range(20)} == {"two"}
 
 
+def test_workers_that_started_with_different_checkpoints_are_replaced(start_fakes: StartFakes) -> None:
+    server = start_fakes("one", "two", workers=2)
+    server.log.wait_for("info    reloaded")
+    assert {ask(server) for _ in range(20)} == {"two"}
+
+
 def test_a_reload_that_fails_is_repeated_while_two_checkpoints_answer(start_fakes: StartFakes) -> None:
     server = start_fakes("one", "one", "two", "fail no memory", "two", workers=2)
     os.kill(workers(server, 2)[0], signal.SIGKILL)

@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from PIL import Image
 from starlette.testclient import TestClient
 
+from torchlight.app.errors import StartError
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
 from torchlight.app.telemetry.logs import JsonFormatter
@@ -277,6 +278,14 @@ def test_trace_that_its_caller_does_not_sample_is_not_sent(collector: Collector,
     with serving(create_app(settings)) as client:
         client.get("/v1/model", headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
     assert collector.spans == []
+
+
+def test_a_collector_without_the_exporter_stops_the_start(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("torchlight.app.telemetry.otlp", "opentelemetry.exporter.otlp.proto.http.trace_exporter"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    monkeypatch.delattr("torchlight.app.telemetry.otlp", raising=False)
+    with pytest.raises(StartError, match="install the extra `otel`"):
+        create_app(settings)
 
 
 def test_libraries_that_are_not_needed_are_not_imported(tiny_checkpoint: Path, tmp_path: Path) -> None:
