@@ -182,7 +182,7 @@ class Settings(BaseSettings):
 
     @property
     def drain_s(self) -> int:
-        """Seconds within which what was accepted is answered after the word to stop: a deadline, and slow uploads."""
+        """Seconds within which what was accepted is answered after SIGTERM: a deadline, and slow uploads."""
         return math.ceil(self.deadline_s) + 5
 
     @property

@@ -37,7 +37,7 @@ from stress.load.world import REFUSALS, Tally, World
 MAX_MB_PER_1000 = 1.0
 MAX_DESCRIPTORS_MORE = 8  # their number goes up and down with the connections of the moment
 MAX_THREADS_MORE = 2  # the framework's own threads for files come and go
-MAX_REFUSED = 0.05  # of the good clients' requests: while a crowd fills the queue, others are turned away too
+MAX_REFUSED = 0.05  # of the good clients' requests: while a crowd fills the queue, others are refused too
 BESIDE: dict[visitors.Visit, int] = {visitors.bad: 2, visitors.slow: 8, visitors.vanishing: 3}
 SAMPLES = 240
 SHORTEST_INTERVAL_S = 0.5
@@ -125,7 +125,7 @@ def _checks(run: Run) -> Iterator[Check]:
     refused = sum(count for answer, count in good if answer in map(str, REFUSALS))
     share = refused / max(1, sum(count for _, count in good))
     measured = f"{refused} ({share:.2%}), and {run.tally.files_refused} files of batches"
-    yield Check("good requests turned away", measured, f"{MAX_REFUSED:.0%}", share <= MAX_REFUSED)
+    yield Check("good requests refused", measured, f"{MAX_REFUSED:.0%}", share <= MAX_REFUSED)
     slope = memory_slope(warm)
     yield Check(
         f"memory, from {warm[0].requests:,} to {warm[-1].requests:,} requests",

@@ -22,7 +22,7 @@ from torchlight.app.main import create_app
 from torchlight.app.middleware.body_limits import PROGRESS_BYTES
 from torchlight.app.security.api_keys import MIN_CHARACTERS
 from torchlight.app.security.rate_limit import MAX_CLIENTS
-from torchlight.app.server.http_protocol import HEADERS_TIMEOUT_S
+from torchlight.app.server.http_protocol import HEAD_TIMEOUT_S
 from torchlight.app.server.supervisor import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from torchlight.app.settings import KEEP_ALIVE_S, Settings
 from torchlight.app.telemetry.metrics import COUNTERS, GAUGES, HISTOGRAMS
@@ -222,7 +222,7 @@ CONSTANTS = {
     f"a key has at least {MIN_CHARACTERS} characters": "docs/decisions/access.md",
     f"At most {MAX_CLIENTS:,} clients are remembered": "docs/decisions/access.md",
     f"have to bring {PROGRESS_BYTES // 1000} kB": "docs/decisions/serving.md",
-    f"has {HEADERS_TIMEOUT_S:g} seconds for the next request's headers": "docs/decisions/serving.md",
+    f"has {HEAD_TIMEOUT_S:g} seconds for the next request's headers": "docs/decisions/serving.md",
     f"differs by more than {export_file.TOLERANCE * 1e4:g}e-4": "docs/decisions/export.md",
     f"a difference above {export_file.TOLERANCE * 1e4:g}e-4": "docs/decisions/serving.md",
     f"JPEGs of more than {MAX_SCANS} scans": "docs/decisions/images.md",

@@ -1,7 +1,8 @@
-"""THE table: error class -> status and code; and the problem+json body of every answer that is not a success.
+"""The table error class -> status and code, and the problem+json body of each answer to an error.
 
 The table is looked up along the class order, so that a new subclass is never a 500 by accident. An error that is not
-in it is ours, not the client's: the catch-all in :mod:`app.middleware.request_log` answers it.
+in it is ours, not the client's: the catch-all in :mod:`app.middleware.request_log` answers it. What is refused before
+the application runs, :mod:`app.server.http_protocol` answers in the same form.
 """
 
 from http import HTTPStatus

@@ -120,9 +120,9 @@ class EngineBody(Body):
     )
     reason: str | None = Field(description="Why it is not a faster one; null if it is the fastest known.")
     precision: Literal["float32", "int8"] = Field(
-        description="Of the answers; in 8 bits they are not what the views explain, which stay float32."
+        description="Of the answers; in int8 they are not what the views explain, which stay float32."
     )
-    accuracy: PrecisionAccuracy | None = Field(description="What 8 bits cost; null if the answers are float32.")
+    accuracy: PrecisionAccuracy | None = Field(description="What int8 costs; null if the answers are float32.")
 
 
 class ModelResponse(ModelSummary):

@@ -1,7 +1,7 @@
 """One GET of a view: in the form the client wants, and only if it does not have it yet.
 
-The ETag is known before any network runs: it is a hash of the model, of the path and its parameters, of
-the form and of the renderer's version. Views run in the service's own thread for them, apart from the answers.
+The ETag is known before any network runs: it is a hash of the model, of the path and its parameters, of the
+form and of the renderer's version. Views run in the service's own thread for them, apart from the answers.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ Numbers = TypeVar("Numbers")
 Forms = Mapping[Form, Callable[[Numbers], object]]
 ImageForms = Mapping[Form, Callable[[PreparedImage, Numbers], object]]
 PROBLEMS = (404, 406, 422, 503, 504)
-AS_COMPUTED: Mapping[Form, Callable[..., Any]] = {"json": lambda *numbers: numbers[-1]}  # the body itself is computed
+AS_COMPUTED: Mapping[Form, Callable[..., Any]] = {"json": lambda *numbers: numbers[-1]}  # `compute` returns the body
 
 
 class ViewRequest:
@@ -46,7 +46,7 @@ class ViewRequest:
         Args:
             compute: returns the numbers of the view, in the thread for views.
             forms: for each form the function that makes it of the numbers: PNG bytes, a JSON body, a tensor for npy.
-            parameters: all that tells this view from others of the route.
+            parameters: those that identify this view among those of the route.
 
         Raises:
             NotAcceptable; what computing and writing raise; Overloaded, DeadlineExceeded.
@@ -135,7 +135,7 @@ def origin(service: Service, image: PreparedImage | None) -> Facts:
 
 
 def explained(service: Service) -> dict[str, str]:
-    """Return the header of views that do not show the network that answers, which is int8; else none."""
+    """Return the header ``X-Explains`` if the answers are int8, which the views do not show; else no header."""
     if service.engine.quantisation is None:
         return {}
     return {"X-Explains": "the float32 network; answers are int8, see /v1/model"}

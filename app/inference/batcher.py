@@ -8,7 +8,7 @@ The contract:
 - Items whose caller has left, or whose deadline has passed, are not computed.
 - When a batch fails, its halves are computed, and theirs, so that only a bad item's caller sees the error. That takes
   at most 2 * ceil(log2(size)) more runs for one bad item, and fewer than 2 * size however many there are.
-- An error of the device is not isolated: all items of the batch fail with it at once.
+- An error of the device is not isolated: all items of the batch that have no answer yet fail with it at once.
 - :meth:`Batcher.close` refuses new items and returns when all accepted ones are answered.
 """
 
@@ -73,7 +73,7 @@ class Batcher(Generic[Item, Result]):
         self._device_errors = device_errors
         self._max_batch_size = max_batch_size
         self._queue_size = queue_size
-        # In order of arrival. A future that is done for any reason removes itself, so all that is in here is awaited.
+        # In order of arrival. A future that is done removes itself in the event loop's next turn.
         self._queue: _Batch[Result, Item] = {}
         self._wake = asyncio.Event()
         self._is_closing = False
@@ -105,7 +105,7 @@ class Batcher(Generic[Item, Result]):
             deadline: in the event loop's time; None waits for ever.
 
         Raises:
-            Overloaded, DeadlineExceeded: see the contract. Else, what ``run_batch`` raises for this item alone.
+            Overloaded, DeadlineExceeded: see the contract. Else, what ``run_batch`` raises for this item or the device.
         """
         (future,) = self._enqueue([item])
         return await _answer_before(deadline, future)

@@ -1,7 +1,8 @@
 """Decodes uploads in child processes, so that a file that breaks a decoder costs its own answer and no other.
 
-A process that crashes, takes too long or takes too much memory is replaced. The event loop talks to them itself: a
-thread for each to wait in took as long as decoding a small picture. Knows nothing of HTTP.
+A process that crashes or takes too long is replaced. A file that needs too much memory is refused; if the decoder
+cannot say so itself, its process ends and is replaced. The event loop talks to the processes itself: a thread for each
+to wait in took as long as decoding a small picture. Knows nothing of HTTP.
 """
 
 import asyncio
@@ -110,7 +111,8 @@ class DecoderPool:
         if self._failure and not self._living:
             raise Overloaded(f"no decoder can be started ({self._failure.strerror}); ask again later")
         if self._accepted + number > self._limit:
-            raise Overloaded(f"the queue is full: {self._accepted} images wait for a decoder; ask again later")
+            taken = f"{self._accepted} images are being decoded or wait for it"
+            raise Overloaded(f"the queue is full: {taken}; ask again later")
 
     @property
     def pids(self) -> list[int]:
@@ -291,7 +293,7 @@ class _Process(asyncio.Protocol):
 
 def _explain(status: int) -> Exception:
     """Return what a decoder's exit status means for the file it had; a negative status is minus the signal."""
-    logger.warning("a decoder ended while it decoded", extra={"facts": {"exit_status": status}})
+    logger.warning("a decoder ended", extra={"facts": {"exit_status": status}})
     if status == -signal.SIGKILL:
         return Overloaded("the system ended the decoder, maybe because memory was short; send the image again")
     if status in (-signal.SIGPROF, -signal.SIGALRM):

@@ -67,7 +67,7 @@ def allow_cpu(pixels: int) -> None:
 def keep_freed_memory() -> None:
     """Let the C library keep up to 64 MB of what was freed: to ask for it anew took as long as decoding a photo.
 
-    It learns from the largest block that was freed how much it may keep: twice as much, and of 32 MB at most.
+    glibc keeps up to twice the largest block that was freed, if that had 32 MB at most: so this frees such a block.
     """
     bytearray(32_000_000)
 

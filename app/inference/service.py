@@ -28,8 +28,8 @@ from torchlight.model.errors import TorchlightError
 from torchlight.model.network import count_multiply_adds
 
 Result = TypeVar("Result")
-LONG_BYTES = 1_000_000  # whose hash takes as long as handing it to a thread and more
-# They say nothing about the images of a batch. PyTorch's first two are RuntimeErrors, which a bad image may raise too.
+LONG_BYTES = 1_000_000  # from this size on, hashing takes longer than handing the bytes to a thread
+# Errors that no image of the batch has caused. The first two are RuntimeErrors, which a bad image may raise too.
 DEVICE_ERRORS = (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError)
 MAX_DECODERS = 4  # each may hold a whole picture, and the copies that turning and converting it take
 logger = logging.getLogger("torchlight")
@@ -37,7 +37,12 @@ logger = logging.getLogger("torchlight")
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An upload as network input, (3, S, S) uint8 RGB, with the facts about its file."""
+    """An upload as network input, (3, S, S) uint8 RGB, with the facts about its file.
+
+    Attributes:
+        id: hash of the file's bytes.
+        decode_s: seconds from the wait for a decoder to the hash.
+    """
 
     tensor: Tensor
     id: str
@@ -67,7 +72,7 @@ class PreparedModel:
     Attributes:
         engine: what computes the probabilities of uploads.
         multiply_adds: of one image.
-        self_test: how the views' checks came out on this very checkpoint, if they were ever run.
+        self_test: result of the self-test for this checkpoint; None if it was never run.
     """
 
     classifier: Classifier
@@ -128,7 +133,7 @@ class Service:
         self._defect: TorchlightError | None = None
 
     async def start(self) -> None:
-        """Start threads and decoders; the service is ready once its golden image is answered right."""
+        """Start threads, and begin to start decoders; the service is ready once its canary image is answered right."""
         self.batcher.start()
         self._views.start()
         self._warm_up_task = asyncio.create_task(self._warm_up())

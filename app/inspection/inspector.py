@@ -48,7 +48,7 @@ class Inspector:
 
     @cached_property
     def index_version(self) -> str:
-        """What tells the index from others of the same checkpoint."""
+        """Identifies the index among those of one checkpoint."""
         digest = hashlib.sha256(json.dumps(asdict(self.index.source)).encode())
         for part in (self.index.digests, self.index.labels):
             digest.update(part.numpy().tobytes())

@@ -124,7 +124,10 @@ def _refusal(request: Request, error: UnknownHost | WrongKey | TooManyRequests) 
 
 
 def _challenges(headers: Headers) -> tuple[str, ...]:
-    """Return how to answer: browsers show their dialog for Basic, which who tried a key otherwise need not see."""
+    """Return how a key may be sent.
+
+    Basic makes a browser show its dialog; clients that already sent a key get Bearer only.
+    """
     bearer, basic = 'Bearer realm="Torchlight"', 'Basic realm="Torchlight", charset="UTF-8"'
     has_tried = "x-api-key" in headers or headers.get("authorization", "")[:7].lower() == "bearer "
     return (bearer,) if has_tried else (bearer, basic)

@@ -10,7 +10,7 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from torchlight.app.errors import TooManyRequests
 
-MAX_CLIENTS = 4096  # the library looks through all of them at each request: 1 ms for as many
+MAX_CLIENTS = 4096  # the library looks through all of them at each request: 0.7 ms for as many
 
 
 class RateLimit:

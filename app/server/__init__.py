@@ -1,1 +1,1 @@
-"""The process that serves: supervisor, workers, limits of HTTP and load shedding. Nothing outside imports it."""
+"""The processes that serve: supervisor, workers, limits of HTTP, load shedding. Only `torchlight serve` imports it."""

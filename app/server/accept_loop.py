@@ -25,12 +25,12 @@ COUNT = struct.Struct("<Q")
 class ConnectionCounts:
     """How many connections each worker has."""
 
-    def __init__(self, folder: Path, number: int) -> None:
+    def __init__(self, folder: Path, worker: int) -> None:
         """Start with none in this worker.
 
         Args:
             folder: shared by the workers of one service.
-            number: of this worker; no other living one has it.
+            worker: number of this worker; no other living one has it.
 
         Raises:
             OSError: the folder cannot be written.
@@ -41,7 +41,7 @@ class ConnectionCounts:
                 file.write(bytes(size - file.tell()))  # an ordinary write: a full disk is an error now, not a signal
                 file.flush()
             self._map = mmap.mmap(file.fileno(), size)
-        self._offset = number % MAX_WORKERS * COUNT.size
+        self._offset = worker % MAX_WORKERS * COUNT.size
         self.set(0)
 
     def set(self, connections: int) -> None:
@@ -82,7 +82,7 @@ class AcceptLoop:
         self._loop = asyncio.get_running_loop()
         self._connecting: set[asyncio.Task[None]] = set()
         self._is_closed = False
-        self._wait()
+        self._watch()
 
     def close(self) -> None:
         """Accept no more."""
@@ -91,7 +91,7 @@ class AcceptLoop:
             self._loop.remove_reader(self._listener)
             self._counts.clear()
 
-    def _wait(self) -> None:
+    def _watch(self) -> None:
         if not self._is_closed:
             self._loop.add_reader(self._listener, self._on_ready)
 
@@ -104,7 +104,7 @@ class AcceptLoop:
         self._loop.call_later(MOMENT_S, self._accept_after_moment)
 
     def _accept_after_moment(self) -> None:
-        self._wait()
+        self._watch()
         if not self._is_closed:
             self._accept()
 
@@ -116,7 +116,7 @@ class AcceptLoop:
         except OSError as error:  # no descriptor or no memory is left
             logger.warning("no connection can be accepted: %s", error)
             self._loop.remove_reader(self._listener)
-            self._loop.call_later(RETRY_S, self._wait)
+            self._loop.call_later(RETRY_S, self._watch)
             return
         connection.setblocking(False)
         with contextlib.suppress(OSError):

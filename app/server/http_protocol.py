@@ -1,9 +1,9 @@
-"""HTTP as uvicorn speaks it, bounded where uvicorn is not: headers, silence, clients that do not read, connections.
+"""HTTP as uvicorn speaks it, bounded where uvicorn is not: heads, silence, clients that do not read, connections.
 
-Knows nothing of routes. In this module, headers are the request line and the headers. Between two answers a connection
-has a few seconds for all headers of the next request, so that none lives for ever, whatever comes over it; this also
-ends the rest of a body that the application does not read. How long a body may take is up to
-:mod:`app.middleware.body_limits`, and how long an answer, to the deadline.
+Knows nothing of routes. The head of a request is its request line and its headers. Between two answers a connection
+has a few seconds for the whole head of the next request, so that none lives for ever, whatever comes over it; this also
+ends the rest of a body that the application does not read. :mod:`app.middleware.body_limits` bounds how long a body may
+take, the deadline how long an answer.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ from torchlight.app.security.response_headers import SECURITY, request_id_of
 from torchlight.app.server.load_shedding import UploadLimit
 from torchlight.app.telemetry.logs import logger
 
-HEADERS_TIMEOUT_S = 10.0
+HEAD_TIMEOUT_S = 10.0
 WRITE_TIMEOUT_S = 20.0  # for a client to take the next 48 kB of its answer
-MAX_HEADER_BYTES = 65_536  # browsers send 1 or 2 kB; with one proxy's tokens still under 16
+MAX_HEAD_BYTES = 65_536  # browsers send 1 or 2 kB; with one proxy's tokens still under 16
 MAX_HEADERS = 100
 
 
@@ -42,12 +42,12 @@ class Limits:
         max_connections: how many there may be.
         uploads: the limit on POST requests that are answered at once. A pipelined request, sent while the answer
             before it is still due, is neither counted nor refused.
-        on_refusal: called with the code of each problem that is sent here, in place of the application.
+        on_problem: called with the code of each problem that is sent here, in place of the application.
     """
 
     max_connections: int
     uploads: UploadLimit
-    on_refusal: Callable[[str], None]
+    on_problem: Callable[[str], None]
 
 
 def limited_protocol(limits: Limits) -> type[asyncio.Protocol]:
@@ -59,20 +59,20 @@ class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
     limits: ClassVar[Limits]
-    _header_bytes = 0  # of headers that have begun to arrive
-    _is_in_message = _is_in_headers = False  # the parser is
-    _is_all_headers = False  # all bytes of the last piece belong to headers
-    _is_upload = False  # the last request is one that is counted
+    _head_bytes = 0  # of the head that is arriving
+    _is_in_request = _is_in_head = False  # where the parser is
+    _begins_in_head = False  # the last piece began in a head, or between two requests
+    _is_upload = False  # the last request is an upload that counts
     _is_admitted = False  # an upload is being answered
     _is_shed = False  # an upload was refused, and its body is not read
     _refusal = (400, MALFORMED_REQUEST, "this is not HTTP/1.1: its method is unknown, or it is malformed")
-    _headers_timer: asyncio.TimerHandle | None = None
+    _head_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer for the first request; refuse the connection if there are too many."""
         super().connection_made(transport)
-        self._start_headers_timer()
+        self._start_head_timer()
         limit = self.limits.max_connections
         if len(self.connections) > limit:
             self._refuse(*TABLE[Overloaded], f"{limit} clients are connected, the limit; ask again later")
@@ -80,35 +80,36 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers, and make room for another upload."""
         self._release_upload()
-        _cancel(self._headers_timer)
+        _cancel(self._head_timer)
         _cancel(self._write_timer)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count the bytes of headers, also before they are complete."""
+        """Count the bytes of a head, also before it is complete."""
         if self.transport.is_closing():
             return
-        self._is_all_headers = self._is_in_headers or not self._is_in_message  # else it begins with a body
+        # Of a piece that begins in a body nothing is counted: nobody knows where the head in it begins.
+        self._begins_in_head = self._is_in_head or not self._is_in_request
         super().data_received(data)
-        self._header_bytes = self._header_bytes + len(data) if self._is_in_headers and self._is_all_headers else 0
-        if self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
-            self._refuse(*_headers_too_large())
+        self._head_bytes = self._head_bytes + len(data) if self._is_in_head and self._begins_in_head else 0
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(*_head_too_large())
 
     def on_message_begin(self) -> None:
-        """Note that headers begin."""
+        """Note that a head begins."""
         super().on_message_begin()
-        self._is_in_message = self._is_in_headers = True
+        self._is_in_request = self._is_in_head = True
 
     def on_headers_complete(self) -> None:
-        """Start the request, unless its headers are too large, or it is an upload and there is no room for it."""
-        self._is_in_headers = False
-        header_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if header_bytes > MAX_HEADER_BYTES or len(self.headers) > MAX_HEADERS:
-            self._refusal = _headers_too_large()
-            raise ValueError("the headers are too large")  # the parser makes it an error of its own
-        _cancel(self._headers_timer)
-        is_first = self.cycle is None or self.cycle.response_complete  # else it came before the last answer was sent
-        self._is_upload = is_first and self.parser.get_method() == b"POST"
+        """Start the request, unless its head is too large, or it is an upload and there is no room for it."""
+        self._is_in_head = False
+        head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
+            self._refusal = _head_too_large()
+            raise ValueError("the head is too large")  # the parser makes it an error of its own
+        _cancel(self._head_timer)
+        is_pipelined = self.cycle is not None and not self.cycle.response_complete
+        self._is_upload = not is_pipelined and self.parser.get_method() == b"POST"
         if self._is_upload and self.limits.uploads.is_reached:
             self._shed_upload()
             return
@@ -121,7 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Count a complete upload as one that is being answered."""
-        self._is_in_message = self._is_all_headers = False
+        self._is_in_request = self._begins_in_head = False
         if self._is_shed:
             self._is_shed = False
             return
@@ -135,7 +136,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._release_upload()
         super().on_response_complete()
         if self.cycle.response_complete:
-            self._start_headers_timer()
+            self._start_head_timer()
 
     def pause_writing(self) -> None:
         """Start the timer for the client to take what was sent."""
@@ -167,19 +168,19 @@ class BoundedProtocol(HttpToolsProtocol):
         self._send_problem(*TABLE[Overloaded], detail, closes=not stays)
         uploads.refuse()
         if stays:
-            self._start_headers_timer()
+            self._start_head_timer()
 
-    def _start_headers_timer(self) -> None:
-        _cancel(self._headers_timer)
-        self._headers_timer = asyncio.get_running_loop().call_later(HEADERS_TIMEOUT_S, self._on_headers_timeout)
+    def _start_head_timer(self) -> None:
+        _cancel(self._head_timer)
+        self._head_timer = asyncio.get_running_loop().call_later(HEAD_TIMEOUT_S, self._on_head_timeout)
 
-    def _on_headers_timeout(self) -> None:
+    def _on_head_timeout(self) -> None:
         if self.transport.is_closing():
             self.transport.abort()  # the client does not take the last answer either
             return
-        self._start_headers_timer()
-        if self._is_in_headers:
-            detail = f"the head of the request did not come within {HEADERS_TIMEOUT_S:g} s"
+        self._start_head_timer()
+        if self._is_in_head:
+            detail = f"the head of the request did not come within {HEAD_TIMEOUT_S:g} s"
             self._refuse(408, HEAD_TOO_SLOW, detail)
         else:
             self.transport.close()
@@ -214,15 +215,15 @@ class BoundedProtocol(HttpToolsProtocol):
             *(f"{name}: {value}" for name, value in (SECURITY | headers).items()),
             "\r\n",
         ]
-        self.limits.on_refusal(code)  # before the answer: a client that has it finds it counted
+        self.limits.on_problem(code)  # before the answer: a client that has it finds it counted
         self.transport.write("\r\n".join(lines).encode() + body)
         if closes:
             self.transport.close()
         return request_id
 
 
-def _headers_too_large() -> tuple[int, str, str]:
-    detail = f"the head of the request has over {MAX_HEADER_BYTES} bytes or {MAX_HEADERS} headers; send a smaller one"
+def _head_too_large() -> tuple[int, str, str]:
+    detail = f"the head of the request has over {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} headers; send a smaller one"
     return 431, HEAD_TOO_LARGE, detail
 
 

@@ -18,14 +18,14 @@ class UploadLimit:
 
     Args:
         limit: how many uploads may be answered at a time.
-        on_refusal: called for each upload that is refused.
+        on_shed: called for each upload that is refused, to count it as a request.
         is_draining: whether clients should go to another process.
     """
 
-    def __init__(self, limit: int, *, on_refusal: Callable[[], None], is_draining: Callable[[], bool]) -> None:
+    def __init__(self, limit: int, *, on_shed: Callable[[], None], is_draining: Callable[[], bool]) -> None:
         self.limit = limit
         self.is_draining = is_draining
-        self._on_refusal = on_refusal
+        self._on_shed = on_shed
         self._admitted = 0
         self._refused = 0  # since the last line in the log
 
@@ -44,7 +44,7 @@ class UploadLimit:
 
     def refuse(self) -> None:
         """Count an upload that found no room."""
-        self._on_refusal()
+        self._on_shed()
         if self._refused == 0:
             asyncio.get_running_loop().call_later(LOG_INTERVAL_S, self._log_refusals)
         self._refused += 1

@@ -38,8 +38,8 @@ ROOT = str(Path(__file__).parents[3])
 MAIN = f"import sys; sys.path.append({ROOT!r}); from torchlight.app.server import worker; worker.main()"
 WORKER_COMMAND = (sys.executable, "-P", "-c", MAIN)
 FIRST_PAUSE_S = 1.0  # before a worker that could not start is started again; doubled each time
-LONGEST_PAUSE_S = 30.0  # also before a failed reload is repeated, where two checkpoints answer
-START_S = 300.0  # within which a worker has to answer; a checkpoint on a disk that hangs would block its slot for ever
+LONGEST_PAUSE_S = 30.0  # also between attempts to reload while two checkpoints answer
+START_S = 300.0  # for a worker to be ready; without it a checkpoint on a hanging disk would block its slot for ever
 SPARE_S = 10  # beyond the time that a worker allows itself to drain; then it is stuck
 
 
@@ -75,7 +75,7 @@ class _Worker:
 
 @dataclass(eq=False)
 class _Slot:
-    """One of the workers that there should always be. It is replaced under the lock."""
+    """The place of one worker. Who replaces the worker holds the lock."""
 
     worker: _Worker
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

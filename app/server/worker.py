@@ -83,7 +83,7 @@ def serve(
     service: Service = app.state.service
     uploads = UploadLimit(
         settings.queue_size + settings.max_batch_size,  # images that wait, and images that are computed
-        on_refusal=partial(service.metrics.count_request, "/v1/*", "POST", 503),
+        on_shed=partial(service.metrics.count_request, "/v1/*", "POST", 503),
         is_draining=lambda: service.state == "stopping",
     )
     config = uvicorn.Config(

@@ -1,4 +1,4 @@
-"""What an operator sees of the service: every metric, and how the numbers of all its processes become one exposition.
+"""Every metric of the service, and how the numbers of all its processes become one exposition.
 
 Counts are those of all processes since the service started, of killed ones too; gauges are those of the living. The
 rest of the service says what happened (:class:`Metrics`) and knows no name of a metric. Knows nothing of HTTP.
@@ -112,7 +112,7 @@ SUM = "sum"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a process has of the things that come and go."""
+    """The values of a process's gauges."""
 
     queue_length: int
     is_ready: bool
@@ -123,10 +123,10 @@ class Snapshot:
 
 
 class Metrics(Collector):
-    """Takes down what happens in this process; any thread may call it."""
+    """Counts events of this process; any thread may call it."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Begin with what processes that are gone left in the folder.
+        """Continue from the counts of ended processes in the folder.
 
         Args:
             folder: shared by the processes of one service; None for a service of one process.
@@ -194,7 +194,7 @@ class Metrics(Collector):
         self._observe(BATCH_SIZE, images)
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Let scrapes of all processes see what this one has now."""
+        """Set this process's gauges, for the scrapes that any process answers."""
         self._set(REQUESTS_IN_PROGRESS, self._in_progress)
         self._set(QUEUE_LENGTH, snapshot.queue_length)
         self._set(READY, snapshot.is_ready)

@@ -2,7 +2,7 @@
 
 Each process writes a file of its own in a folder they share; the one that is asked reads all of them.
 
-- A process takes the first file that no living one holds, and goes on from the counts in it. So a killed process loses
+- A process takes the first file that no living one holds, and continues from its counts. So a killed process loses
   nothing, and there are never more files than there were processes at a time.
 - Gauges are in a second file, which starts empty; those of the dead do not count.
 
@@ -36,7 +36,7 @@ class SharedCounters:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        """Go on from the counts of a process that is gone, if there are any.
+        """Continue from the counts of an ended process, if there are any.
 
         Args:
             folder: shared by the processes of one service and by nobody else; None keeps all in memory.
@@ -58,7 +58,7 @@ class SharedCounters:
             self._counts.set(key, self._counts.values.get(key, 0.0) + amount)
 
     def set(self, key: Key, value: float) -> None:
-        """Say how much there is of something now, in this process."""
+        """Set a gauge of this process."""
         with self._lock:
             self._gauges.set(key, value)
 

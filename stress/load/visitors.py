@@ -194,7 +194,7 @@ async def vanishing(world: World, _: Client, dice: random.Random) -> None:
 
 
 async def crowd(world: World, _: Client, dice: random.Random, *, workers: int) -> None:
-    """Come all at once, more than may wait; who is turned away does not come again."""
+    """Come all at once, more than may wait; who is refused does not come again."""
     request = raw(world.small["png 32x32"])
 
     async def one() -> None:

@@ -73,7 +73,7 @@ class World:
         return f"{name}: a probability is {off:.1e} from that of the first answer" if off > TOLERANCE else ""
 
     def compare_file(self, name: str, result: dict[str, Any]) -> str:
-        """Return what is wrong with one result of a batch; a file may be turned away alone."""
+        """Return what is wrong with one result of a batch; a file may be refused alone."""
         if "problem" in result and result["problem"]["status"] in REFUSALS:
             self.tally.files_refused += 1
             return ""

@@ -1,4 +1,4 @@
-"""The soak sees what it is there to see: a leak, a wrong answer, a service that turns too many away."""
+"""The soak sees what it is there to see: a leak, a wrong answer, a service that refuses too many."""
 
 import asyncio
 import contextlib
@@ -96,7 +96,7 @@ def test_an_unforeseen_failure_in_the_log_is_failure() -> None:
 
 
 def test_turning_away_more_than_one_in_twenty_is_failure() -> None:
-    assert broken(report(samples(), tally(status_200=94, status_503=6))) == ["good requests turned away"]
+    assert broken(report(samples(), tally(status_200=94, status_503=6))) == ["good requests refused"]
     assert broken(report(samples(), tally(status_200=95, status_503=5))) == []
 
 

@@ -44,13 +44,13 @@ async def model(service: RunningService, inspector: RunningInspector) -> ModelRe
 
 
 def _engine(engine: Engine) -> EngineBody:
-    eight_bits = engine.quantisation
+    quantisation = engine.quantisation
     return EngineBody(
         name=engine.name,
         difference=engine.difference,
         reason=engine.reason,
-        precision="float32" if eight_bits is None else "int8",
-        accuracy=eight_bits and PrecisionAccuracy(**vars(eight_bits.accuracy)),
+        precision="float32" if quantisation is None else "int8",
+        accuracy=quantisation and PrecisionAccuracy(**vars(quantisation.accuracy)),
     )
 
 

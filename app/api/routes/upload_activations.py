@@ -36,7 +36,7 @@ class UploadMapsParameters(MapsParameters):
 async def activations(
     request: Request, service: RunningService, parameters: Annotated[UploadMapsParameters, Query()]
 ) -> Response:
-    """Draw what a layer makes of the image: its activation maps, as the network that answers computes them."""
+    """Draw what a layer makes of the image: its activation maps, computed by PyTorch in float32."""
     parameters.check_limit()
 
     def draw(image: PreparedImage) -> bytes:

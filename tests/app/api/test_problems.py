@@ -23,7 +23,7 @@ def classes_in(module: object) -> set[type[TorchlightError]]:
 
 
 @pytest.mark.parametrize("kind", sorted(classes_in(model_errors) | classes_in(uploads) | {*OF_A_REQUEST}, key=repr))
-def test_every_error_that_a_request_can_cause_has_a_status_and_a_code(kind: type[TorchlightError]) -> None:
+def test_every_error_of_uploads_images_views_and_overload_has_a_status_and_a_code(kind: type[TorchlightError]) -> None:
     status, code = problems.find_problem(kind.__new__(kind)) or (500, "")
     assert 400 <= status <= 504
     assert status != 500

@@ -187,7 +187,7 @@ async def test_a_file_more_than_may_wait_is_refused_at_once(full: DecoderPool, p
     slow = asyncio.create_task(full.prepare(photo + b"BREAK sleep", 32, None))
     waiting = asyncio.create_task(full.prepare(photo, 32, None))
     await asyncio.sleep(0)
-    with pytest.raises(Overloaded, match="2 images wait for a decoder"):
+    with pytest.raises(Overloaded, match="2 images are being decoded or wait for it"):
         await full.prepare(photo, 32, None)
     with pytest.raises(Overloaded):
         full.check_room(1)

@@ -1,4 +1,4 @@
-"""A service in 8 bits: what it answers, what it says of itself, and what its views say of what they show."""
+"""A service in int8: what it answers, what it says of itself, and what its views say of what they show."""
 
 import io
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ ACCURACY = Accuracy("val (held out of its training data)", 5000, float32=0.9062,
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint with the file that 8 bits take."""
+    """A checkpoint with the file that int8 takes."""
     path = save_random_checkpoint(tmp_path_factory.mktemp("int8") / "tiny.safetensors", seed=0)
     classifier = Classifier(load_checkpoint(path), torch.device("cpu"))
     size = classifier.spec.size
@@ -35,16 +35,16 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def eight_bits(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def int8_service(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     settings = Settings(checkpoint=path, precision="int8", store_dir=tmp_path_factory.mktemp("store"))
     with TestClient(create_app(settings)) as client:
         yield client
 
 
-def test_answers_are_the_engines_and_near_float32s(eight_bits: TestClient, path: Path, photo: bytes) -> None:
+def test_answers_are_the_engines_and_near_float32s(int8_service: TestClient, path: Path, photo: bytes) -> None:
     given = {
         one["label"]: one["probability"]
-        for one in eight_bits.post("/v1/predict", files={"file": photo}).json()["predictions"]
+        for one in int8_service.post("/v1/predict", files={"file": photo}).json()["predictions"]
     }
     classifier = Classifier(load_checkpoint(path), torch.device("cpu"))
     exact = classifier.probabilities(prepare_image(photo, classifier.spec.size)[0][None])[0]
@@ -53,21 +53,21 @@ def test_answers_are_the_engines_and_near_float32s(eight_bits: TestClient, path:
     assert given != pytest.approx(expected, abs=1e-7)
 
 
-def test_it_says_so_and_what_that_costs(eight_bits: TestClient) -> None:
-    engine = eight_bits.get("/v1/model").json()["engine"]
+def test_it_says_so_and_what_that_costs(int8_service: TestClient) -> None:
+    engine = int8_service.get("/v1/model").json()["engine"]
     assert engine["precision"] == "int8"
     assert engine["accuracy"] == vars(ACCURACY)
     assert engine["name"].startswith("openvino")
     assert engine["difference"] > 0
 
 
-def test_views_say_that_they_explain_float32(eight_bits: TestClient, photo: bytes) -> None:
+def test_views_say_that_they_explain_float32(int8_service: TestClient, photo: bytes) -> None:
     said = "the float32 network; answers are int8, see /v1/model"
-    stored = eight_bits.post("/v1/images", files={"file": photo}).json()["id"]
+    stored = int8_service.post("/v1/images", files={"file": photo}).json()["id"]
     answers = [
-        eight_bits.get(f"/v1/images/{stored}/prediction"),
-        eight_bits.get(f"/v1/images/{stored}/input.png"),
-        eight_bits.post("/v1/activations", files={"file": photo}),
+        int8_service.get(f"/v1/images/{stored}/prediction"),
+        int8_service.get(f"/v1/images/{stored}/input.png"),
+        int8_service.post("/v1/activations", files={"file": photo}),
     ]
     assert [answer.status_code for answer in answers] == [200] * 3
     assert [answer.headers["X-Explains"] for answer in answers] == [said] * 3

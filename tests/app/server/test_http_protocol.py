@@ -30,7 +30,7 @@ is_draining = threading.Event()
 @pytest.fixture
 def holding(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Hold what is asked for /held, until the test sets the event or ends; clients have time."""
-    monkeypatch.setattr(http_protocol, "HEADERS_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", PATIENCE_S)
     held.clear()
     yield
     held.set()
@@ -55,9 +55,9 @@ def refusals() -> list[str]:
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch, refusals: list[str]) -> Iterator[Connect]:
     """Run a server whose patience is short, and return what connects to it."""
-    monkeypatch.setattr(http_protocol, "HEADERS_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.3)
     monkeypatch.setattr(http_protocol, "WRITE_TIMEOUT_S", 0.3)
-    uploads = UploadLimit(1, on_refusal=lambda: None, is_draining=lambda: is_draining.is_set())
+    uploads = UploadLimit(1, on_shed=lambda: None, is_draining=lambda: is_draining.is_set())
     http = http_protocol.limited_protocol(http_protocol.Limits(3, uploads, refusals.append))
     config = uvicorn.Config(application, http=http, lifespan="off", log_config=None, timeout_keep_alive=60)
     server = uvicorn.Server(config)

@@ -166,6 +166,7 @@ def test_the_server_keeps_what_listens_and_what_is_connected_and_stops_when_aske
 
     async def start_and_stop(listener: socket.socket) -> None:
         config.load()
+        parts["config.get_loop_factory"] = callable(config.get_loop_factory)
         server.lifespan = config.lifespan_class(config)
         await server.startup([])
         parts["servers"] = server.servers == []  # so that startup with no socket accepts nothing

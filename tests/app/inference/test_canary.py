@@ -1,4 +1,4 @@
-"""The golden image: drawn the same everywhere, its answer stored with the weights, and asked for before readiness."""
+"""The canary image: drawn the same everywhere, its answer stored with the weights, and asked for before readiness."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Change = Callable[[tuple[float, ...]], tuple[float, ...] | None]
 
 @pytest.fixture
 def save_with(tiny_checkpoint: Path, tmp_path: Path) -> Callable[[Change], Path]:
-    """Save the tiny checkpoint with another golden answer than its own."""
+    """Save the tiny checkpoint with another answer to the canary image than its own."""
 
     def save(change: Change) -> Path:
         loaded = load_checkpoint(tiny_checkpoint)
