@@ -5,12 +5,13 @@ The tests run in two processes at once, a file always in one of them, so every f
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from playwright.sync_api import Browser
 
-from stress.load.browser import chromium
+if TYPE_CHECKING:  # so that a test without a browser needs no Playwright
+    from playwright.sync_api import Browser
 
 # The files that take longest, longest first: else one process would still be busy with one of them at the end.
 LONGEST_FIRST = (
@@ -51,7 +52,9 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser() -> "Iterator[Browser]":
     """A real browser with a camera that shows drawn pictures. While it runs, ``asyncio.run`` does not work here."""
+    from stress.load.browser import chromium
+
     with chromium(*CAMERA) as running:
         yield running

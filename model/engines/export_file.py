@@ -21,6 +21,7 @@ from torch.export import ExportedProgram
 
 from torchlight.model.classifier import Classifier
 from torchlight.model.errors import ExportError
+from torchlight.model.files.atomic import replacing
 from torchlight.model.images import ImageSpec, normalise
 
 BATCH_SIZES = (1, 2, 7)  # at which a program for any batch is compared
@@ -82,7 +83,8 @@ def export_network(classifier: Classifier, path: Path, *, dynamic_batch: bool = 
                 f"export file {path} is not kept: its probabilities differ from the network's by up to "
                 f"{difference:.2g}; the limit is {TOLERANCE:g}"
             )
-        os.replace(temporary, path)
+        with replacing(path) as whole:
+            os.replace(temporary, whole)
     return difference
 
 
