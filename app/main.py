@@ -81,7 +81,9 @@ def create_app(settings: Settings, metrics_dir: Path | None = None) -> FastAPI:
         exposition,
     ):
         app.include_router(
-            module.router, dependencies=authentication.schemes(settings), responses=authentication.documented(settings)
+            module.router,
+            dependencies=authentication.schemes(settings),
+            responses=authentication.document_refusals(settings),
         )
     for module in (health, docs, page):
         app.include_router(module.router)

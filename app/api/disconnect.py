@@ -1,4 +1,4 @@
-"""Stops work that nobody awaits any more: FastAPI lets a handler run on when its client has gone."""
+"""Stops work whose client has left: FastAPI lets its handler run to the end."""
 
 import asyncio
 from collections.abc import Coroutine

@@ -145,7 +145,7 @@ def respond_with_problem(
     return JSONResponse(body, status, retry | closing | (headers or {}), MEDIA_TYPE)
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def document_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI responses of a route that may answer with these problems."""
     return {status: _documented(status) for status in statuses}
 

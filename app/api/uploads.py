@@ -69,7 +69,7 @@ async def read_images(request: Request, settings: Settings) -> list[Upload]:
     return await _read_files(request, settings, field="files")
 
 
-def image_body(field: str, *, many: bool = False) -> dict[str, Any]:
+def document_image_body(field: str, *, many: bool = False) -> dict[str, Any]:
     """Return the OpenAPI request body of a route that reads images, as its ``openapi_extra``."""
     file: Mapping[str, Any] = {"type": "string", "format": "binary"}
     files = {"type": "array", "items": file, "minItems": 1}

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from torchlight.app.api.content_negotiation import MEDIA_TYPES, RENDERER_VERSION, Form, choose, encode, requested_form
 from torchlight.app.api.dependencies import RunningInspector
 from torchlight.app.api.disconnect import while_connected
-from torchlight.app.api.problems import documented
+from torchlight.app.api.problems import document_problems
 from torchlight.app.api.view_schemas import NoParameters
 from torchlight.app.errors import DeadlineExceeded
 from torchlight.app.inference.service import PreparedImage, Service
@@ -27,7 +27,7 @@ Numbers = TypeVar("Numbers")
 Forms = Mapping[Form, Callable[[Numbers], object]]
 ImageForms = Mapping[Form, Callable[[PreparedImage, Numbers], object]]
 PROBLEMS = (404, 406, 422, 503, 504)
-AS_COMPUTED: Mapping[Form, Callable[..., Any]] = {"json": lambda *numbers: numbers[-1]}  # `compute` returns the body
+AS_JSON: Mapping[Form, Callable[..., Any]] = {"json": lambda *numbers: numbers[-1]}  # `compute` returns the body
 
 
 class ViewRequest:
@@ -83,14 +83,14 @@ class ViewRequest:
         """Stop a view that is made batch by batch, once its deadline has passed or its client has left.
 
         Raises:
-            DeadlineExceeded: nobody sees it.
+            DeadlineExceeded: no client waits for it.
         """
         if not self._is_awaited:
             raise DeadlineExceeded("nobody waits for this view any more")
 
     def facts(self, image: PreparedImage | None = None) -> Facts:
         """Return what every view says of its origin."""
-        return origin(self.inspector.service, image)
+        return describe_origin(self.inspector.service, image)
 
     async def _answer(
         self,
@@ -101,7 +101,7 @@ class ViewRequest:
         accept = ",".join(self.request.headers.getlist("accept"))
         form = choose(offered, self.suffix, accept)
         tag = self._tag(form, parameters)
-        headers = {"ETag": f'"{tag}"', "Cache-Control": "private, no-cache", "Vary": "Accept", **self._explained()}
+        headers = {"ETag": f'"{tag}"', "Cache-Control": "private, no-cache", "Vary": "Accept", **self._explains()}
         if self._client_has(tag):
             return Response(status_code=304, headers=headers)
         try:
@@ -110,11 +110,11 @@ class ViewRequest:
             self._is_awaited = False
         return Response(content, media_type=MEDIA_TYPES[form], headers=headers)
 
-    def _explained(self) -> dict[str, str]:
-        return explained(self.inspector.service)
+    def _explains(self) -> dict[str, str]:
+        return explains_header(self.inspector.service)
 
     def _tag(self, form: Form, parameters: dict[str, object]) -> str:
-        path, note = self.request.scope["route"].path, self._explained()
+        path, note = self.request.scope["route"].path, self._explains()
         renderer = [RENDERER_VERSION, self.classifier.digest, path, form, *note.values()]
         canonical = json.dumps([renderer, parameters], sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
@@ -125,16 +125,16 @@ class ViewRequest:
         return tag in re.findall(r'"([^"]*)"', given)
 
 
-def origin(service: Service, image: PreparedImage | None) -> Facts:
+def describe_origin(service: Service, image: PreparedImage | None) -> Facts:
     """Return the facts of a view that are known before it is computed."""
     return Facts(
         model=service.classifier.digest,
         image=None if image is None else image.id,
-        x_explains=explained(service).get("X-Explains"),
+        x_explains=explains_header(service).get("X-Explains"),
     )
 
 
-def explained(service: Service) -> dict[str, str]:
+def explains_header(service: Service) -> dict[str, str]:
     """Return the header ``X-Explains`` if the answers are int8, which the views do not show; else no header."""
     if service.engine.quantisation is None:
         return {}
@@ -148,9 +148,9 @@ LayerName = Annotated[str, Path(description="Dotted path of the layer, as `/v1/l
 Channel = Annotated[int, Path(ge=0, description="Output channel, from 0.")]
 
 
-def shown(body: type[BaseModel], *forms: Form) -> dict[int | str, dict[str, Any]]:
+def document_view(body: type[BaseModel], *forms: Form) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI responses of a route that shows something in these forms."""
     others: dict[str, Any] = {MEDIA_TYPES[form]: {} for form in forms if form != "json"}
     description = f"As {', '.join(f'`.{form}`' for form in forms)}; without a suffix Accept decides, then this order."
     answer = {"description": description, "content": others, "model": body}
-    return {200: answer, 304: {"description": "What If-None-Match names is still so."}, **documented(*PROBLEMS)}
+    return {200: answer, 304: {"description": "What If-None-Match names is still so."}, **document_problems(*PROBLEMS)}

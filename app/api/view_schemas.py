@@ -16,7 +16,7 @@ from torchlight.model.views.image_index import Neighbour, Source
 from torchlight.model.views.layer_table import LayerFacts
 from torchlight.model.views.receptive_field import ReceptiveField, SeenPixels
 
-MAX_STEPS = 256  # of integrated gradients: four times the default, whose residual is below 2%
+MAX_REQUEST_STEPS = 256  # of integrated gradients: four times the default, whose residual is below 2%
 MAX_NEIGHBOURS = 100
 FLOAT32 = torch.finfo(torch.float32)
 
@@ -92,7 +92,7 @@ class AttributionParameters(Parameters):
     target: str | None = Field(None, description="Label or index of the class; without it, the most probable one.")
     target_vs: str | None = Field(None, description="Class to compare with: why the target rather than this?")
     layer: str | None = Field(None, description="grad_cam, hires_cam: whose maps; without it, the last there are.")
-    n_steps: int | None = Field(None, ge=1, le=MAX_STEPS, description="integrated_gradients: parts of the way.")
+    n_steps: int | None = Field(None, ge=1, le=MAX_REQUEST_STEPS, description="integrated_gradients: parts of the way.")
     window: int | None = Field(None, ge=1, description="occlusion: side of the square in pixels.")
     stride: int | None = Field(None, ge=1, description="occlusion: from one square to the next, in pixels.")
     baseline: str | None = Field(

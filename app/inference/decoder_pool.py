@@ -155,7 +155,7 @@ class DecoderPool:
         task.add_done_callback(self._tasks.discard)
 
     async def _take_idle(self) -> "_Process":
-        """Return the process that becomes idle when all callers who came before have one."""
+        """Return an idle process, in the order in which callers came."""
         while True:
             await self._has_idle.acquire()  # in order of arrival, see asyncio.Semaphore
             process = self._idle.popleft()

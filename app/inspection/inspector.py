@@ -1,6 +1,6 @@
 """What views are computed from: stored images, what the network makes of them, and the index. Knows nothing of HTTP.
 
-Layer outputs and decoded images are kept for a while, since who looks at one layer of an image looks at the next one.
+Layer outputs and decoded images are kept for a while: a client that asks for one layer of an image asks for the next.
 """
 
 import asyncio

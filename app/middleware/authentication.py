@@ -142,11 +142,11 @@ def schemes(settings: Settings) -> list[Depends]:
     return [Security(bearer), Security(header)]
 
 
-def documented(settings: Settings) -> dict[int | str, dict[str, Any]]:
+def document_refusals(settings: Settings) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI responses of authentication, as far as these settings can cause them."""
     can = {
         401: settings.has_keys,
         421: settings.allowed_hosts != "*",
         429: settings.rate_limit is not None,
     }
-    return problems.documented(*(status for status, possible in can.items() if possible))
+    return problems.document_problems(*(status for status, possible in can.items() if possible))

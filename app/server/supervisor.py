@@ -8,7 +8,7 @@ worker finds out and reports. The workers share one socket, which stays open whi
                       the old ones drain
 
 A reload is all or nothing: if any new worker cannot start, or two of them have read different checkpoints, the new ones
-drain and the old ones stay, so that no two checkpoints go on answering. A worker that replaces one that died may find
+drain and the old ones stay, so that no two checkpoints continue to answer. A worker that replaces a dead one may find
 another checkpoint than the others have; that starts a reload too, which is repeated until it succeeds. The price is the
 memory of twice the workers for the time that the new ones take to start.
 """

@@ -30,7 +30,7 @@ from torchlight.model.classifier import Classifier
 from torchlight.model.errors import TorchlightError
 
 STDIN = 0
-CHECK_S = 0.05  # between two looks whether the last client has gone
+CHECK_S = 0.05  # between two checks whether the last connection is closed
 
 
 def main() -> None:

@@ -170,7 +170,7 @@ def _read_numbers(folder: Path | None, name: str) -> dict[Key, float]:
     assert folder
     try:
         content = (folder / name).read_bytes()
-    except FileNotFoundError:  # its process has just come, or gone
+    except FileNotFoundError:  # its process has just started, or ended
         return {}
     return {key: value for key, value, _, _ in _iterate_records(content)}
 

@@ -97,6 +97,11 @@ def test_pillow_says_in_words_how_many_pixels_are_too_many(monkeypatch: pytest.M
         Image.open(io.BytesIO(file.getvalue()))
 
 
+def test_pillow_names_the_file_object_of_an_image_that_it_does_not_know() -> None:
+    with pytest.raises(Image.UnidentifiedImageError, match="<_io"):  # else: model/images.py, _reason
+        Image.open(io.BytesIO(b"\x89PNG"), formats=["PNG"])
+
+
 def test_torchvision_presets_have_a_crop_size() -> None:
     size = models.get_model_weights("resnet18").DEFAULT.transforms().crop_size
     assert size == [224], "torchvision's presets have no crop_size: model/network.py, default_image_size"

@@ -7,14 +7,14 @@ from fastapi import APIRouter, Path, Query, Response
 
 from torchlight.app.api.content_negotiation import ViewRoute
 from torchlight.app.api.view_response import (
-    AS_COMPUTED,
+    AS_JSON,
     Channel,
     ImageForms,
     ImageId,
     LayerName,
     Viewing,
     ViewRequest,
-    shown,
+    document_view,
 )
 from torchlight.app.api.view_schemas import (
     AttributionParameters,
@@ -54,7 +54,7 @@ router = APIRouter(
 )
 
 
-@router.get("/attributions/{method}", responses=shown(Evidence, "png", "json", "npy"))
+@router.get("/attributions/{method}", responses=document_view(Evidence, "png", "json", "npy"))
 async def image_attribution(
     view: Viewing,
     image_id: ImageId,
@@ -89,7 +89,7 @@ async def image_attribution(
     return await view.show_image(image_id, attribute, forms, method=method, **dict(parameters))
 
 
-@router.get("/occlusion", responses=shown(Occluded, "json"))
+@router.get("/occlusion", responses=document_view(Occluded, "json"))
 async def image_occlusion(
     view: Viewing, image_id: ImageId, parameters: Annotated[SquareParameters, Query()]
 ) -> Response:
@@ -108,10 +108,10 @@ async def image_occlusion(
         origin = {"model": view.classifier.digest, "image": image.id}
         return Occluded(**origin, y=y, x=x, window=window, predictions=predictions)
 
-    return await view.show_image(image_id, body, AS_COMPUTED, **dict(parameters) | {"window": window})
+    return await view.show_image(image_id, body, AS_JSON, **dict(parameters) | {"window": window})
 
 
-@router.get("/reconstructions/{layer}/{channel}", responses=shown(ReconstructionBody, "png", "json", "npy"))
+@router.get("/reconstructions/{layer}/{channel}", responses=document_view(ReconstructionBody, "png", "json", "npy"))
 async def image_reconstruction(
     view: Viewing,
     image_id: ImageId,

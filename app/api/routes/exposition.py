@@ -1,4 +1,4 @@
-"""The numbers for those who run the service."""
+"""The metrics, in Prometheus' text format."""
 
 import asyncio
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from torchlight.app.api.dependencies import RunningService
-from torchlight.app.api.problems import documented
+from torchlight.app.api.problems import document_problems
 from torchlight.app.api.schemas import Health
 from torchlight.app.errors import NotReady
 
@@ -16,7 +16,7 @@ async def livez() -> Health:
     return Health(status="ok")
 
 
-@router.get("/readyz", responses=documented(503))
+@router.get("/readyz", responses=document_problems(503))
 async def readyz(service: RunningService) -> Health:
     """Say whether requests should come here: once the network has answered its canary image right, until it drains."""
     if service.state != "ready":

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from torchlight.app.api.content_negotiation import ViewRoute
 from torchlight.app.api.view_response import (
-    AS_COMPUTED,
+    AS_JSON,
     Channel,
     Forms,
     ImageForms,
@@ -16,7 +16,7 @@ from torchlight.app.api.view_response import (
     Nothing,
     Viewing,
     ViewRequest,
-    shown,
+    document_view,
 )
 from torchlight.app.api.view_schemas import (
     BoxParameters,
@@ -39,17 +39,17 @@ from torchlight.model.views.receptive_field import SeenPosition, see_position
 router = APIRouter(prefix="/v1/layers", tags=["layers"], default_response_class=Response, route_class=ViewRoute)
 
 
-@router.get("", responses=shown(Layers, "json"))
+@router.get("", responses=document_view(Layers, "json"))
 async def layers(view: Viewing, _: Nothing) -> Response:
     """List the layers: their shapes, their parameters, what they see of the image, and which views they have."""
 
     def body() -> Layers:
         return Layers(model=view.classifier.digest, layers=describe(view.classifier.graph))
 
-    return await view.show(body, AS_COMPUTED)
+    return await view.show(body, AS_JSON)
 
 
-@router.get("/{layer}/receptive-field", responses=shown(SeenBox, "json", "png"))
+@router.get("/{layer}/receptive-field", responses=document_view(SeenBox, "json", "png"))
 async def layer_receptive_field(
     view: Viewing, layer: LayerName, parameters: Annotated[BoxParameters, Query()]
 ) -> Response:
@@ -76,13 +76,13 @@ async def layer_receptive_field(
     return await view.show_image(parameters.image, see, forms, layer=layer, **dict(parameters))
 
 
-@router.get("/{layer}/filters", responses=shown(Filters, "png", "json", "npy"))
+@router.get("/{layer}/filters", responses=document_view(Filters, "png", "json", "npy"))
 async def layer_filters(view: Viewing, layer: LayerName, parameters: Annotated[FiltersParameters, Query()]) -> Response:
     """Show all filters of a convolution; zero is mid-grey or neutral, and never moves."""
     return await _filters(view, layer, None, parameters)
 
 
-@router.get("/{layer}/filters/{channel}", responses=shown(Filter, "png", "json", "npy"))
+@router.get("/{layer}/filters/{channel}", responses=document_view(Filter, "png", "json", "npy"))
 async def layer_filter(
     view: Viewing, layer: LayerName, channel: Channel, parameters: Annotated[FiltersParameters, Query()]
 ) -> Response:
@@ -90,7 +90,7 @@ async def layer_filter(
     return await _filters(view, layer, channel, parameters)
 
 
-@router.get("/{layer}/filmstrip", responses=shown(Filmstrip, "json", "npy"))
+@router.get("/{layer}/filmstrip", responses=document_view(Filmstrip, "json", "npy"))
 async def layer_filmstrip(view: Viewing, layer: LayerName, _: Nothing) -> Response:
     """Show the filters of the first convolution while the network learnt, from noise on, if the checkpoint has them."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchlight.app.api.content_negotiation import ViewRoute
 from torchlight.app.api.view_response import (
-    AS_COMPUTED,
+    AS_JSON,
     Channel,
     Forms,
     ImageForms,
@@ -18,7 +18,7 @@ from torchlight.app.api.view_response import (
     Nothing,
     Viewing,
     ViewRequest,
-    shown,
+    document_view,
 )
 from torchlight.app.api.view_schemas import Neighbours, NeighboursParameters, SeenPeak, Unit, Units
 from torchlight.app.inference.service import PreparedImage
@@ -30,7 +30,7 @@ from torchlight.model.views.receptive_field import box_if_placed
 router = APIRouter(prefix="/v1", tags=["examples"], default_response_class=Response, route_class=ViewRoute)
 
 
-@router.get("/images/{image_id}/neighbours", responses=shown(Neighbours, "png", "json", "npy"))
+@router.get("/images/{image_id}/neighbours", responses=document_view(Neighbours, "png", "json", "npy"))
 async def image_neighbours(
     view: Viewing, image_id: ImageId, parameters: Annotated[NeighboursParameters, Query()]
 ) -> Response:
@@ -55,7 +55,7 @@ async def image_neighbours(
     return await view.show_image(image_id, nearest, forms, index=view.inspector.index_version, **dict(parameters))
 
 
-@router.get("/layers/{layer}/units", responses=shown(Units, "json"))
+@router.get("/layers/{layer}/units", responses=document_view(Units, "json"))
 async def layer_units(view: Viewing, layer: LayerName, _: Nothing) -> Response:
     """List the units of a layer: how strongly each fires at most on the indexed images, and which are dead on all."""
     index = view.inspector.index
@@ -71,10 +71,10 @@ async def layer_units(view: Viewing, layer: LayerName, _: Nothing) -> Response:
             largest=index.largest_values(layer),
         )
 
-    return await view.show(body, AS_COMPUTED, layer=layer, index=view.inspector.index_version)
+    return await view.show(body, AS_JSON, layer=layer, index=view.inspector.index_version)
 
 
-@router.get("/layers/{layer}/units/{channel}", responses=shown(Unit, "png", "json", "npy"))
+@router.get("/layers/{layer}/units/{channel}", responses=document_view(Unit, "png", "json", "npy"))
 async def layer_unit(view: Viewing, layer: LayerName, channel: Channel, _: Nothing) -> Response:
     """Show the indexed images on which a unit fires most, some at random to compare with, and where it fires least."""
     index = view.inspector.index

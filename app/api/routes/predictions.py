@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchlight.app.api.dependencies import RunningService, TopK
 from torchlight.app.api.disconnect import while_connected
-from torchlight.app.api.problems import describe_problem, documented, find_problem
+from torchlight.app.api.problems import describe_problem, document_problems, find_problem
 from torchlight.app.api.schemas import (
     BatchPrediction,
     BatchProblem,
@@ -21,7 +21,7 @@ from torchlight.app.api.schemas import (
     Timing,
 )
 from torchlight.app.api.summaries import summarise_image, summarise_model
-from torchlight.app.api.uploads import Upload, image_body, read_image, read_images
+from torchlight.app.api.uploads import Upload, document_image_body, read_image, read_images
 from torchlight.app.inference.service import Classified, Service
 from torchlight.app.telemetry.request_facts import ImageFacts, get_request_facts
 
@@ -50,11 +50,11 @@ router = APIRouter(
     prefix="/v1",
     tags=["prediction"],
     route_class=PredictionRoute,
-    responses=documented(400, 408, 413, 415, 422, 503, 504),
+    responses=document_problems(400, 408, 413, 415, 422, 503, 504),
 )
 
 
-@router.post("/predict", response_model=PredictResponse, openapi_extra=image_body("file"))
+@router.post("/predict", response_model=PredictResponse, openapi_extra=document_image_body("file"))
 async def predict(request: Request, service: RunningService, top_k: TopK = None) -> Response:
     """Classify one image: JPEG, PNG, WebP, GIF, BMP or TIFF, as the form field `file` or as the whole body.
 
@@ -73,7 +73,7 @@ async def predict(request: Request, service: RunningService, top_k: TopK = None)
     return _json(body, {"Server-Timing": ", ".join(f"{stage};dur={ms}" for stage, ms in timing)})
 
 
-@router.post("/predict/batch", response_model=BatchResponse, openapi_extra=image_body("files", many=True))
+@router.post("/predict/batch", response_model=BatchResponse, openapi_extra=document_image_body("files", many=True))
 async def predict_batch(request: Request, service: RunningService, top_k: TopK = None) -> Response:
     """Classify many images, the form fields `files`: one result or one problem for each, in order.
 

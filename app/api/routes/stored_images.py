@@ -10,11 +10,11 @@ from torch import Tensor
 from torchlight.app.api.content_negotiation import ViewRoute
 from torchlight.app.api.dependencies import RunningInspector
 from torchlight.app.api.disconnect import while_connected
-from torchlight.app.api.problems import documented
+from torchlight.app.api.problems import document_problems
 from torchlight.app.api.summaries import summarise_image, summarise_model
-from torchlight.app.api.uploads import image_body, read_image
+from torchlight.app.api.uploads import document_image_body, read_image
 from torchlight.app.api.view_response import (
-    AS_COMPUTED,
+    AS_JSON,
     Channel,
     ImageForms,
     ImageId,
@@ -22,7 +22,7 @@ from torchlight.app.api.view_response import (
     Nothing,
     Viewing,
     ViewRequest,
-    shown,
+    document_view,
 )
 from torchlight.app.api.view_schemas import (
     ImageInput,
@@ -61,8 +61,8 @@ router = APIRouter(prefix=PREFIX, tags=["images"], default_response_class=Respon
     "",
     status_code=201,
     response_class=JSONResponse,
-    responses=documented(400, 408, 413, 415, 422, 503, 504, 507),
-    openapi_extra=image_body("file"),
+    responses=document_problems(400, 408, 413, 415, 422, 503, 504, 507),
+    openapi_extra=document_image_body("file"),
 )
 async def store_image(request: Request, response: Response, inspector: RunningInspector) -> StoredImage:
     """Keep an image for a while, to be looked into; its id is the hash of its bytes.
@@ -75,17 +75,17 @@ async def store_image(request: Request, response: Response, inspector: RunningIn
     return _stored(request, image)
 
 
-@router.get("/{image_id}", responses=shown(StoredImage, "json"))
+@router.get("/{image_id}", responses=document_view(StoredImage, "json"))
 async def stored_image(view: Viewing, image_id: ImageId, _: Nothing) -> Response:
     """Say what the upload was, and where its views are."""
 
     def body(image: PreparedImage) -> StoredImage:
         return _stored(view.request, image)
 
-    return await view.show_image(image_id, body, AS_COMPUTED)
+    return await view.show_image(image_id, body, AS_JSON)
 
 
-@router.get("/{image_id}/prediction", responses=shown(ImagePrediction, "json"))
+@router.get("/{image_id}/prediction", responses=document_view(ImagePrediction, "json"))
 async def image_prediction(
     view: Viewing, image_id: ImageId, parameters: Annotated[PredictionParameters, Query()]
 ) -> Response:
@@ -98,10 +98,10 @@ async def image_prediction(
         model = summarise_model(view.inspector.service)
         return ImagePrediction(predictions=predictions, model=model, image=summarise_image(image))
 
-    return await view.show_image(image_id, body, AS_COMPUTED, **dict(parameters))
+    return await view.show_image(image_id, body, AS_JSON, **dict(parameters))
 
 
-@router.get("/{image_id}/input", responses=shown(ImageInput, "png", "json", "npy"))
+@router.get("/{image_id}/input", responses=document_view(ImageInput, "png", "json", "npy"))
 async def image_input(view: Viewing, image_id: ImageId, _: Nothing) -> Response:
     """Show what the network gets: the largest centred square, reduced or enlarged to its size, pixel by pixel."""
 
@@ -121,7 +121,7 @@ async def image_input(view: Viewing, image_id: ImageId, _: Nothing) -> Response:
     return await view.show_image(image_id, lambda image: image.tensor, forms)
 
 
-@router.get("/{image_id}/activations/{layer}", responses=shown(Maps, "png", "json", "npy"))
+@router.get("/{image_id}/activations/{layer}", responses=document_view(Maps, "png", "json", "npy"))
 async def image_activations(
     view: Viewing, image_id: ImageId, layer: LayerName, parameters: Annotated[MapsParameters, Query()]
 ) -> Response:
@@ -129,7 +129,7 @@ async def image_activations(
     return await _activations(view, image_id, layer, None, parameters)
 
 
-@router.get("/{image_id}/activations/{layer}/{channel}", responses=shown(Map, "png", "json", "npy"))
+@router.get("/{image_id}/activations/{layer}/{channel}", responses=document_view(Map, "png", "json", "npy"))
 async def image_activation(
     view: Viewing,
     image_id: ImageId,
@@ -141,7 +141,7 @@ async def image_activation(
     return await _activations(view, image_id, layer, channel, parameters)
 
 
-@router.get("/{image_id}/trace/{layer}/{channel}", responses=shown(TraceOfOne, "json"))
+@router.get("/{image_id}/trace/{layer}/{channel}", responses=document_view(TraceOfOne, "json"))
 async def image_trace(view: Viewing, image_id: ImageId, layer: LayerName, channel: Channel, _: Nothing) -> Response:
     """Show the arithmetic of one number of a vector, or of the position (0, 0) of a map.
 
@@ -150,7 +150,7 @@ async def image_trace(view: Viewing, image_id: ImageId, layer: LayerName, channe
     return await _trace(view, image_id, layer, channel, 0, 0)
 
 
-@router.get("/{image_id}/trace/{layer}/{channel}/{y}/{x}", responses=shown(TraceOfOne, "json"))
+@router.get("/{image_id}/trace/{layer}/{channel}/{y}/{x}", responses=document_view(TraceOfOne, "json"))
 async def image_trace_at(
     view: Viewing,
     image_id: ImageId,
@@ -197,7 +197,7 @@ async def _trace(view: ViewRequest, image_id: str, layer: str, channel: int, y: 
         steps = trace(view.classifier, image.tensor, layer, channel, y, x).to_dict()
         return {"model": view.classifier.digest, "image": image.id, **steps}
 
-    return await view.show_image(image_id, body, AS_COMPUTED, layer=layer, channel=channel, y=y, x=x)
+    return await view.show_image(image_id, body, AS_JSON, layer=layer, channel=channel, y=y, x=x)
 
 
 def _size(image: Tensor) -> str:

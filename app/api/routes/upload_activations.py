@@ -9,9 +9,9 @@ from pydantic import Field
 
 from torchlight.app.api.dependencies import RunningService
 from torchlight.app.api.disconnect import while_connected
-from torchlight.app.api.problems import documented
-from torchlight.app.api.uploads import image_body, read_image
-from torchlight.app.api.view_response import explained, origin
+from torchlight.app.api.problems import document_problems
+from torchlight.app.api.uploads import document_image_body, read_image
+from torchlight.app.api.view_response import describe_origin, explains_header
 from torchlight.app.api.view_schemas import MapsParameters
 from torchlight.app.inference.service import PreparedImage
 from torchlight.model.drawing.figures import draw_maps
@@ -31,7 +31,9 @@ class UploadMapsParameters(MapsParameters):
 
 
 @router.post(
-    "/activations", responses=PNG | documented(400, 404, 408, 413, 415, 422, 503, 504), openapi_extra=image_body("file")
+    "/activations",
+    responses=PNG | document_problems(400, 404, 408, 413, 415, 422, 503, 504),
+    openapi_extra=document_image_body("file"),
 )
 async def activations(
     request: Request, service: RunningService, parameters: Annotated[UploadMapsParameters, Query()]
@@ -42,9 +44,11 @@ async def activations(
     def draw(image: PreparedImage) -> bytes:
         layer = parameters.layer or first_convolution_name(service.classifier.graph)
         maps = activation_maps(service.classifier, image.tensor, layer, parameters.stage)
-        return draw_maps(parameters.display(maps, parameters.channel, replace(origin(service, image), layer=layer)))
+        return draw_maps(
+            parameters.display(maps, parameters.channel, replace(describe_origin(service, image), layer=layer))
+        )
 
     content = await read_image(request, service.settings)
     load = partial(service.prepare, content)
     drawn = await while_connected(request, service.view_of(load, draw))
-    return Response(drawn, media_type="image/png", headers=explained(service))
+    return Response(drawn, media_type="image/png", headers=explains_header(service))
