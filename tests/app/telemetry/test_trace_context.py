@@ -69,7 +69,7 @@ def test_operation_in_a_trace_keeps_the_trace_and_its_sampling_with_an_id_of_its
 def client(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     store = tmp_path_factory.mktemp("store")
     settings = Settings(checkpoint=tiny_checkpoint, device="cpu", engine="pytorch", store_dir=store)
-    with TestClient(create_app(settings)) as session:
+    with serving(create_app(settings)) as session:  # ready, so that no request shares a batch with the canary image
         yield session
 
 
@@ -208,6 +208,7 @@ def serving(app: FastAPI) -> Iterator[TestClient]:
         with_limit = time.monotonic() + 120
         while app.state.service.state != "ready":
             assert time.monotonic() < with_limit
+            time.sleep(0.01)
         yield client
 
 
