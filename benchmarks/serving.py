@@ -52,8 +52,8 @@ from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.defaults import PRETRAINED
 from torchlight.model.engines.engine import choose_engine
-from torchlight.model.engines.export_file import InferenceFunction
 from torchlight.model.engines.int8_ranges import quantisation_path
+from torchlight.model.engines.parity import InferenceFunction
 from torchlight.model.images import ImageSpec, prepare_image
 from torchlight.model.network import NetworkConfig, build_network
 

@@ -38,7 +38,7 @@ from torchlight.model.network import NetworkConfig, build_network
 from torchlight.training.config import Precision, TrainingConfig, default_optimizer
 from torchlight.training.data.loading import LabelledImages
 from torchlight.training.optimisation.loop import StepResult, Training, best_precision
-from torchlight.training.optimisation.malloc_settings import keep_freed_memory
+from torchlight.training.optimisation.malloc_settings import raise_malloc_thresholds
 
 NUM_CLASSES = 10
 MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)  # about CIFAR-10's
@@ -264,7 +264,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
 ) -> None:
     """Measure the training loop in two to four minutes on two cores."""
-    keep_freed_memory()  # as the command does; the plain loop has it too, since it is one process
+    raise_malloc_thresholds()  # as the command does; the plain loop has it too, since it is one process
     workload = Workload(steps=steps)
     figures = measure(workload, rounds)
     Console().print(table(figures))

@@ -7,7 +7,7 @@ The header is a flat map of text. Beside ``format`` and ``format_version`` each 
     network          {"architecture", "num_classes"}
     class_names      ["airplane", ...]                     in the order of the network's outputs
     image_spec       {"size", "mean", "std", "resize"}
-    metrics          {"val": {"accuracy", ...}, ...}       of the trained network, by split
+    metrics          {"val": {"accuracy", ...}, ...}       by split, beside "best_epoch" and "calibration"
     training         the training configuration, the command, seconds, operations, multiply-adds of one image, device
     data             {"source", "fingerprint", images per split, ...}
     versions         {"torchlight", "torch", ...}
@@ -15,7 +15,8 @@ The header is a flat map of text. Beside ``format`` and ``format_version`` each 
 
 Beside the weights there may be one tensor more: ``filmstrip``, the first layer's filters while the network learnt.
 
-Nothing is ever unpickled. Loading validates before it allocates and names what is wrong.
+Nothing is ever unpickled. The file's lengths are checked before it is read, header and shapes before the network takes
+the weights; each error names what is wrong.
 """
 
 import dataclasses
@@ -81,7 +82,8 @@ class Checkpoint:
     """A loaded file.
 
     Attributes:
-        network: in evaluation mode, float32, on the CPU, its parameters not requiring gradients.
+        network: in evaluation mode, float32, its parameters not requiring gradients; loaded on the CPU, and moved by a
+            :class:`model.classifier.Classifier` on another device.
         digest: ``sha256:`` and the hex digest of the file's bytes; changes with any of them.
         filmstrip: (E, C, 3, k, k) float32, the filters of the first convolution before training and at epochs spread
             evenly over it; None if the file has none.

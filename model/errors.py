@@ -1,4 +1,4 @@
-"""The errors that a user can cause, as one tree.
+"""The errors of ``model/`` that a user can cause, and those that serving and training share, as one tree.
 
     TorchlightError
     ├── ImageError                  the bytes of an upload
@@ -34,6 +34,8 @@
     │   ├── QuantisationNotFound
     │   └── InvalidQuantisation     made for another checkpoint, or some other kind of file
     └── EngineUnavailable           the wanted engine does not have all layers of a network, or answers otherwise
+
+Serving adds those of ``app/errors.py``; those of a training run are beside the code that raises them.
 
 None of them knows a status code: ``app/api/problems.py`` holds that table, ``torchlight/command.py`` the exit code.
 A message names the thing, its value, the limit and the way out, and fits on one line.

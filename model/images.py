@@ -141,7 +141,7 @@ def to_tensor(image: Image.Image, size: int) -> "Tensor":
 
 
 def prepare_image(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> "tuple[Tensor, DecodedImage]":
-    """Decode and resize in one step, for training and evaluation. Serving uses :func:`prepare_array`.
+    """Decode and resize in one step, for all but serving, which uses :func:`prepare_array`.
 
     Returns:
         (3, S, S) uint8 RGB, and the facts about the file. Raises what :func:`decode_image` raises.

@@ -29,7 +29,7 @@ from torchlight.app.telemetry.metrics import COUNTERS, GAUGES, HISTOGRAMS
 from torchlight.command import make_cli
 from torchlight.model import canary
 from torchlight.model.defaults import MAX_PIXELS, PRETRAINED
-from torchlight.model.engines import export_file
+from torchlight.model.engines import parity
 from torchlight.model.images import MAX_SCANS
 from torchlight.training.data.duplicates import MAX_PAIRS_PER_IMAGE, MIN_CORRELATION, MIN_EXPLAINED
 
@@ -223,9 +223,9 @@ CONSTANTS = {
     f"At most {MAX_CLIENTS:,} clients are remembered": "docs/decisions/access.md",
     f"have to bring {PROGRESS_BYTES // 1000} kB": "docs/decisions/serving.md",
     f"has {HEAD_TIMEOUT_S:g} seconds for the next request's headers": "docs/decisions/serving.md",
-    f"differs by more than {export_file.TOLERANCE * 1e4:g}e-4": "docs/decisions/export.md",
-    f"a difference above {export_file.TOLERANCE * 1e4:g}e-4": "docs/decisions/serving.md",
-    f"differs from PyTorch by at most {export_file.TOLERANCE * 1e4:g}e-4": "ARCHITECTURE.md",
+    f"differs by more than {parity.TOLERANCE * 1e4:g}e-4": "docs/decisions/export.md",
+    f"a difference above {parity.TOLERANCE * 1e4:g}e-4": "docs/decisions/serving.md",
+    f"differs from PyTorch by at most {parity.TOLERANCE * 1e4:g}e-4": "ARCHITECTURE.md",
     f"dropped for {HEAD_TIMEOUT_S:g} s at most": "ARCHITECTURE.md",
     f"dropped**, for {HEAD_TIMEOUT_S:g} s at most": "docs/decisions/serving.md",
     f"JPEGs of more than {MAX_SCANS} scans": "docs/decisions/images.md",

@@ -11,7 +11,7 @@ from torchlight.model.images import prepare_image
 
 
 class ImageClassifier:
-    """A network with its labels. Decodes and computes as the service does, so the answers are the service's.
+    """A network with its labels. Its answers are those of a service with the default settings on a CPU.
 
     Attributes:
         class_names: label of each index.

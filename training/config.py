@@ -1,4 +1,4 @@
-"""The hyperparameters of a training run, each default with its reason."""
+"""The hyperparameters of a training run, and the options that the user gave. Comments tell what was measured."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class TrainingConfig:
         optimizer: ``sgd``, or ``muon`` for filters and ``sgd`` for the rest.
         learning_rate: of ``sgd``, for a batch of 512 images; scaled linearly to the batch size in use.
         muon_learning_rate: of ``muon``, at any batch size, since its steps have a fixed size.
-        schedule: ``linear`` rises over ``warmup`` and falls to zero; ``constant`` keeps the peak, as the guide does.
+        schedule: both rise over ``warmup``; then ``linear`` falls towards 0, and ``constant`` stays, as in the guide.
         warmup: share of all steps in which the learning rates rise from 0 to their peak.
         momentum: of ``sgd``, with Nesterov's correction; 0 is the guide's w = w - learning_rate * dL/dw.
         weight_decay: with ``sgd`` alone; pulls filters and matrices to zero, leaves biases and batch norm.
@@ -34,7 +34,7 @@ class TrainingConfig:
         cutout: a square of this side, in pixels, is hidden in each image at a random place; 0 hides nothing.
         flip: images are mirrored left-right every other epoch.
         precision: of the forward and backward pass; weights and updates are float32.
-        seed: of the initial weights, the order of the images and the augmentation.
+        seed: of the split, the initial weights, the order of the images, the augmentation and dropout.
     """
 
     epochs: int
@@ -64,7 +64,7 @@ class RunOptions:
 
     Attributes:
         image_size: None takes the network's own.
-        start_from: a checkpoint to learn on from; architecture, image size and classes are its own.
+        start_from: a checkpoint whose weights to start from; architecture, image size and classes are its own.
         resume: continue the run in ``out``, if there is one.
         settings: fields of :class:`TrainingConfig`; those left out follow from network and data.
     """
@@ -83,7 +83,7 @@ class RunOptions:
 
     @property
     def seed(self) -> int:
-        """Of the split, the initial weights and the augmentation."""
+        """The seed in ``settings``, or its default."""
         seed: int = self.settings.get("seed", TrainingConfig.seed)
         return seed
 
@@ -94,11 +94,14 @@ def default_optimizer(architecture: str, pretrained: bool) -> Optimizer:
 
 
 def default_epochs(num_images: int) -> int:
-    """Return enough epochs to see about 450,000 images: 10 for CIFAR-10; at most 60, which small sets get."""
+    """Return enough epochs to see about 450,000 images, but 10 (as for CIFAR-10) to 60 (for small sets)."""
     return max(10, min(60, 450_000 // max(1, num_images)))
 
 
 def default_batch_size(num_images: int, num_processes: int = 1) -> int:
-    """Return the batch that gives at least 16 steps an epoch: 8 to 512 images, in equal parts for all processes."""
+    """Return a batch of 8 to 512 images, in equal parts for all processes.
+
+    An epoch of 128 images or more then has at least 16 steps.
+    """
     size = max(8, min(512, num_images // 16))
     return max(num_processes, size - size % num_processes)

@@ -7,8 +7,8 @@ import torch
 from torchlight.model.classifier import Classifier
 from torchlight.model.engines import int8_ranges
 from torchlight.model.engines.engine import openvino_engine
-from torchlight.model.engines.export_file import InferenceFunction
 from torchlight.model.engines.int8_ranges import Accuracy, Quantisation
+from torchlight.model.engines.parity import InferenceFunction
 from torchlight.model.errors import DataError
 from torchlight.training.data.held_out import load_held_out
 from torchlight.training.data.loading import LabelledImages

@@ -20,7 +20,7 @@ from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
 from torchlight.model.errors import TorchlightError
 from torchlight.model.versions import library_versions
 from torchlight.training.config import RunOptions
-from torchlight.training.data.held_out import hold_out
+from torchlight.training.data.held_out import select_held_out
 from torchlight.training.data.loading import DataSet, LabelledImages
 from torchlight.training.evaluation.classification_metrics import Metrics
 from torchlight.training.evaluation.evaluate_checkpoint import calibrate, evaluate_checkpoint, summarise_metrics
@@ -65,7 +65,7 @@ def train(
 
     Writes ``checkpoint.safetensors``, ``metrics.jsonl``, ``report.html``, ``curves.png``, ``confusion.png`` and, in
     ``snapshots``, the network after epochs 0, 1, 2, 4, 8, ...; until it is finished also ``state.safetensors``. Nothing
-    is written before the data is read and found good; a run that exists is never overwritten.
+    is written there before the data is read and found good; a run that exists is never overwritten.
 
     Args:
         device: of this process.
@@ -76,7 +76,7 @@ def train(
         None in all processes but the first, which also is the one to raise what ends all of them.
 
     Raises:
-        DataError, NetworkError, StateError, TrainingDiverged: see there.
+        CheckpointError, DataError, NetworkError, StateError, TrainingDiverged: see there.
         RunStopped: ``observer`` of some process asked for it, a file cannot be written or read, or a process has died.
     """
     processes = processes or Processes()
@@ -126,7 +126,7 @@ def _train_epochs(run: RunFolder, training: Training, val: LabelledImages, obser
         observer.on_step(result)
         if observer.should_stop():
             run.save()
-            raise RunStopped(f"stopped after step {result.step}; repeat the command with --resume to go on")
+            raise RunStopped(f"stopped after step {result.step}; repeat the command with --resume to continue")
         run.save_if_due()
 
     for result in training.epochs(val, on_step):
@@ -150,7 +150,7 @@ def _finish(run: RunFolder, training: Training, dataset: DataSet, device: torch.
 
     Each step may be repeated: a run that was killed between two of them finishes when it is resumed.
     """
-    held_out, best = hold_out(dataset), load_checkpoint(run.checkpoint)
+    held_out, best = select_held_out(dataset), load_checkpoint(run.checkpoint)
     header, network = best.header, best.network.to(device)
     known = header.metrics.get("calibration", {}).get("temperature")  # else the checkpoint is not calibrated yet
     calibration = calibrate(network, header.image_spec, dataset, known)
@@ -193,7 +193,7 @@ def _kept_when_stopped(run: RunFolder) -> Iterator[None]:
     except TrainingDiverged as error:
         raise TrainingDiverged(f"{error}; {run.describe_rest()}") from error
     except ProcessLost as error:
-        raise RunStopped(f"{error}; {run.describe_rest()}; repeat the command with --resume to go on") from error
+        raise RunStopped(f"{error}; {run.describe_rest()}; repeat the command with --resume to continue") from error
     except OSError as error:
         reason, way_out = _explain_os_error(error, run.path)
         raise RunStopped(f"{reason}; {run.describe_rest()}; {way_out} and repeat the command with --resume") from error

@@ -18,11 +18,11 @@ from torchlight.training.optimisation.resume_state import RunState, load_state, 
 from torchlight.training.report.report import REPORT_FILES
 
 CHECKPOINT, STATE, METRICS, SNAPSHOTS = "checkpoint.safetensors", "state.safetensors", "metrics.jsonl", "snapshots"
-SAVE_EVERY_S = 60  # the most training time that a crash costs
+SAVE_EVERY_S = 60  # a crash costs at most this much training, and the step or validation under way
 
 
 def check_run_folder(folder: Path, *, resume: bool) -> None:
-    """Refuse a folder that holds something to lose, or where nothing can be written.
+    """Refuse a folder that holds something to lose, and a file in its place.
 
     Raises:
         DataError: it is a file, or holds a finished run, or an unfinished one that is not to be resumed.
@@ -31,7 +31,7 @@ def check_run_folder(folder: Path, *, resume: bool) -> None:
         raise DataError(f"{folder} is a file; choose another --out")
     is_under_way = (folder / STATE).exists()
     if is_under_way and not resume:
-        raise DataError(f"{folder} holds a run that is not finished; go on with --resume, or choose another --out")
+        raise DataError(f"{folder} holds a run that is not finished; resume it with --resume, or choose another --out")
     if (folder / CHECKPOINT).exists() and not is_under_way:
         raise DataError(
             f"{folder / CHECKPOINT} exists already; choose another --out, so that nothing you trained is lost"
@@ -44,7 +44,8 @@ class RunFolder:
     Attributes:
         checkpoint: path of the best epoch's network.
         history: the finished epochs.
-        filters: the first layer's, before training and after each finished epoch; see :mod:`filter_history`.
+        filters: the first layer's, before training and after each finished epoch; see
+            :mod:`training.optimisation.filter_history`.
     """
 
     def __init__(self, path: Path, header: Header, training: Training) -> None:

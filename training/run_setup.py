@@ -1,4 +1,7 @@
-"""What the user asked for -> everything a training starts from: data, configuration, network. Writes nothing."""
+"""What the user asked for -> everything a training starts from: data, configuration, network.
+
+Writes nothing but the cache of decoded images and the data sets that it fetches.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -64,9 +67,10 @@ class Setup:
 
 
 def set_up(options: RunOptions, device: torch.device, observer: Observer, num_processes: int = 1) -> Setup:
-    """Read the data, settle what the user left open, and build the network; write nothing.
+    """Read the data, settle what the user left open, and build the network.
 
     Raises:
+        CheckpointError: ``start_from`` cannot be loaded.
         DataError, NetworkError: see there.
     """
     start = None if options.start_from is None else load_checkpoint(options.start_from)

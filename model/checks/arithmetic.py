@@ -15,7 +15,7 @@ from torchlight.model.views.embedding import layer_outputs
 from torchlight.model.views.filters import filters, following_batch_norm
 from torchlight.model.views.layer_table import first_convolution_name
 from torchlight.model.views.receptive_field import ACTIVATIONS, Box, box, receptive_fields, window
-from torchlight.model.views.trace import Trace, obstacle, trace
+from torchlight.model.views.trace import Trace, find_trace_obstacle, trace
 
 TRACED_NUMBERS = 200
 FIELDS = 24  # layers whose receptive field is measured; a deep network has hundreds
@@ -24,7 +24,7 @@ FIELDS = 24  # layers whose receptive field is measured; a deep network has hund
 def traces(subject: Subject) -> Finding:
     """Trace numbers at random places of random layers and images."""
     generator = torch.Generator().manual_seed(0)
-    layers = [layer for layer in subject.graph.layers.values() if obstacle(layer) is None]
+    layers = [layer for layer in subject.graph.layers.values() if find_trace_obstacle(layer) is None]
     if not layers:
         raise ViewNotApplicable("no layer of this network can be traced")
     found = []

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Table = NDArray[np.uint8]
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-MARK = (200, 0, 160)  # of what is not finite
+MARK = (200, 0, 160)  # of numbers that are not finite, and around every tile with a flag
 GREYS: Table = np.repeat(np.arange(255, dtype=np.uint8)[:, None], 3, axis=1)
 
 

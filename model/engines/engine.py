@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from torchlight.model.classifier import Classifier
-from torchlight.model.engines.export_file import BATCH_SIZES, TOLERANCE, InferenceFunction, largest_difference
 from torchlight.model.engines.int8_ranges import Quantisation
 from torchlight.model.engines.openvino_network import import_openvino, translate_network
+from torchlight.model.engines.parity import BATCH_SIZES, TOLERANCE, InferenceFunction, largest_difference
 from torchlight.model.errors import EngineUnavailable
 
 INT8_SLACK = 0.05  # of a probability: another processor rounds and saturates int8 otherwise, but by no more than this
@@ -31,7 +31,7 @@ class Engine:
         name: ``openvino`` or ``pytorch``, with its version.
         run: (N, 3, S, S) uint8 RGB -> (N, K) float32 probabilities on the CPU; safe to call from several threads.
         difference: the largest between its probabilities and PyTorch's over seeded noise; 0 for PyTorch.
-        reason: why it is not a faster one, for people; None if it is the fastest known.
+        reason: why it is PyTorch where OpenVINO was tried, for people; None otherwise.
         quantisation: the ranges it computes with, if in int8.
     """
 
@@ -43,7 +43,7 @@ class Engine:
 
 
 def choose_engine(classifier: Classifier, wanted: str, quantisation: Quantisation | None = None) -> Engine:
-    """Return the fastest engine whose answers are the classifier's.
+    """Return the fastest engine whose answers are the classifier's, in int8 within what was measured.
 
     Args:
         classifier: not changed.

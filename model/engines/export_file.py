@@ -20,15 +20,12 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from torchlight.model.classifier import Classifier
+from torchlight.model.engines.parity import BATCH_SIZES, TOLERANCE, InferenceFunction, largest_difference
 from torchlight.model.errors import ExportError
 from torchlight.model.files.atomic import replacing
 from torchlight.model.images import ImageSpec, normalise
 
-BATCH_SIZES = (1, 2, 7)  # at which a program for any batch is compared
-TOLERANCE = 1e-4  # of a probability: invisible in an answer, a hundred times the rounding of other kernels
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-
-InferenceFunction = Callable[[Tensor], Tensor]
 
 
 class ServedFunction(nn.Module):
@@ -99,17 +96,6 @@ def export_metadata(classifier: Classifier) -> dict[str, str]:
     }
     texts = {name: json.dumps(value, sort_keys=True, ensure_ascii=False) for name, value in documents.items()}
     return texts | {"digest": classifier.digest}
-
-
-def largest_difference(classifier: Classifier, run: InferenceFunction, batch_sizes: tuple[int, ...]) -> float:
-    """Return the largest difference of ``run`` from ``classifier.probabilities``, over batches of seeded noise."""
-    generator = torch.Generator().manual_seed(0)
-    size = classifier.spec.size
-    differences = []
-    for number in batch_sizes:
-        images = torch.randint(0, 256, (number, 3, size, size), generator=generator, dtype=torch.uint8)
-        differences.append((run(images) - classifier.probabilities(images)).abs().max())
-    return torch.stack(differences).max().item()
 
 
 def _trace(classifier: Classifier, dynamic_batch: bool) -> ExportedProgram:

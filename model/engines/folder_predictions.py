@@ -1,6 +1,7 @@
 """Many image files -> a file of predictions, at the machine's full speed, resumable after any interruption.
 
-The file is JSON Lines: one object for each image, in the order of their paths,
+The file is JSON Lines: one object for each image, after those of earlier runs, in the order in which paths were given
+and sorted within a folder,
 
     {"file": "a/cat.jpg", "digest": "sha256:...", "predictions": [{"label": "cat", "index": 3, "probability": 0.97}]}
 
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from torchlight.model.classifier import Classifier, Prediction
-from torchlight.model.engines.export_file import InferenceFunction
+from torchlight.model.engines.parity import InferenceFunction
 from torchlight.model.errors import AnswersError, ImageError
 from torchlight.model.images import prepare_image
 
@@ -56,7 +57,7 @@ def classify_files(
     """Yield the outcome for each path, in order, while the next ones are decoded.
 
     Args:
-        run: (N, 3, S, S) uint8 RGB -> (N, K) probabilities, as :attr:`torchlight.model.engines.engine.Engine.run` is.
+        run: (N, 3, S, S) uint8 RGB -> (N, K) probabilities, as :attr:`model.engines.engine.Engine.run` is.
         top_k: labels for each; all without it.
     """
     size = classifier.spec.size

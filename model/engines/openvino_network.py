@@ -93,7 +93,8 @@ class _Step:
         values = _as_array(weights)
         if not self.is_int8:
             return values
-        # one range for each output channel, of a group too: all axes but the last three, or the last one if linear
+        # One range for each output channel: the maximum over the axes within it. These are the last three of a
+        # convolution (grouped weights have five axes), the last one of a linear layer.
         axes = tuple(range(max(1, values.ndim - 3), values.ndim))
         most = np.abs(values).max(axis=axes, keepdims=True).clip(min=SMALLEST)
         # as many levels below 0 as above, so that 0 stays 0

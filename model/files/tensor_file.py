@@ -1,6 +1,7 @@
-"""A ``.safetensors`` file with JSON documents in its header: written whole or not at all, checked before it is read.
+"""A ``.safetensors`` file with JSON documents in its header: written whole or not at all.
 
-Knows nothing of the meaning of tensors and documents. Nothing is ever unpickled.
+The container's lengths are checked before its content is read, the documents after. Knows nothing of the meaning of
+tensors and documents. Nothing is ever unpickled.
 """
 
 import hashlib

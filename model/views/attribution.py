@@ -1,6 +1,6 @@
 """Where in an image the evidence for a class lies, and how far that evidence adds up to the answer.
 
-Every method explains the function that is served: the logit of a class before softmax, or its lead over another's.
+Every method explains the checkpoint's network as PyTorch computes it: the logit of a class, or its lead over another's.
 Gradients are taken with respect to the image or a layer's maps, never to parameters. Negative evidence stays as it is.
 Knows nothing of pictures, files or HTTP.
 """
@@ -19,11 +19,11 @@ from torchlight.model.views.receptive_field import ADAPTIVE_POOLS
 
 Colour = tuple[int, int, int]  # RGB, 0 to 255
 BATCH_SIZE = 16  # 16 images of 224 pixels recorded for gradients take some 1.5 GB in a ResNet-50
-MAX_STEPS = 1024  # of integrated gradients
+MAX_INTEGRATION_STEPS = 1024
 MAX_WINDOWS = 1024  # of an occlusion: every single pixel of a 32x32 image
 # If only these lie between a layer and the logits: logit = sum(gradient * maps) + the logit of maps of zeros. Maximum
 # pooling is one of them: for given maps it only picks.
-LINEAR_HEAD = ADAPTIVE_POOLS | frozenset(
+POOLING_AND_LINEAR = ADAPTIVE_POOLS | frozenset(
     {"AvgPool2d", "MaxPool2d", "avg_pool2d", "max_pool2d", "mean", "Flatten", "flatten"}
     | {"Dropout", "dropout", "Identity", "Linear"}
 )
@@ -109,12 +109,12 @@ def grad_cam(
 
     Source: Selvaraju et al.: Grad-CAM, ICCV 2017.
     """
-    question = _ask(classifier, image, target, target_vs)
+    score = _score_class(classifier, image, target, target_vs)
     layer = _layer_of_maps(classifier.graph, layer)
-    maps, gradients = question.differentiate(question.image, layer)
+    maps, gradients = score.differentiate(score.image, layer)
     cells = (gradients.mean((2, 3), keepdim=True) * maps).sum(1)[0]  # (1, C, h, w) -> (h, w)
     law = "none, since the means of gradients need not add up to the logit; hires_cam does"
-    return question.answer("grad_cam", layer, cells, law)
+    return score.attribute("grad_cam", layer, cells, law)
 
 
 def hires_cam(
@@ -127,18 +127,18 @@ def hires_cam(
 
     Source: Draelos and Carin: Use HiResCAM instead of Grad-CAM, 2020.
     """
-    question = _ask(classifier, image, target, target_vs)
+    score = _score_class(classifier, image, target, target_vs)
     layer = _layer_of_maps(classifier.graph, layer)
-    maps, gradients = question.differentiate(question.image, layer)
+    maps, gradients = score.differentiate(score.image, layer)
     cells = (gradients * maps).sum(1)[0]  # (1, C, h, w) -> (h, w)
-    obstacle = _first_bend(classifier.graph, layer)
-    if obstacle:
-        bend = f"{obstacle.name!r} ({obstacle.type})"
-        law = f"none, since after {layer!r} comes {bend}, not pooling and linear layers alone"
-        return question.answer("hires_cam", layer, cells, law)
-    without_maps = classifier.graph.run(question.image, [classifier.graph.output], {layer: torch.zeros_like(maps)})
-    bias = question.narrow(without_maps[classifier.graph.output]).item()
-    return question.answer("hires_cam", layer, cells, "cells + bias = logit", bias)
+    nonlinear = _first_nonlinear_layer(classifier.graph, layer)
+    if nonlinear:
+        found = f"{nonlinear.name!r} ({nonlinear.type})"
+        law = f"none, since after {layer!r} comes {found}, not pooling and linear layers alone"
+        return score.attribute("hires_cam", layer, cells, law)
+    without_maps = classifier.graph.run(score.image, [classifier.graph.output], {layer: torch.zeros_like(maps)})
+    bias = score.pick_target(without_maps[classifier.graph.output]).item()
+    return score.attribute("hires_cam", layer, cells, "cells + bias = logit", bias)
 
 
 def saliency(classifier: Classifier, image: Tensor, target: int, target_vs: int | None = None) -> Attribution:
@@ -148,10 +148,10 @@ def saliency(classifier: Classifier, image: Tensor, target: int, target_vs: int 
 
     Source: Simonyan, Vedaldi, Zisserman: Deep Inside Convolutional Networks, 2013.
     """
-    question = _ask(classifier, image, target, target_vs)
-    _, gradients = question.differentiate(question.image, INPUT)
+    score = _score_class(classifier, image, target, target_vs)
+    _, gradients = score.differentiate(score.image, INPUT)
     law = "none, since the size of a gradient says how much a pixel matters, not for what"
-    return question.answer("saliency", INPUT, gradients[0].abs().amax(0), law)  # (3, S, S) -> (S, S)
+    return score.attribute("saliency", INPUT, gradients[0].abs().amax(0), law)  # (3, S, S) -> (S, S)
 
 
 def input_x_gradient(classifier: Classifier, image: Tensor, target: int, target_vs: int | None = None) -> Attribution:
@@ -161,10 +161,10 @@ def input_x_gradient(classifier: Classifier, image: Tensor, target: int, target_
 
     Source: Shrikumar et al.: Not Just a Black Box, 2016.
     """
-    question = _ask(classifier, image, target, target_vs)
-    pixels, gradients = question.differentiate(question.image, INPUT)
+    score = _score_class(classifier, image, target, target_vs)
+    pixels, gradients = score.differentiate(score.image, INPUT)
     law = "none, since a gradient knows the closest surroundings of the image only; integrated_gradients adds up"
-    return question.answer("input_x_gradient", INPUT, (pixels * gradients).sum(1)[0], law)
+    return score.attribute("input_x_gradient", INPUT, (pixels * gradients).sum(1)[0], law)
 
 
 def integrated_gradients(
@@ -193,19 +193,19 @@ def integrated_gradients(
 
     Source: Sundararajan, Taly, Yan: Axiomatic Attribution for Deep Networks, ICML 2017.
     """
-    if not 1 <= n_steps <= MAX_STEPS:
-        raise ViewNotApplicable(f"n_steps is {n_steps}; take 1 to {MAX_STEPS}")
-    question = _ask(classifier, image, target, target_vs)
+    if not 1 <= n_steps <= MAX_INTEGRATION_STEPS:
+        raise ViewNotApplicable(f"n_steps is {n_steps}; take 1 to {MAX_INTEGRATION_STEPS}")
+    score = _score_class(classifier, image, target, target_vs)
     shares = (torch.arange(n_steps, device=classifier.device) + 0.5) / n_steps
-    total = torch.zeros_like(question.image)  # (1, 3, S, S)
+    total = torch.zeros_like(score.image)  # (1, 3, S, S)
     for some in torch.split(shares, BATCH_SIZE):
         on_batch()
-        _, gradients = question.differentiate(some.view(-1, 1, 1, 1) * question.image, INPUT)  # (N, 3, S, S)
+        _, gradients = score.differentiate(some.view(-1, 1, 1, 1) * score.image, INPUT)  # (N, 3, S, S)
         total += gradients.sum(0)
-    cells = (question.image * total / n_steps).sum(1)[0]  # (S, S)
-    bias = question.narrow(_logits(classifier.graph, torch.zeros_like(question.image))).item()
+    cells = (score.image * total / n_steps).sum(1)[0]  # (S, S)
+    bias = score.pick_target(_logits(classifier.graph, torch.zeros_like(score.image))).item()
     law = f"cells + bias = logit, but for the error of {n_steps} steps"
-    return question.answer("integrated_gradients", INPUT, cells, law, bias)
+    return score.attribute("integrated_gradients", INPUT, cells, law, bias)
 
 
 def occlusion(
@@ -241,13 +241,13 @@ def occlusion(
     window = max(1, classifier.spec.size // 4) if window is None else window
     stride = max(1, window // 4) if stride is None else stride
     covers = _covers(classifier.spec.size, window, stride)  # (n, S)
-    question = _ask(classifier, image, target, target_vs)
-    hidden = _logits_without(question, covers, _paint(classifier, baseline), on_batch)  # (n * n, K)
-    drops = question.narrow(question.logits) - question.narrow(hidden)  # (n * n,)
-    falls = question.narrow(question.logits.softmax(1)) - question.narrow(hidden.softmax(1))
+    score = _score_class(classifier, image, target, target_vs)
+    hidden = _logits_without(score, covers, _paint(classifier, baseline), on_batch)  # (n * n, K)
+    drops = score.pick_target(score.logits) - score.pick_target(hidden)  # (n * n,)
+    falls = score.pick_target(score.logits.softmax(1)) - score.pick_target(hidden.softmax(1))
     law = "none, since windows overlap, and what they hide works together"
     return Occlusion(
-        **vars(question.answer("occlusion", INPUT, _spread(drops, covers), law)),
+        **vars(score.attribute("occlusion", INPUT, _spread(drops, covers), law)),
         probability_map=_spread(falls, covers),
         labels=hidden.argmax(1).view(len(covers), -1),
         window=window,
@@ -344,8 +344,8 @@ def default_cam_layer(graph: NetworkGraph) -> str:
 
 
 @dataclass(frozen=True)
-class _Question:
-    """Why this class, for this image: the served function narrowed to one number.
+class _ClassScore:
+    """The number that a method explains: the logit of a class for an image, or its lead over another class's.
 
     Attributes:
         image: (1, 3, S, S) float32 normalised, on the network's device.
@@ -360,9 +360,9 @@ class _Question:
 
     @property
     def logit(self) -> float:
-        return self.narrow(self.logits).item()
+        return self.pick_target(self.logits).item()
 
-    def narrow(self, outputs: Tensor) -> Tensor:
+    def pick_target(self, outputs: Tensor) -> Tensor:
         """Return of (N, K) logits or probabilities the target's, less those of the class compared with: (N,)."""
         chosen = outputs[:, self.target]
         return chosen if self.target_vs is None else chosen - outputs[:, self.target_vs]
@@ -371,11 +371,11 @@ class _Question:
         """Return what a layer gives for each image, and the gradient of its score with respect to that: (N, ...)."""
         with torch.enable_grad():
             outputs = self.graph.run(images.detach().requires_grad_(), [layer, self.graph.output])
-            score = self.narrow(outputs[self.graph.output]).sum()
-            (gradients,) = torch.autograd.grad(score, outputs[layer], materialize_grads=True)
+            total = self.pick_target(outputs[self.graph.output]).sum()  # so each image gets its own gradient
+            (gradients,) = torch.autograd.grad(total, outputs[layer], materialize_grads=True)
         return outputs[layer].detach(), gradients
 
-    def answer(self, method: str, layer: str, cells: Tensor, law: str, bias: float | None = None) -> Attribution:
+    def attribute(self, method: str, layer: str, cells: Tensor, law: str, bias: float | None = None) -> Attribution:
         return Attribution(
             method=method,
             layer=layer,
@@ -388,12 +388,12 @@ class _Question:
         )
 
 
-def _ask(classifier: Classifier, image: Tensor, target: int, target_vs: int | None) -> _Question:
+def _score_class(classifier: Classifier, image: Tensor, target: int, target_vs: int | None) -> _ClassScore:
     for index in (target, target_vs):
         if index is not None and not 0 <= index < len(classifier.class_names):
             raise _unknown_target(classifier, str(index))
     batch = classifier.network_input(image[None])
-    return _Question(classifier.graph, batch, _logits(classifier.graph, batch), target, target_vs)
+    return _ClassScore(classifier.graph, batch, _logits(classifier.graph, batch), target, target_vs)
 
 
 def _unknown_target(classifier: Classifier, text: str) -> UnknownTarget:
@@ -419,12 +419,12 @@ def _layer_of_maps(graph: NetworkGraph, name: str | None) -> str:
     return name
 
 
-def _first_bend(graph: NetworkGraph, layer: str) -> Layer | None:
+def _first_nonlinear_layer(graph: NetworkGraph, layer: str) -> Layer | None:
     """Return the first layer after ``layer`` that makes the rest of the network not linear, None if none does."""
     reached = {layer}
     for later in graph.layers.values():
         if reached.intersection(later.inputs):
-            if later.type not in LINEAR_HEAD:
+            if later.type not in POOLING_AND_LINEAR:
                 return later
             reached.add(later.name)
     return None
@@ -451,7 +451,7 @@ def _paint(classifier: Classifier, baseline: Colour | None) -> Tensor:
     return normalise(colour.view(1, 3, 1, 1), classifier.spec)
 
 
-def _logits_without(question: _Question, covers: Tensor, paint: Tensor, on_batch: Callable[[], None]) -> Tensor:
+def _logits_without(score: _ClassScore, covers: Tensor, paint: Tensor, on_batch: Callable[[], None]) -> Tensor:
     """Return (n * n, K) on the CPU: the logits with each window hidden, row by row."""
     covers = covers.to(paint.device)
     windows = torch.cartesian_prod(*[torch.arange(len(covers), device=paint.device)] * 2)
@@ -459,7 +459,7 @@ def _logits_without(question: _Question, covers: Tensor, paint: Tensor, on_batch
     for some in torch.split(windows, BATCH_SIZE):
         on_batch()
         hidden = covers[some[:, 0], None, :, None] & covers[some[:, 1], None, None, :]  # (N, 1, S, S)
-        logits.append(_logits(question.graph, torch.where(hidden, paint, question.image)))
+        logits.append(_logits(score.graph, torch.where(hidden, paint, score.image)))
     return torch.cat(logits)
 
 

@@ -19,7 +19,7 @@ from torchlight.model.views.receptive_field import Box, SeenPixels, check_positi
 
 RECTIFIERS = frozenset({"ReLU", "relu"})
 # Layers that are linear once the switches of maximum pooling are set and constants left out: they have a transpose.
-LINEAR = frozenset(
+TRANSPOSABLE = frozenset(
     {"Conv2d", "Linear", "BatchNorm2d", "add", "cat", "Identity", "Dropout", "dropout", "Flatten", "flatten"}
     | {"MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "AdaptiveMaxPool2d"}
     | {"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "mean"}
@@ -107,7 +107,7 @@ def _way_down(graph: NetworkGraph, name: str) -> list[Layer]:
             needed.update(layer.inputs)
             way.append(layer)
     for layer in way:
-        if layer.type not in RECTIFIERS | LINEAR:
+        if layer.type not in RECTIFIERS | TRANSPOSABLE:
             raise ViewNotApplicable(
                 f"layer {layer.name!r}, of type {layer.type}, has no way down: a deconvnet is for networks of ReLUs; "
                 "ask for a layer before it, or for saliency"

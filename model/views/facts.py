@@ -27,7 +27,9 @@ GREY_RGB = "rgb, zero at mid-grey"
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a view says of itself; each field is a text chunk of that name, in this order, unless it is None.
+    """What a view says of itself; each field is a text chunk, in this order, unless it is None.
+
+    A chunk has the field's name; only ``x_explains`` is ``X-Explains``.
 
     Attributes:
         model: digest of the checkpoint.
@@ -36,7 +38,7 @@ class Facts:
         shape: of what is shown, such as ``64x28x28``.
         vmin, vmax: smallest and largest finite value shown; not a number where none is finite.
         scale, limit: see :func:`display_maps`; the absolute value that gets the last colour, or ``each its own``.
-        x_explains: the text chunk ``X-Explains``, of a service whose answers another network gives.
+        x_explains: of a service whose answers another network gives.
     """
 
     model: str | None = None
@@ -80,7 +82,7 @@ class Display:
         channels: their numbers in the layer.
         limits: (n,) the absolute value that gets the last colour, for each.
         shared_limit: that of all; None where each has its own.
-        almost_zero: what has no value as large is flagged.
+        almost_zero: a map or filter whose largest absolute value is below this is flagged; 0 flags none.
         is_signed: whether any value of the layer is negative.
     """
 
@@ -182,7 +184,7 @@ def find_flags(values: Floats, least: float = 0.0) -> list[str]:
 
     Args:
         values: (n, ...)
-        least: what has no value as large is almost zero.
+        least: those whose largest absolute value is below this are almost zero; 0 makes none so.
     """
     flat = values.reshape(len(values), -1)  # (n, numbers)
     is_finite, is_even = np.isfinite(flat).all(axis=1), (flat == flat[:, :1]).all(axis=1)

@@ -9,9 +9,9 @@ from torch import nn
 from torchlight.model.errors import ViewNotApplicable
 from torchlight.model.graph import INPUT, Layer, NetworkGraph
 from torchlight.model.network import first_convolution
-from torchlight.model.views.deconvnet import LINEAR, RECTIFIERS
+from torchlight.model.views.deconvnet import RECTIFIERS, TRANSPOSABLE
 from torchlight.model.views.receptive_field import Pair, ReceptiveField, receptive_fields, window
-from torchlight.model.views.trace import obstacle
+from torchlight.model.views.trace import find_trace_obstacle
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _views(layer: Layer, field: ReceptiveField | None, reversible: Collection[st
     applies = {
         "filters": layer.type == "Conv2d",
         "activations": is_maps,
-        "trace": obstacle(layer) is None,
+        "trace": find_trace_obstacle(layer) is None,
         "receptive_field": field is not None,
         "reconstructions": layer.name in reversible and (is_maps or is_vector),
         "grad_cam": has_places,
@@ -108,6 +108,6 @@ def _reversible(graph: NetworkGraph) -> set[str]:
     """Return the layers that :func:`model.views.deconvnet.reconstruct` has a way down from."""
     names = {INPUT}
     for layer in graph.layers.values():
-        if layer.type in RECTIFIERS | LINEAR and names.issuperset(layer.inputs):
+        if layer.type in RECTIFIERS | TRANSPOSABLE and names.issuperset(layer.inputs):
             names.add(layer.name)
     return names

@@ -144,7 +144,8 @@ def box(graph: NetworkGraph, layer: str, y: int, x: int) -> SeenPixels:
     field = receptive_fields(graph)[layer]
     if field is None:
         raise ViewNotApplicable(
-            f"positions of layer {layer!r} have no known place in the image; /v1/layers lists the layers whose have"
+            f"positions of layer {layer!r} have no known place in the image; /v1/layers lists the layers "
+            "whose positions have one"
         )
     y0, x0 = _low(field, 0, y), _low(field, 1, x)
     full = Box(y0, x0, y0 + field.size[0] - 1, x0 + field.size[1] - 1)

@@ -37,8 +37,9 @@ class Arithmetic:
 
     Attributes:
         total: the result.
-        magnitude: what rounding errors grow with. For a sum that of its terms without their signs, for other functions
-            the size of input and output; 0 where a number is only picked, so that the network must agree exactly.
+        magnitude: what rounding errors grow with. For a sum or mean that of its terms' absolute values, for an
+            activation the absolute values of input and output added, for a product or a probability that of the result;
+            0 where a number is only picked, so that the network must agree exactly.
     """
 
     total: float
@@ -158,7 +159,7 @@ class Softmax(Arithmetic):
 
 @dataclass(frozen=True)
 class Trace:
-    """One number of a layer's output: how it comes about, and what the network itself computed.
+    """One number of a layer's output: how it is computed, and what the network itself computed.
 
     ``framework`` is the network's value, float32, from the same forward pass as the inputs.
     """
@@ -186,7 +187,7 @@ class Trace:
 
     @property
     def holds(self) -> bool:
-        """Whether the difference is within the bound; never where a value is not finite."""
+        """Whether the difference is within the bound; False where the difference is not a number."""
         return abs(self.difference) <= self.bound
 
     def to_dict(self) -> dict[str, Any]:
@@ -212,7 +213,7 @@ def trace(classifier: Classifier, image: Tensor, layer: str, channel: int, y: in
         ViewNotApplicable: the layer's arithmetic is of no kind below, or not done in float32.
     """
     found = _softmax_layer(classifier) if layer == SOFTMAX else classifier.graph.find_layer(layer)
-    if reason := obstacle(found):
+    if reason := find_trace_obstacle(found):
         raise ViewNotApplicable(f"layer {layer!r} {reason} and cannot be traced; trace one before or after it")
     if not 0 <= channel < found.out_shape[0]:
         raise ChannelOutOfRange(channel, layer, found.out_shape[0])
@@ -225,7 +226,7 @@ def trace(classifier: Classifier, image: Tensor, layer: str, channel: int, y: in
     return Trace(layer, found.type, position, explain(found, sources, position), framework)
 
 
-def obstacle(layer: Layer) -> str | None:
+def find_trace_obstacle(layer: Layer) -> str | None:
     """Return why a layer cannot be traced, None if it can."""
     if layer.type not in KINDS:
         return f"is of type {layer.type}"

@@ -81,7 +81,7 @@ def small(photos: Path, out: Path, **given: object) -> RunOptions:
     return RunOptions(source=str(photos), out=out, **fields, settings=settings)
 
 
-def test_run_writes_its_four_files_and_nothing_else(finished: Finished) -> None:
+def test_run_writes_its_five_files_and_snapshots_and_nothing_else(finished: Finished) -> None:
     assert {path.name for path in finished.options.out.iterdir()} == {
         "checkpoint.safetensors",
         "metrics.jsonl",
@@ -406,7 +406,7 @@ def test_resuming_a_run_that_had_not_begun_begins_it(draw_folder: DrawFolder, tm
 def test_run_under_way_is_neither_overwritten_nor_taken_for_another(draw_folder: DrawFolder, tmp_path: Path) -> None:
     photos = draw_folder(tmp_path / "photos", 20)
     interrupted(small(photos, tmp_path / "out", epochs=3), 7)
-    with pytest.raises(DataError, match="go on with --resume, or choose another --out"):
+    with pytest.raises(DataError, match="resume it with --resume, or choose another --out"):
         train(small(photos, tmp_path / "out", epochs=3))
     with pytest.raises(resume_state.StateError, match=r"another run \(epochs 3; now epochs 4\)"):
         train(small(photos, tmp_path / "out", epochs=4, resume=True))

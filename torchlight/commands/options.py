@@ -35,7 +35,7 @@ TRAIN_OPTIONS: dict[str, Any] = {
     ),
     "architecture": typer.Option(help="torchlight, guide, lenet5, or a torchvision model such as resnet18."),
     "pretrained": typer.Option("--pretrained", help="Start from torchvision's published weights."),
-    "start_from": typer.Option(help="A checkpoint of the same classes to go on learning from."),
+    "start_from": typer.Option(help="A checkpoint of the same classes to continue training from."),
     "resume": typer.Option("--resume", help="Resume the run that is in --out."),
     "image_size": typer.Option(min=8, max=1024, help="Side of the input; default: the network's own."),
     "epochs": typer.Option(
@@ -44,7 +44,7 @@ TRAIN_OPTIONS: dict[str, Any] = {
     "batch_size": typer.Option(
         min=2, help=f"Images a step; default: {default_batch_size(1)} to {default_batch_size(MANY)}, by their number."
     ),
-    "loss": typer.Option(help="What is made small."),
+    "loss": typer.Option(help="Loss function."),
     "optimizer": typer.Option(help="Default: muon for the default network, else sgd."),
     "learning_rate": typer.Option(min=0, help="Peak of sgd, for a batch of 512; see find-lr."),
     "muon_learning_rate": typer.Option(min=0, help="Peak of muon; a third of the default suits --start-from."),

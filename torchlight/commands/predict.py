@@ -20,7 +20,7 @@ def predict(
     paths: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
     top_k: Annotated[int, typer.Option(min=1, help="Labels for each image.")] = 3,
     out: Annotated[
-        Path | None, typer.Option(help="A .jsonl file for the answers; if it exists, what is in it is not asked again.")
+        Path | None, typer.Option(help="A .jsonl file for the answers; images that it holds are not classified again.")
     ] = None,
     device: Device = "auto",
 ) -> None:

@@ -16,11 +16,11 @@ def train(source: Source, given: Annotated[Given, TRAIN_OPTIONS], device: Device
     """
     from torchlight.model.classifier import choose_device
     from torchlight.training.optimisation.distributed import join
-    from torchlight.training.optimisation.malloc_settings import keep_freed_memory
+    from torchlight.training.optimisation.malloc_settings import raise_malloc_thresholds
     from torchlight.training.run import train as run
     from torchlight.training.run_setup import Observer
 
-    keep_freed_memory()
+    raise_malloc_thresholds()
     out = given.pop("out", Path("runs") / Path(source).resolve().stem)
     options, chosen = run_options(source, out, given), choose_device(device)
     with join(chosen) as processes:

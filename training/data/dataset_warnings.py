@@ -70,7 +70,7 @@ def in_copies(examples: Sequence[Example]) -> Iterator[str]:
         groups = {one.group: (one, other) for one, other in reversed(alike)}
         yield (
             f"{len(alike) + len(groups):,} images in {_number(len(groups), 'group')} of near-identical ones, each "
-            f"group kept on one side ({_pairs(reversed(groups.values()))})"
+            f"group kept on one side unless it came divided ({_pairs(reversed(groups.values()))})"
         )
     torn = {x.group: (leader[x.group], x) for x in examples if x.label != leader[x.group].label}
     if torn:

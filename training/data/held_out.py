@@ -1,4 +1,4 @@
-"""Which images a trained network may be measured on: none that it learned from."""
+"""Which images a trained network is measured on: of its own training data only those held out then."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class HeldOut:
         return self.split if self.exposure == "unknown" else f"{self.split} (held out of its training data)"
 
 
-def hold_out(dataset: DataSet) -> HeldOut:
+def select_held_out(dataset: DataSet) -> HeldOut:
     """Return the images of a run's own data that its final figures are of: the test split, or val if test is empty."""
     split = "test" if len(dataset.splits["test"]) else "val"
     return HeldOut(split, "unseen" if split == "test" else "chose_epoch", dataset.splits[split], dataset)
@@ -97,7 +97,7 @@ def load_held_out(
         trained, source, skip_unreadable=skip_unreadable, on_image=on_image
     )
     if is_training_data:
-        return hold_out(dataset)
+        return select_held_out(dataset)
     if len(dataset.splits["test"]):
         return HeldOut("test", "unknown", dataset.splits["test"], dataset)
     parts = dataset.splits.values()

@@ -98,7 +98,8 @@ def load_dataset(
 
     examples = _describe_examples(items, decoded, rows)
     fractions = fractions_to_hold_out({item.split for item in items}, val_fraction, test_fraction)
-    needed = 1 + max((math.floor(0.5 / f) for f in fractions.values() if f > 0), default=0)  # round(f * needed) is 1
+    # the fewest images of a class of which each split gets one: round(f * needed) >= 1
+    needed = 1 + max((math.floor(0.5 / f) for f in fractions.values() if f > 0), default=0)
     if class_names is None:
         _check_classes(examples, names, needed)
     sides = divide(examples, val_fraction, test_fraction, seed)

@@ -36,11 +36,15 @@ def fractions_to_hold_out(given: set[str | None], val_fraction: float, test_frac
 def divide(examples: Sequence[Example], val_fraction: float, test_fraction: float, seed: int) -> list[str | None]:
     """Return the split of each example: the one it came with, else one chosen by its content; None if it is left out.
 
-    Groups are ordered by a hash of seed and content, and go through two passes. First a group goes to the first
-    held-out split that has room for all of it. Where a split still lacks images, larger groups then go there, if that
-    brings its counts no further from the asked ones and they are not the last of a class. The rest is trained on.
-    Copies of one file count once. Neither names nor the order of the examples matter. No group that is divided here is
-    on two sides, and training images that are near-identical to ones that came as val or test are left out.
+    Groups are ordered by a hash of seed and content, and go through two passes:
+
+    1. A group goes to the first held-out split that has room for all of it.
+    2. Where a split still lacks images, a larger group goes there if that brings the counts of its classes no further
+       from the asked ones, and if it is not the last of a class.
+
+    The rest is trained on. Copies of one file count once. Neither names nor the order of the examples matter. Training
+    images that are near-identical to ones that came as val or test are left out. So a group is on two sides only if the
+    source itself has it in val and in test.
     """
     fractions = fractions_to_hold_out({example.split for example in examples}, val_fraction, test_fraction)
     held_out_as_given = {example.group for example in examples if example.split in HELD_OUT}
@@ -83,7 +87,7 @@ def _hold_out(groups: Mapping[str, Mapping[str, int]], fractions: Mapping[str, f
             if all(number <= free[label] for label, number in groups[group].items()):
                 take(group, name)
                 break
-    for name, free in room.items():  # what is still missing, only larger groups can give
+    for name, free in room.items():  # what fits is taken by now: only groups larger than the room are left
         for group in order if any(number > 0 for number in free.values()) else ():
             counts = groups[group]
             before = sum(abs(free[label]) for label in counts)

@@ -22,10 +22,11 @@ from torchlight.training.evaluation.classification_metrics import Metrics, compu
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A checkpoint measured on images it was not trained on.
+    """A checkpoint measured on images; ``held_out.exposure`` says what those had to do with its training.
 
     Attributes:
-        calibration: of its probabilities as they are, so with temperature 1.
+        calibration: of its probabilities as they are, so with temperature 1; at the end of a run what :func:`calibrate`
+            returned.
     """
 
     checkpoint: Checkpoint

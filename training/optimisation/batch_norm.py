@@ -11,8 +11,9 @@ from torch import Tensor, nn
 class SharedBatchNorm(nn.BatchNorm2d):
     """``nn.BatchNorm2d`` with the mean and variance of all processes' parts, which are of equal size.
 
-    Same parameters, buffers and names. The gradient of its input is that of the sum of all processes' losses; those
-    of its parameters are of this part, as other layers' are, for DistributedDataParallel to average.
+    Same parameters, buffers and names. In the backward pass the input gets the gradient of all processes' losses added
+    up, since each part moves the mean and variance of all. Weight and bias get the gradient of this process's loss
+    alone, as other layers do: DistributedDataParallel averages it.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ class _Normalisation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Take the gradient with fixed mean and variance, then what flows through these two: linear in x."""
+        """Take the gradient as if mean and variance were constants, less the part through them: offset + slope * x."""
         x, weight, bias, mean, variance = ctx.saved_tensors
         with torch.enable_grad():  # torch's own backward pass, for the price of one forward pass more
             own = [value.detach().requires_grad_() for value in (x, weight, bias)]

@@ -24,7 +24,7 @@ class ProcessLost(TorchlightError):
 
 
 class Processes:
-    """This process alone."""
+    """The processes that share a run: here just this one. :class:`TorchrunProcesses` are several."""
 
     rank = 0
     number = 1
@@ -79,7 +79,7 @@ class Processes:
 class TorchrunProcesses(Processes):
     """The processes that ``torchrun`` has started, on one machine or several; see :func:`join`.
 
-    Every method but ``part`` waits for the others: all must call the same ones in the same order.
+    ``share``, ``mean``, ``gather``, ``any`` and ``in_turn`` wait for the others: all must call them in the same order.
     """
 
     def __init__(self) -> None:

@@ -95,7 +95,7 @@ class Training:
         """Prepare to train ``network`` in place, on the device it is on.
 
         Args:
-            network: in any mode; in evaluation mode at every yield of :meth:`epochs`.
+            network: in training or evaluation mode; :meth:`epochs` leaves it in evaluation mode whenever it yields.
             train: at least ``config.batch_size`` images, the same in every process.
             class_weights: (K,) float32, how much the loss of each class counts; without it, all the same.
             processes: that share each batch; without it, this one alone.
@@ -108,9 +108,8 @@ class Training:
         self._optimizer = build_optimizer(network, config)
         self._peaks = [float(group["lr"]) for group in self._optimizer.param_groups]
         self._class_weights = None if class_weights is None else class_weights.to(self._device)
-        self._generator = torch.Generator().manual_seed(
-            config.seed
-        )  # of all randomness but dropout's, which is torch's own
+        # of all randomness but dropout's, see _seeded_globally
+        self._generator = torch.Generator().manual_seed(config.seed)
         self._starts_mirrored = torch.rand(len(train), generator=self._generator) < 0.5
         self._order = torch.empty(0, dtype=torch.int64)
         self._step = 0  # weight updates done since the beginning
@@ -249,7 +248,8 @@ class Training:
         limit = self._config.shift
         offsets = torch.randint(-limit, limit + 1, (len(chosen), 2), generator=self._generator)
         centres = torch.randint(self._spec.size, (len(chosen), 2), generator=self._generator)
-        own = self._processes.part(len(chosen))  # all draw for the whole batch, so that their number changes nothing
+        # Every process has drawn for the whole batch and uses its part: their number does not change the augmentation.
+        own = self._processes.part(len(chosen))
         chosen, offsets, centres = chosen[own], offsets[own], centres[own]
         images = normalise(self._train.images[chosen].to(self._device), self._spec)  # (n, 3, S, S) float32
         images = shift(images, offsets, limit)
@@ -287,7 +287,10 @@ def half_squared_errors(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def learning_rate_factor(step: int, total_steps: int, warmup: float, schedule: Schedule = "linear") -> float:
-    """Return the share of the peak learning rate at ``step``: a straight line up for ``warmup``, then down to 0."""
+    """Return the share of the peak learning rate at ``step``: a straight line up for ``warmup``, then by ``schedule``.
+
+    ``linear`` falls in a straight line that reaches 0 one step after the last; ``constant`` stays at 1.
+    """
     progress = (step + 1) / (total_steps + 1)
     rise = min(1.0, progress / warmup) if warmup > 0 else 1.0
     return rise if schedule == "constant" else min(rise, (1 - progress) / (1 - warmup))

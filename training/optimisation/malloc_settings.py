@@ -6,7 +6,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 LARGE = 1 << 30  # bytes; more than any tensor of a step
 
 
-def keep_freed_memory() -> None:
+def raise_malloc_thresholds() -> None:
     """Set glibc to keep what is freed for the next allocation instead of giving it back to the system.
 
     A training step frees and takes the same hundreds of megabytes, and each page given back costs a page fault:

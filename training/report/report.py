@@ -474,7 +474,7 @@ def _name(text: str) -> Element:
 
 
 def _breakable(path: str) -> Element:
-    """Return a path that may go on in the next line after each slash."""
+    """Return a path that may break into lines after each slash."""
     parts: list[Child] = []
     for part in path.split("/"):
         parts += ["/", element("wbr"), part] if parts else [part]

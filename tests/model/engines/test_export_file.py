@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchlight.model import checkpoint
 from torchlight.model.checkpoint import Header
 from torchlight.model.classifier import Classifier
-from torchlight.model.engines import export_file
+from torchlight.model.engines import export_file, parity
 from torchlight.model.engines.export_file import export_network
 from torchlight.model.errors import ExportError
 
@@ -85,11 +85,11 @@ def test_the_file_answers_as_the_classifier_does_for_any_number_of_images(
     export_once: ExportOnce, noise_images: Callable[..., Tensor], architecture: str, size: int, suffix: str
 ) -> None:
     classifier, path, difference = export_once(suffix, architecture, size)
-    assert difference <= export_file.TOLERANCE
+    assert difference <= parity.TOLERANCE
     for number in (1, 2, 5):
         images = noise_images(number, size, seed=number)
         torch.testing.assert_close(
-            RUN[suffix](path, images), classifier.probabilities(images), atol=export_file.TOLERANCE, rtol=0
+            RUN[suffix](path, images), classifier.probabilities(images), atol=parity.TOLERANCE, rtol=0
         )
 
 

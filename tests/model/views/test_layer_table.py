@@ -13,7 +13,7 @@ from torchlight.model.graph import NetworkGraph
 from torchlight.model.network import NetworkConfig, build_network, count_multiply_adds, count_parameters
 from torchlight.model.views.layer_table import LayerFacts, describe, first_convolution_name
 from torchlight.model.views.receptive_field import ReceptiveField
-from torchlight.model.views.trace import obstacle
+from torchlight.model.views.trace import find_trace_obstacle
 
 MAP_VIEWS = ("activations", "trace", "receptive_field", "reconstructions", "grad_cam", "hires_cam")
 
@@ -139,7 +139,7 @@ def test_networks_of_every_make_are_described(architecture: str) -> None:
     facts = describe(graph)
 
     assert [row.name for row in facts if "trace" in row.views] == [
-        layer.name for layer in graph.layers.values() if obstacle(layer) is None
+        layer.name for layer in graph.layers.values() if find_trace_obstacle(layer) is None
     ]
     assert facts[-1].receptive_field == ReceptiveField((64, 64), (0, 0), (31.5, 31.5))
 

@@ -31,7 +31,7 @@ from torchlight.model.views.trace import (
     Softmax,
     Sum,
     Trace,
-    obstacle,
+    find_trace_obstacle,
     trace,
 )
 
@@ -472,7 +472,7 @@ def test_layer_of_another_kind_is_refused_with_the_reason(layer: nn.Module, mess
 
 @pytest.mark.parametrize("name", ["getitem", "add_1"])
 def test_function_whose_arguments_are_unknown_is_refused(branches: Classifier, name: str) -> None:
-    assert obstacle(branches.graph.find_layer(name)) is not None
+    assert find_trace_obstacle(branches.graph.find_layer(name)) is not None
     with pytest.raises(ViewNotApplicable, match=f"layer '{name}' is .* cannot be traced"):
         trace(branches, noise(8), name, 0)
 

@@ -69,7 +69,8 @@ def test_copies_and_near_copies() -> None:
     ]
     assert list(dataset_warnings.in_copies(examples)) == [
         "1 file copied from others byte for byte (2.jpg like 1.jpg)",
-        "5 images in 2 groups of near-identical ones, each group kept on one side (1.jpg like 3.jpg, 5.jpg like 6.jpg)",
+        "5 images in 2 groups of near-identical ones, each group kept on one side unless it came divided "
+        "(1.jpg like 3.jpg, 5.jpg like 6.jpg)",
     ]
 
 

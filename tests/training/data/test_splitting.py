@@ -1,4 +1,4 @@
-"""A group is never on two sides, the counts are those asked for, and only content decides."""
+"""A group that is divided here is never on two sides, the counts are those asked for, and only content decides."""
 
 from collections import Counter
 

@@ -218,7 +218,7 @@ def test_run_that_loses_a_process_ends_and_goes_on_in_one(
     (line,) = [line for line in said.splitlines() if line.startswith("torchlight: ")]
     assert "another process of this run has ended" in line
     assert "out/checkpoint.safetensors holds epoch" in line
-    assert line.endswith("repeat the command with --resume to go on")
+    assert line.endswith("repeat the command with --resume to continue")
     assert "SIGKILL" in said  # torchrun tells which and how
 
     done = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
@@ -244,7 +244,7 @@ def test_command_writes_and_tells_everything_once_and_stops_both_when_asked(
     assert said.count("3 classes, images: 51 train, 6 val, 6 test") == 1
     assert said.count("epoch   1  loss") == 1
     assert said.count("torchlight: stopped after step") == 1
-    assert "repeat the command with --resume to go on" in said
+    assert "repeat the command with --resume to continue" in said
     assert "Connection" not in said  # both left at the same step
 
 

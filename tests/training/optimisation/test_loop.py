@@ -1,4 +1,4 @@
-"""The loop learns, repeats itself for equal seeds, and stops when it has nothing to go on."""
+"""The loop learns, repeats itself for equal seeds, and stops when the loss is not a number."""
 
 import copy
 import math

@@ -7,14 +7,14 @@ import pytest
 
 FAULTS = """
 import resource, sys, torch
-from torchlight.training.optimisation.malloc_settings import keep_freed_memory
+from torchlight.training.optimisation.malloc_settings import raise_malloc_thresholds
 
 def step():
     for _ in range(4):
         torch.ones(16_000_000)  # 64 MB, taken and freed
 
 if "keep" in sys.argv:
-    keep_freed_memory()
+    raise_malloc_thresholds()
 step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(4):

@@ -1,4 +1,4 @@
-"""What test_processes.py computes once in one process and once, as a program for torchrun, in two."""
+"""What test_distributed.py computes once in one process and once, as a program for torchrun, in two."""
 
 import sys
 from typing import Any
