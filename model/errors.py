@@ -27,7 +27,7 @@
     │   ├── UnknownTarget           not a class of this network
     │   └── ViewNotApplicable       the layer has no such view (filters of a ReLU)
     ├── ExportError                 a network that cannot be written as a file for other programs
-    ├── AnswersError                a file of predictions that cannot be resumed
+    ├── PredictionFileError         a file of predictions that cannot be resumed
     ├── DataError                   a data set that cannot be trained on
     ├── DeviceUnavailable           no such device, or this machine has none
     ├── QuantisationError           the file of int8 ranges beside a checkpoint
@@ -177,5 +177,5 @@ class InvalidQuantisation(QuantisationError):
     """The file was made for another checkpoint, or is some other kind of file."""
 
 
-class AnswersError(TorchlightError):
+class PredictionFileError(TorchlightError):
     """A file of predictions cannot be resumed."""

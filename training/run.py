@@ -108,7 +108,7 @@ def _train(
             run.resume()
     val = setup.dataset.splits["val"]
     ask = observer.should_stop
-    observer = dataclasses.replace(observer, should_stop=lambda: processes.any(ask()))
+    observer = dataclasses.replace(observer, should_stop=lambda: processes.is_any(ask()))
     if processes.rank > 0:
         _follow(training, val, observer.should_stop)
         return None

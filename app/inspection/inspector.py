@@ -140,7 +140,7 @@ def _load_index(service: Service) -> Index | str:
     """Return the index beside the checkpoint, or why there is none; the log says more of one that cannot be used."""
     checkpoint = service.classifier.checkpoint
     try:
-        return image_index.load(image_index.path_beside(checkpoint.path), checkpoint.digest)
+        return image_index.load_index(image_index.index_path(checkpoint.path), checkpoint.digest)
     except IndexNotFound:
         return "this service has no index of images"
     except IndexFileError as error:

@@ -14,7 +14,7 @@ from torchlight.model.graph import Layer, NetworkGraph
 from torchlight.model.views.embedding import layer_outputs
 from torchlight.model.views.filters import filters, following_batch_norm
 from torchlight.model.views.layer_table import first_convolution_name
-from torchlight.model.views.receptive_field import ACTIVATIONS, Box, box, receptive_fields, window
+from torchlight.model.views.receptive_field import ACTIVATIONS, Box, find_seen_pixels, receptive_fields, window
 from torchlight.model.views.trace import Trace, find_trace_obstacle, trace
 
 TRACED_NUMBERS = 200
@@ -86,7 +86,7 @@ def receptive_field_boxes(subject: Subject) -> Finding:
     wrong = []
     for name in chosen:
         y, x = (side // 2 for side in (*subject.graph.layers[name].out_shape, 1, 1)[1:3])
-        if box(subject.graph, name, y, x).clipped != _reached(outputs[name], image, y, x):
+        if find_seen_pixels(subject.graph, name, y, x).clipped != _reached(outputs[name], image, y, x):
             wrong.append(name)
     return Finding(len(wrong), f"{len(chosen)} layers" + (f", wrong: {', '.join(wrong)}" if wrong else ""))
 

@@ -13,8 +13,8 @@ from torchlight.model.graph import INPUT, NetworkGraph
 from torchlight.model.views.attribution import default_cam_layer, hires_cam, integrated_gradients, occlusion, saliency
 from torchlight.model.views.deconvnet import reconstruct
 from torchlight.model.views.embedding import layer_outputs
-from torchlight.model.views.layer_table import describe, first_convolution_name
-from torchlight.model.views.receptive_field import box
+from torchlight.model.views.layer_table import describe_layers, first_convolution_name
+from torchlight.model.views.receptive_field import find_seen_pixels
 
 STEPS = 256  # of integrated gradients; the residual shrinks with their number
 STEP = 1e-5  # of central differences in float64, in standard deviations of the data
@@ -83,7 +83,9 @@ def deconvnet_is_adjoint(subject: Subject) -> Finding:
 
 def deconvnet_stays_inside(subject: Subject) -> Finding:
     """Find the largest pixel outside the receptive field, reconstructing the strongest channel of each layer."""
-    fields = [facts for facts in describe(subject.graph) if {"reconstructions", "receptive_field"} <= set(facts.views)]
+    fields = [
+        facts for facts in describe_layers(subject.graph) if {"reconstructions", "receptive_field"} <= set(facts.views)
+    ]
     if not fields:
         raise ViewNotApplicable("no layer of this network has a way down: a deconvnet is for networks of ReLUs")
     names = [facts.name for facts in fields[:: math.ceil(len(fields) / CHANNELS)]]
@@ -93,7 +95,7 @@ def deconvnet_stays_inside(subject: Subject) -> Finding:
         output = outputs[name][0]
         strongest = int(output.reshape(len(output), -1).amax(1).argmax())
         found = reconstruct(subject.classifier, subject.image, name, strongest)
-        seen = box(subject.graph, name, *found.position).clipped
+        seen = find_seen_pixels(subject.graph, name, *found.position).clipped
         outside = found.pixels.clone()
         if seen is not None:
             outside[:, seen.y0 : seen.y1 + 1, seen.x0 : seen.x1 + 1] = 0

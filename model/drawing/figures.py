@@ -35,7 +35,7 @@ from torchlight.model.views.facts import (
     find_peaks,
 )
 from torchlight.model.views.image_index import ChannelExamples, Index, Neighbour, Peak
-from torchlight.model.views.receptive_field import Box, Grid, SeenPosition, box_if_placed
+from torchlight.model.views.receptive_field import Box, Grid, SeenPosition, find_seen_pixels_if_placed
 
 CAVEAT = "which pattern fired this unit, not why the class; shown to recover parts of any image"
 
@@ -157,7 +157,7 @@ def draw_reconstruction(classifier: Classifier, found: Reconstruction, image: Te
     colours = _reconstruction_colours(found, classifier.spec.std)
     limit = colours.abs().max().item()
     displayed = (127.5 + 127.5 * (colours / (limit or 1.0))).round().to(torch.uint8)
-    frame = found.frame(box_if_placed(classifier.graph, found.layer, *found.position))
+    frame = found.frame(find_seen_pixels_if_placed(classifier.graph, found.layer, *found.position))
     labels = [f"activation {found.value:.4g}", f"rows {frame.y0}-{frame.y1}, columns {frame.x0}-{frame.x1}"]
     return draw_images([frame.crop(displayed), frame.crop(image)], labels, facts=facts, columns=2, limit=limit)
 
@@ -271,7 +271,7 @@ def light(image: Tensor, box: Box) -> Tensor:
 
 def _light_peak(classifier: Classifier, layer: str, peak: Peak, thumbnail: Tensor) -> Tensor:
     """Return the thumbnail with what the position cannot see darkened, where that is known."""
-    seen = box_if_placed(classifier.graph, layer, peak.y, peak.x)
+    seen = find_seen_pixels_if_placed(classifier.graph, layer, peak.y, peak.x)
     if seen is None or seen.clipped is None:
         return thumbnail
     share = thumbnail.shape[-1] / classifier.spec.size

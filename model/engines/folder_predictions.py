@@ -22,7 +22,7 @@ from torch import Tensor
 
 from torchlight.model.classifier import Classifier, Prediction
 from torchlight.model.engines.parity import InferenceFunction
-from torchlight.model.errors import AnswersError, ImageError
+from torchlight.model.errors import ImageError, PredictionFileError
 from torchlight.model.images import prepare_image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
@@ -77,7 +77,7 @@ def classify_files(
                     yield Outcome(path, tuple(classifier.top_k(next(rows), top_k)))
 
 
-class AnswerFile:
+class PredictionFile:
     """A file of predictions, open for appending. Images that are in it are not classified again."""
 
     def __init__(self, path: Path, digest: str) -> None:
@@ -88,7 +88,7 @@ class AnswerFile:
             digest: of the checkpoint; a file holds the predictions of one.
 
         Raises:
-            AnswersError: the file holds something else, or predictions of another checkpoint.
+            PredictionFileError: the file holds something else, or predictions of another checkpoint.
             OSError: it cannot be read or written.
         """
         self._digest = digest
@@ -137,11 +137,11 @@ class AnswerFile:
             answer = json.loads(line)
             file, digest = str(answer["file"]), answer["digest"]
         except (ValueError, TypeError, KeyError) as error:
-            raise AnswersError(
+            raise PredictionFileError(
                 f"answers {path}: line {number} is no answer to an image; choose another name, or remove the file"
             ) from error
         if digest != self._digest:
-            raise AnswersError(
+            raise PredictionFileError(
                 f"answers {path}: line {number} is by the checkpoint {digest}, and this one is {self._digest}; "
                 "choose another name, or remove the file"
             )

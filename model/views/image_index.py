@@ -21,8 +21,8 @@ It holds N images, numbered in a seeded random order. Its header is a flat map o
     dead/<layer>     (C,) bool
 
 Knows nothing of data sets. Loading maps the file into memory: what is not looked at takes none. So a file that is in
-use must be replaced, as :func:`save` does, never written into: that would change what is shown, and cutting it short
-would end the process.
+use must be replaced, as :func:`save_index` does, never written into: that would change what is shown, and cutting it
+short would end the process.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -210,12 +210,12 @@ class Index:
         return self.class_names[int(self.labels[image])]
 
 
-def path_beside(checkpoint: Path) -> Path:
+def index_path(checkpoint: Path) -> Path:
     """Return where the index of a checkpoint is: ``cats.safetensors`` has ``cats.index.safetensors``."""
     return sidecar_path(checkpoint, ".index.safetensors")
 
 
-def save(path: Path, index: Index) -> None:
+def save_index(path: Path, index: Index) -> None:
     """Write the file so that at every moment either the old or the new one is there, whole.
 
     Equal input gives equal bytes.
@@ -240,7 +240,7 @@ def save(path: Path, index: Index) -> None:
     save_tensors(path, KIND, {name: tensor.contiguous() for name, tensor in tensors.items()}, documents)
 
 
-def load(path: Path, digest: str) -> Index:
+def load_index(path: Path, digest: str) -> Index:
     """Return the index of a checkpoint, mapped into memory.
 
     Args:

@@ -45,7 +45,7 @@ class LayerFacts:
     views: tuple[str, ...]
 
 
-def describe(graph: NetworkGraph) -> list[LayerFacts]:
+def describe_layers(graph: NetworkGraph) -> list[LayerFacts]:
     """Return the facts of every layer, in the order they run."""
     fields, reversible = receptive_fields(graph), _reversible(graph)
     return [_facts(layer, fields[name], reversible) for name, layer in graph.layers.items()]

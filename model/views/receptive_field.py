@@ -132,7 +132,7 @@ def receptive_fields(graph: NetworkGraph) -> dict[str, ReceptiveField | None]:
     return {name: _as_field(rows[name], columns[name]) for name in graph.layers}
 
 
-def box(graph: NetworkGraph, layer: str, y: int, x: int) -> SeenPixels:
+def find_seen_pixels(graph: NetworkGraph, layer: str, y: int, x: int) -> SeenPixels:
     """Return the pixels that one position of a layer sees. A vector has the one position (0, 0).
 
     Raises:
@@ -155,18 +155,21 @@ def box(graph: NetworkGraph, layer: str, y: int, x: int) -> SeenPixels:
     return SeenPixels(full, clipped if sees_pixels else None)
 
 
-def box_if_placed(graph: NetworkGraph, layer: str, y: int, x: int) -> SeenPixels | None:
-    """Return what :func:`box` does; None where the layer's positions have no place in the image."""
-    return box(graph, layer, y, x) if receptive_fields(graph)[layer] is not None else None
+def find_seen_pixels_if_placed(graph: NetworkGraph, layer: str, y: int, x: int) -> SeenPixels | None:
+    """Return what :func:`find_seen_pixels` does; None where the layer's positions have no place in the image."""
+    return find_seen_pixels(graph, layer, y, x) if receptive_fields(graph)[layer] is not None else None
 
 
 def see_position(graph: NetworkGraph, layer: str, position: Pair | None) -> SeenPosition:
-    """Return what a position (y, x) of a layer sees; None is the position in the middle. Raises as :func:`box`."""
+    """Return what a position (y, x) of a layer sees; None is the position in the middle.
+
+    Raises as :func:`find_seen_pixels`.
+    """
     shape = graph.find_layer(layer).out_shape
     height, width = shape[1:] if len(shape) == 3 else (1, 1)
     y, x = position or (height // 2, width // 2)
-    seen, field = box(graph, layer, y, x), receptive_fields(graph)[layer]
-    assert field is not None  # box has refused such layers
+    seen, field = find_seen_pixels(graph, layer, y, x), receptive_fields(graph)[layer]
+    assert field is not None  # find_seen_pixels has refused such layers
     return SeenPosition(y, x, field, seen)
 
 

@@ -80,12 +80,14 @@ def test_index_lies_beside_the_checkpoint_and_dead_channels_are_listed(
     folder: Path, indexing: subprocess.CompletedProcess[str]
 ) -> None:
     assert (indexing.returncode, indexing.stderr) == (0, "")
-    assert "12 of 12 train images, 288 units of 7 layers" in indexing.stdout
+    assert "12 of 12 train images, 288 channels of 7 layers" in indexing.stdout
     assert re.search(r"^  relu2: (\d+, )*5(, \d+)*$", indexing.stdout, re.MULTILINE)
     assert "indexing" in indexing.stdout
     assert "12/12" in indexing.stdout
     assert "wrote fruit.index.safetensors" in indexing.stdout
-    made = image_index.load(folder / "fruit.index.safetensors", load_checkpoint(folder / "fruit.safetensors").digest)
+    made = image_index.load_index(
+        folder / "fruit.index.safetensors", load_checkpoint(folder / "fruit.safetensors").digest
+    )
     assert len(made) == 12
     assert 5 in made.dead_channels("relu2")
 

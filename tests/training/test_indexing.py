@@ -254,7 +254,7 @@ def photos(tmp_path: Path) -> Path:
 def test_same_source_twice_gives_equal_bytes(photos: Path, make_classifier: MakeClassifier, tmp_path: Path) -> None:
     classifier = make_classifier()
     for name in "ab":
-        image_index.save(tmp_path / name, index_images.build_index(classifier, str(photos)))
+        image_index.save_index(tmp_path / name, index_images.build_index(classifier, str(photos)))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -263,8 +263,8 @@ def test_index_of_a_source_answers_the_same_from_its_file(
 ) -> None:
     classifier = make_classifier("torchlight")
     made = index_images.build_index(classifier, str(photos))
-    image_index.save(tmp_path / "file", made)
-    loaded = image_index.load(tmp_path / "file", classifier.digest)
+    image_index.save_index(tmp_path / "file", made)
+    loaded = image_index.load_index(tmp_path / "file", classifier.digest)
     assert loaded.top_images("relu4", 9) == made.top_images("relu4", 9)
     assert loaded.neighbours(made.embeddings[3], 5) == made.neighbours(made.embeddings[3], 5)
 

@@ -31,12 +31,12 @@ def index(
             on_image=add_bar(progress, "reading images"),
             on_batch=add_bar(progress, "indexing", visible=False),
         )
-    path = image_index.path_beside(checkpoint_path)
-    image_index.save(path, made)
+    path = image_index.index_path(checkpoint_path)
+    image_index.save_index(path, made)
     dead = {layer: made.dead_channels(layer) for layer in made.layers}
-    units, silent = sum(len(one.dead) for one in made.layers.values()), sum(map(len, dead.values()))
+    channel_count, silent = sum(len(one.dead) for one in made.layers.values()), sum(map(len, dead.values()))
     images = f"{len(made)} of {made.source.split_images} {split} images"
-    write_line(f"{images}, {units} units of {len(dead)} layers; dead on all images: {silent}")
+    write_line(f"{images}, {channel_count} channels of {len(dead)} layers; dead on all images: {silent}")
     for layer, channels in dead.items():
         if channels:
             write_line(f"  {layer}: {', '.join(map(str, channels))}")

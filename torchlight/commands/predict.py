@@ -58,7 +58,7 @@ def _predict_into(out: Path, classifier: "Classifier", paths: list[Path], top_k:
 
     run = choose_engine(classifier, "auto").run  # for a few files it would take longer to start than they do
     failures: list[Outcome] = []
-    with closing(folder_predictions.AnswerFile(out, classifier.digest)) as answers, show_progress() as progress:
+    with closing(folder_predictions.PredictionFile(out, classifier.digest)) as answers, show_progress() as progress:
         left = [path for path in paths if not answers.has(path)]
         task = progress.add_task("classifying", total=len(paths), completed=len(paths) - len(left), figures="")
         for outcome in answers.add(folder_predictions.classify_files(classifier, run, left, top_k)):

@@ -21,7 +21,7 @@ def selftest(checkpoint_path: CheckpointPath) -> None:
     torch.set_num_threads(1)  # single images: sharing them among busy cores takes many times as long
     classifier = open_classifier(checkpoint_path)
     try:
-        found = image_index.load(image_index.path_beside(checkpoint_path), classifier.digest)
+        found = image_index.load_index(image_index.index_path(checkpoint_path), classifier.digest)
     except (IndexNotFound, IndexMismatch):
         found = None
     with show_progress() as progress:

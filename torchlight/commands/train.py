@@ -34,7 +34,7 @@ def train(source: Source, given: Annotated[Given, TRAIN_OPTIONS], device: Device
                 on_epoch=bar.on_epoch,
                 should_stop=is_interrupted,
             )
-            result = run(options, processes.own(chosen), terminal.command_line(), observer, processes)
+            result = run(options, processes.own_device(chosen), terminal.command_line(), observer, processes)
     if result is None:  # the first process writes it
         return
     note = "" if result.split == "test" else " (there is no test split: this one also chose the epoch)"

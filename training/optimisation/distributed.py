@@ -29,15 +29,15 @@ class Processes:
     rank = 0
     number = 1
 
-    def own(self, device: torch.device) -> torch.device:
+    def own_device(self, device: torch.device) -> torch.device:
         """Return which device of that kind this process computes on."""
         return device
 
-    def prepare(self, network: nn.Module) -> nn.Module:
+    def share_batch_norm(self, network: nn.Module) -> nn.Module:
         """Return the network with batch norm over the whole batch, equal in all processes."""
         return network
 
-    def share(self, network: nn.Module) -> nn.Module:
+    def average_gradients(self, network: nn.Module) -> nn.Module:
         """Return a module that computes what ``network`` does and averages its gradients over the processes.
 
         Only parameters that learn now take part; call it again when others do. The weights become those of the first
@@ -45,7 +45,7 @@ class Processes:
         """
         return network
 
-    def part(self, number: int) -> slice:
+    def own_part(self, number: int) -> slice:
         """Return which of ``number`` items are this process's."""
         return slice(self.rank * number // self.number, (self.rank + 1) * number // self.number)
 
@@ -57,7 +57,7 @@ class Processes:
         """Return the parts of all processes, (n, ...) each, one after the other."""
         return part
 
-    def any(self, claim: bool) -> bool:
+    def is_any(self, claim: bool) -> bool:
         """Return whether one of the processes claims it."""
         return claim
 
@@ -79,13 +79,14 @@ class Processes:
 class TorchrunProcesses(Processes):
     """The processes that ``torchrun`` has started, on one machine or several; see :func:`join`.
 
-    ``share``, ``mean``, ``gather``, ``any`` and ``in_turn`` wait for the others: all must call them in the same order.
+    ``average_gradients``, ``mean``, ``gather``, ``is_any`` and ``in_turn`` wait for the others: all must call them in
+    the same order.
     """
 
     def __init__(self) -> None:
         self.rank, self.number = dist.get_rank(), dist.get_world_size()
 
-    def own(self, device: torch.device) -> torch.device:
+    def own_device(self, device: torch.device) -> torch.device:
         """Return which device of that kind this process computes on: each of a machine has its own GPU.
 
         Raises:
@@ -104,13 +105,13 @@ class TorchrunProcesses(Processes):
         torch.cuda.set_device(index)
         return torch.device("cuda", index)
 
-    def prepare(self, network: nn.Module) -> nn.Module:
+    def share_batch_norm(self, network: nn.Module) -> nn.Module:
         if next(network.parameters()).device.type == "cuda":
             convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
             return convert(network)
         return share_statistics(network)
 
-    def share(self, network: nn.Module) -> nn.Module:
+    def average_gradients(self, network: nn.Module) -> nn.Module:
         return DistributedDataParallel(network, forward_sync_buffers=False)  # batch norm's are equal everywhere
 
     def mean(self, figures: Tensor) -> Tensor:
@@ -128,7 +129,7 @@ class TorchrunProcesses(Processes):
         dist.all_reduce(whole)
         return whole
 
-    def any(self, claim: bool) -> bool:
+    def is_any(self, claim: bool) -> bool:
         claims = torch.tensor(int(claim))
         dist.all_reduce(claims)
         return bool(claims)

@@ -101,7 +101,7 @@ class Training:
             processes: that share each batch; without it, this one alone.
         """
         self._processes = processes or Processes()
-        self.network = self._processes.prepare(network.to(memory_format=torch.channels_last))
+        self.network = self._processes.share_batch_norm(network.to(memory_format=torch.channels_last))
         self._train, self._spec, self._config = train, spec, config
         self._device = next(network.parameters()).device
         self.steps_per_epoch = len(train) // config.batch_size
@@ -202,7 +202,7 @@ class Training:
         if done == 0:
             self._order = torch.randperm(len(self._train), generator=self._generator)  # (N,)
         _freeze(self.network, epoch < self._config.frozen_epochs)
-        shared = self._processes.share(self.network)
+        shared = self._processes.average_gradients(self.network)
         for _ in range(done, self.steps_per_epoch):
             loss, accuracy = self._update(shared, epoch)
             self._batches = torch.cat([self._batches, torch.tensor([[loss, accuracy]], dtype=torch.float64)])
@@ -249,7 +249,7 @@ class Training:
         offsets = torch.randint(-limit, limit + 1, (len(chosen), 2), generator=self._generator)
         centres = torch.randint(self._spec.size, (len(chosen), 2), generator=self._generator)
         # Every process has drawn for the whole batch and uses its part: their number does not change the augmentation.
-        own = self._processes.part(len(chosen))
+        own = self._processes.own_part(len(chosen))
         chosen, offsets, centres = chosen[own], offsets[own], centres[own]
         images = normalise(self._train.images[chosen].to(self._device), self._spec)  # (n, 3, S, S) float32
         images = shift(images, offsets, limit)
@@ -268,7 +268,7 @@ class Training:
 
     def _validate(self, val: LabelledImages) -> tuple[float, float]:
         # Each process runs its part; together (N, K), the same in all of them.
-        logits = self._processes.gather(infer(self.network, val.images[self._processes.part(len(val))], self._spec))
+        logits = self._processes.gather(infer(self.network, val.images[self._processes.own_part(len(val))], self._spec))
         loss = F.cross_entropy(logits, val.labels).item()
         return loss, (logits.argmax(1) == val.labels).float().mean().item()
 

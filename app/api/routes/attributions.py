@@ -47,7 +47,7 @@ from torchlight.model.views.attribution import (
 )
 from torchlight.model.views.deconvnet import Reconstruction, reconstruct
 from torchlight.model.views.facts import Facts
-from torchlight.model.views.receptive_field import box_if_placed, find_grid
+from torchlight.model.views.receptive_field import find_grid, find_seen_pixels_if_placed
 
 router = APIRouter(
     prefix="/v1/images/{image_id}", tags=["evidence"], default_response_class=Response, route_class=ViewRoute
@@ -137,7 +137,7 @@ async def image_reconstruction(
 
     def body(image: PreparedImage, found: Reconstruction) -> ReconstructionBody:
         y, x = found.position
-        seen = box_if_placed(classifier.graph, layer, y, x)
+        seen = find_seen_pixels_if_placed(classifier.graph, layer, y, x)
         return ReconstructionBody(
             facts=facts(image, found).to_text(),
             channel=channel,

@@ -33,7 +33,7 @@ from torchlight.model.drawing.figures import describe_seen, draw_filters, draw_s
 from torchlight.model.errors import ViewError
 from torchlight.model.views.facts import Display, display_filters
 from torchlight.model.views.filters import FilterBank, FilterHistory, filter_history, filter_statistics, filters
-from torchlight.model.views.layer_table import describe
+from torchlight.model.views.layer_table import describe_layers
 from torchlight.model.views.receptive_field import SeenPosition, see_position
 
 router = APIRouter(prefix="/v1/layers", tags=["layers"], default_response_class=Response, route_class=ViewRoute)
@@ -44,7 +44,7 @@ async def layers(view: Viewing, _: Nothing) -> Response:
     """List the layers: their shapes, their parameters, what they see of the image, and which views they have."""
 
     def body() -> Layers:
-        return Layers(model=view.classifier.digest, layers=describe(view.classifier.graph))
+        return Layers(model=view.classifier.digest, layers=describe_layers(view.classifier.graph))
 
     return await view.show(body, AS_JSON)
 

@@ -25,7 +25,7 @@ from torchlight.app.inference.service import PreparedImage
 from torchlight.model.drawing.figures import describe_examples, describe_neighbours, draw_examples, draw_neighbours
 from torchlight.model.views.embedding import image_digest
 from torchlight.model.views.image_index import ChannelExamples, Neighbour, Peak
-from torchlight.model.views.receptive_field import box_if_placed
+from torchlight.model.views.receptive_field import find_seen_pixels_if_placed
 
 router = APIRouter(prefix="/v1", tags=["examples"], default_response_class=Response, route_class=ViewRoute)
 
@@ -106,4 +106,4 @@ async def layer_unit(view: Viewing, layer: LayerName, channel: Channel, _: Nothi
 def _locate(view: ViewRequest, layer: str, row: Sequence[Peak]) -> list[SeenPeak]:
     """Return the peaks with what their positions can see, where that is known."""
     graph = view.classifier.graph
-    return [SeenPeak(**vars(peak), box=box_if_placed(graph, layer, peak.y, peak.x)) for peak in row]
+    return [SeenPeak(**vars(peak), box=find_seen_pixels_if_placed(graph, layer, peak.y, peak.x)) for peak in row]

@@ -19,7 +19,7 @@ from torchlight.model.classifier import Classifier
 from torchlight.model.images import prepare_image
 from torchlight.model.views.attribution import METHODS, occlude_once
 from torchlight.model.views.deconvnet import Reconstruction, reconstruct
-from torchlight.model.views.receptive_field import box
+from torchlight.model.views.receptive_field import find_seen_pixels
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "grad_cam": {"layer": "relu2"},
@@ -100,7 +100,7 @@ def test_reconstruction_is_the_model_s_beside_its_patch(
     np.testing.assert_allclose(array(client.get(f"{path}.npy{query}")), expected.pixels.numpy(), atol=1e-6)
     said = body(client.get(f"{path}.json{query}"))
     assert ((said["y"], said["x"]), said["value"]) == (expected.position, pytest.approx(expected.value, abs=1e-6))
-    seen = box(classifier.graph, "relu2", *expected.position)
+    seen = find_seen_pixels(classifier.graph, "relu2", *expected.position)
     assert said["box"] == {"full": list(seen.full), "clipped": list(seen.clipped or ())}
     y0, x0, y1, x1 = seen.full
     np.testing.assert_allclose(said["pixels"], expected.pixels[:, y0 : y1 + 1, x0 : x1 + 1].numpy(), atol=1e-6)

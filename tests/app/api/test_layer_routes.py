@@ -17,7 +17,7 @@ from torchlight.app.settings import Settings
 from torchlight.model.classifier import Classifier
 from torchlight.model.graph import NetworkGraph
 from torchlight.model.views.filters import filters
-from torchlight.model.views.layer_table import describe
+from torchlight.model.views.layer_table import describe_layers
 from torchlight.model.views.receptive_field import receptive_fields
 
 
@@ -29,7 +29,7 @@ def as_json(value: Any) -> Any:
 def test_table_is_the_model_s(client: httpx2.Client, classifier: Classifier) -> None:
     said = body(client.get("/v1/layers"))
     assert said["model"] == classifier.digest
-    for row, expected in zip(said["layers"], describe(classifier.graph), strict=True):
+    for row, expected in zip(said["layers"], describe_layers(classifier.graph), strict=True):
         field = {name: as_json(value) for name, value in asdict(expected).pop("receptive_field").items()}
         plain = {name: as_json(value) for name, value in vars(expected).items()}
         assert row == plain | {"receptive_field": field}

@@ -45,7 +45,7 @@ def save_index(path: Path, classifier: Classifier, pictures: list[bytes], name: 
         digests=digest_rows([image_digest(tensor) for tensor in tensors]),
         layers={"relu1": examples},
     )
-    image_index.save(path, made)
+    image_index.save_index(path, made)
     return made
 
 
@@ -59,7 +59,7 @@ def indexed(
     """The service beside whose checkpoint is an index of twelve pictures."""
     folder = tmp_path_factory.mktemp("indexed")
     path = Path(shutil.copy(tiny_checkpoint, folder))
-    made = save_index(image_index.path_beside(path), classifier, [picture(seed) for seed in range(IMAGES)])
+    made = save_index(image_index.index_path(path), classifier, [picture(seed) for seed in range(IMAGES)])
     settings = Settings(checkpoint=path, device="cpu", store_dir=folder / "store", deadline_s=120)
     with TestClient(create_app(settings)) as client:
         yield client, made
@@ -173,9 +173,7 @@ def test_another_index_gives_another_tag(
 ) -> None:
     client, _ = indexed
     path = Path(shutil.copy(classifier.checkpoint.path, tmp_path))
-    save_index(
-        image_index.path_beside(path), classifier, [picture(seed) for seed in range(first, first + IMAGES)], name
-    )
+    save_index(image_index.index_path(path), classifier, [picture(seed) for seed in range(first, first + IMAGES)], name)
     with TestClient(create_app(Settings(checkpoint=path, device="cpu", store_dir=tmp_path / "store"))) as other:
         tags = [one.get("/v1/layers/relu1/units/3").headers["ETag"] for one in (client, other)]
     assert tags[0] != tags[1]
@@ -190,7 +188,7 @@ def test_index_of_another_checkpoint_is_left_out_and_the_log_says_why(
 ) -> None:
     path = Path(shutil.copy(other_checkpoint, tmp_path))
     assert load_checkpoint(path).digest != classifier.digest
-    save_index(image_index.path_beside(path), classifier, [picture(seed) for seed in range(IMAGES)])
+    save_index(image_index.index_path(path), classifier, [picture(seed) for seed in range(IMAGES)])
     with TestClient(create_app(Settings(checkpoint=path, device="cpu", store_dir=tmp_path / "store"))) as client:
         answer = client.get("/v1/layers/relu1/units/3")
     assert (answer.status_code, answer.json()["code"]) == (404, "no_index")
@@ -210,7 +208,7 @@ def test_index_that_cannot_be_read_is_left_out_and_the_log_says_why(
         raise PermissionError(13, "Permission denied")
 
     path = Path(shutil.copy(classifier.checkpoint.path, tmp_path))
-    save_index(image_index.path_beside(path), classifier, [picture(seed) for seed in range(IMAGES)])
+    save_index(image_index.index_path(path), classifier, [picture(seed) for seed in range(IMAGES)])
     monkeypatch.setattr(tensor_file, "safe_open", refuse)
     with TestClient(create_app(Settings(checkpoint=path, device="cpu", store_dir=tmp_path / "store"))) as client:
         assert client.get("/v1/layers/relu1/units/3").json()["code"] == "no_index"

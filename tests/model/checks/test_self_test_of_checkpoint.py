@@ -158,7 +158,7 @@ BROKEN = {  # title of a rule -> where it is broken, what, and how
     ),
     "receptive fields are where gradients reach": (
         arithmetic,
-        "box",
+        "find_seen_pixels",
         lambda f: lambda graph, name, y, x: f(graph, name, y, max(0, x - 1)),
     ),
     "HiResCAM: cells + bias = logit": (

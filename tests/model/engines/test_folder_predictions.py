@@ -11,8 +11,8 @@ from torch import Tensor
 
 from torchlight.model.classifier import Classifier
 from torchlight.model.engines import folder_predictions
-from torchlight.model.engines.folder_predictions import AnswerFile, Outcome, classify_files, find_image_files
-from torchlight.model.errors import AnswersError
+from torchlight.model.engines.folder_predictions import Outcome, PredictionFile, classify_files, find_image_files
+from torchlight.model.errors import PredictionFileError
 from torchlight.model.images import prepare_image
 
 
@@ -97,13 +97,13 @@ def test_few_batches_are_decoded_ahead(classifier: Classifier, tmp_path: Path, m
 def test_answers_go_on_where_they_ended(classifier: Classifier, tmp_path: Path) -> None:
     paths = draw(tmp_path, ["1.png", "2.png", "3.png"])
     out = tmp_path / "out" / "answers.jsonl"
-    answers = AnswerFile(out, classifier.digest)
+    answers = PredictionFile(out, classifier.digest)
     list(answers.add(classify_files(classifier, classifier.probabilities, paths[:2], top_k=2)))
     answers.close()
     whole = out.read_bytes()
     os.truncate(out, len(whole) - 10)  # as a process leaves it that is killed while it writes
 
-    answers = AnswerFile(out, classifier.digest)
+    answers = PredictionFile(out, classifier.digest)
     left = [path for path in paths if not answers.has(path)]
     assert left == paths[1:]
     list(answers.add(classify_files(classifier, classifier.probabilities, left, top_k=2)))
@@ -117,10 +117,10 @@ def test_answers_go_on_where_they_ended(classifier: Classifier, tmp_path: Path) 
 
 def test_names_that_are_no_unicode_are_written_and_found_again(tmp_path: Path) -> None:
     path = Path(os.fsdecode(b"caf\xe9.png"))
-    answers = AnswerFile(tmp_path / "a.jsonl", "sha256:1")
+    answers = PredictionFile(tmp_path / "a.jsonl", "sha256:1")
     list(answers.add([Outcome(path, (), "gone")]))
     answers.close()
-    again = AnswerFile(tmp_path / "a.jsonl", "sha256:1")
+    again = PredictionFile(tmp_path / "a.jsonl", "sha256:1")
     assert again.has(path)
     again.close()
     (line,) = read(tmp_path / "a.jsonl")
@@ -143,6 +143,8 @@ def test_names_that_are_no_unicode_are_written_and_found_again(tmp_path: Path) -
 def test_other_files_are_refused_and_stay_as_they_are(content: str, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(content)
-    with pytest.raises(AnswersError, match=f"answers .*a.jsonl: {reason}.*; choose another name, or remove the file"):
-        AnswerFile(path, "sha256:1")
+    with pytest.raises(
+        PredictionFileError, match=f"answers .*a.jsonl: {reason}.*; choose another name, or remove the file"
+    ):
+        PredictionFile(path, "sha256:1")
     assert path.read_text() == content

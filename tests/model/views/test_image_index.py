@@ -76,7 +76,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("index") / "good"
-    image_index.save(path, make_index())
+    image_index.save_index(path, make_index())
     return path.read_bytes()
 
 
@@ -99,14 +99,14 @@ def with_tensors(change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Ch
 
 
 def test_index_lies_beside_its_checkpoint() -> None:
-    assert image_index.path_beside(Path("runs/cats.v2.safetensors")) == Path("runs/cats.v2.index.safetensors")
+    assert image_index.index_path(Path("runs/cats.v2.safetensors")) == Path("runs/cats.v2.index.safetensors")
 
 
 @pytest.mark.parametrize("images", [20, 9, 4])
 def test_everything_comes_back_as_it_was_saved(images: int, path: Path) -> None:
     saved = make_index(images)
-    image_index.save(path, saved)
-    loaded = image_index.load(path, DIGEST)
+    image_index.save_index(path, saved)
+    loaded = image_index.load_index(path, DIGEST)
     expected = tensors_of(saved)
     assert tensors_of(loaded).keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in tensors_of(loaded).items())
@@ -117,7 +117,7 @@ def test_everything_comes_back_as_it_was_saved(images: int, path: Path) -> None:
 
 
 def test_equal_input_gives_equal_bytes(good: bytes, path: Path) -> None:
-    image_index.save(path, make_index())
+    image_index.save_index(path, make_index())
     assert path.read_bytes() == good
 
 
@@ -136,8 +136,8 @@ def test_header_is_exactly_this_text(good: bytes) -> None:
 
 def test_save_replaces_an_older_index_and_leaves_nothing_else(path: Path) -> None:
     path.write_bytes(b"the old one")
-    image_index.save(path, make_index())
-    assert len(image_index.load(path, DIGEST)) == 20
+    image_index.save_index(path, make_index())
+    assert len(image_index.load_index(path, DIGEST)) == 20
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -148,7 +148,7 @@ def test_full_disk_is_an_os_error_and_leaves_the_older_index(path: Path, monkeyp
     path.write_bytes(b"the old one")
     monkeypatch.setattr(safetensors.torch, "save_file", fail)
     with pytest.raises(OSError, match="No space left"):
-        image_index.save(path, make_index())
+        image_index.save_index(path, make_index())
     assert path.read_bytes() == b"the old one"
     assert list(path.parent.iterdir()) == [path]
 
@@ -157,10 +157,10 @@ def test_file_that_the_disk_does_not_give_is_one_line(path: Path, monkeypatch: p
     def refuse(*_arguments: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    image_index.save(path, make_index())
+    image_index.save_index(path, make_index())
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(IndexFileError) as caught:
-        image_index.load(path, DIGEST)
+        image_index.load_index(path, DIGEST)
     assert str(caught.value) == f"index {path} cannot be read (Permission denied)"
 
 
@@ -172,9 +172,9 @@ def own_memory_bytes() -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_large_index_stays_in_its_file(path: Path) -> None:
-    image_index.save(path, make_index(images=4000, thumbnail_size=64))  # 49 MB of thumbnails
+    image_index.save_index(path, make_index(images=4000, thumbnail_size=64))  # 49 MB of thumbnails
     before = own_memory_bytes()
-    loaded = image_index.load(path, DIGEST)
+    loaded = image_index.load_index(path, DIGEST)
     assert loaded.thumbnails.max() == 255
     assert own_memory_bytes() - before < 10_000_000
 
@@ -252,13 +252,13 @@ def test_equally_similar_images_come_in_the_order_of_their_numbers() -> None:
 
 def test_missing_file_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(IndexNotFound, match=re.escape(str(tmp_path / "nowhere"))):
-        image_index.load(tmp_path / "nowhere", DIGEST)
+        image_index.load_index(tmp_path / "nowhere", DIGEST)
 
 
 def test_index_of_another_checkpoint_is_refused_with_both_digests(good: bytes, path: Path) -> None:
     path.write_bytes(good)
     with pytest.raises(IndexMismatch) as caught:
-        image_index.load(path, "sha256:" + "cd" * 32)
+        image_index.load_index(path, "sha256:" + "cd" * 32)
     assert all(text in str(caught.value) for text in (str(path), DIGEST, "sha256:cdcd", "torchlight index"))
 
 
@@ -309,7 +309,7 @@ def test_wrong_file_is_refused_with_what_is_wrong(
 ) -> None:
     path.write_bytes(change(good))
     with pytest.raises(IndexFileError) as caught:
-        image_index.load(path, DIGEST)
+        image_index.load_index(path, DIGEST)
     assert type(caught.value) is error
     assert words in str(caught.value)
     assert str(path) in str(caught.value)
@@ -326,4 +326,4 @@ def test_flipped_bytes_of_the_header_raise_only_index_errors(seed: int, good: by
             damaged[place] = random.integers(256)
         path.write_bytes(damaged)
         with suppress(IndexFileError):
-            image_index.load(path, DIGEST)
+            image_index.load_index(path, DIGEST)

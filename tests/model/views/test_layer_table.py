@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchlight.model.errors import ViewNotApplicable
 from torchlight.model.graph import NetworkGraph
 from torchlight.model.network import NetworkConfig, build_network, count_multiply_adds, count_parameters
-from torchlight.model.views.layer_table import LayerFacts, describe, first_convolution_name
+from torchlight.model.views.layer_table import LayerFacts, describe_layers, first_convolution_name
 from torchlight.model.views.receptive_field import ReceptiveField
 from torchlight.model.views.trace import find_trace_obstacle
 
@@ -39,7 +39,7 @@ def graph_of(architecture: str, size: int) -> NetworkGraph:
 
 
 def table(graph: NetworkGraph) -> dict[str, LayerFacts]:
-    return {facts.name: facts for facts in describe(graph)}
+    return {facts.name: facts for facts in describe_layers(graph)}
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,14 @@ def test_parameters_and_multiply_adds_add_up_to_the_networks(
 ) -> None:
     network = make_network(architecture)
 
-    facts = describe(NetworkGraph(network, size))
+    facts = describe_layers(NetworkGraph(network, size))
 
     assert sum(row.parameters for row in facts) == count_parameters(network)
     assert sum(row.multiply_adds for row in facts) == count_multiply_adds(network, size)
 
 
 def test_first_convolution_of_the_guide_is_described_in_full() -> None:
-    assert describe(graph_of("guide", 32))[0] == LayerFacts(
+    assert describe_layers(graph_of("guide", 32))[0] == LayerFacts(
         name="conv1",
         type="Conv2d",
         inputs=("input",),
@@ -78,7 +78,7 @@ def test_first_convolution_of_the_guide_is_described_in_full() -> None:
 def test_rows_are_in_order_of_execution() -> None:
     graph = graph_of("resnet18", 64)
 
-    assert [facts.name for facts in describe(graph)] == list(graph.layers)
+    assert [facts.name for facts in describe_layers(graph)] == list(graph.layers)
 
 
 def test_settings_of_a_window_are_pairs_and_others_have_none() -> None:
@@ -136,7 +136,7 @@ def test_tokens_have_neither_maps_nor_places_nor_traces() -> None:
 def test_networks_of_every_make_are_described(architecture: str) -> None:
     graph = graph_of(architecture, 64)
 
-    facts = describe(graph)
+    facts = describe_layers(graph)
 
     assert [row.name for row in facts if "trace" in row.views] == [
         layer.name for layer in graph.layers.values() if find_trace_obstacle(layer) is None
@@ -145,7 +145,7 @@ def test_networks_of_every_make_are_described(architecture: str) -> None:
 
 
 def test_rows_become_json() -> None:
-    rows = [dataclasses.asdict(facts) for facts in describe(graph_of("torchlight", 32))]
+    rows = [dataclasses.asdict(facts) for facts in describe_layers(graph_of("torchlight", 32))]
 
     first = json.loads(json.dumps(rows))[0]
 

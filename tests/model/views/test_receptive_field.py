@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torchlight.model.errors import PositionOutOfRange, UnknownLayer, ViewNotApplicable
 from torchlight.model.graph import NetworkGraph
 from torchlight.model.network import NetworkConfig, build_network
-from torchlight.model.views.receptive_field import Box, ReceptiveField, Window, box, receptive_fields, window
+from torchlight.model.views.receptive_field import (
+    Box,
+    ReceptiveField,
+    Window,
+    find_seen_pixels,
+    receptive_fields,
+    window,
+)
 
 STACKS = {  # (kernel_size, stride, dilation) of each convolution; no padding
     "one dilated": [(3, 1, 2)],
@@ -166,7 +173,7 @@ def test_box_of_every_layer_is_where_the_gradient_reaches(name: str) -> None:
     for layer in graph.layers.values():
         y, x = (side // 2 for side in layer.out_shape[1:] or (1, 1))
         measured[layer.name] = measured_box(outputs[layer.name], image, y, x)
-        computed[layer.name] = box(graph, layer.name, y, x).clipped
+        computed[layer.name] = find_seen_pixels(graph, layer.name, y, x).clipped
 
     assert computed == measured
 
@@ -183,7 +190,7 @@ def test_box_of_every_position_is_where_the_gradient_reaches(name: str) -> None:
     positions = [(y, x) for y in range(layer.out_shape[1]) for x in range(layer.out_shape[2])]
     assert len(positions) > 4
     for y, x in positions:
-        assert box(graph, layer.name, y, x).clipped == measured_box(output, image, y, x)
+        assert find_seen_pixels(graph, layer.name, y, x).clipped == measured_box(output, image, y, x)
 
 
 @pytest.mark.parametrize("name", STACKS)
@@ -192,7 +199,7 @@ def test_stacks_are_measured_at_positions_that_see_no_padding(name: str) -> None
     graph = NetworkGraph(make(), size)
     y, x = (side // 2 for side in graph.layers[graph.output].out_shape[1:])
 
-    seen = box(graph, graph.output, y, x)
+    seen = find_seen_pixels(graph, graph.output, y, x)
 
     assert seen.full == seen.clipped
 
@@ -225,7 +232,7 @@ def test_airbench_sees_more_than_its_image() -> None:
     graph = NetworkGraph(network, 32)
 
     assert receptive_fields(graph)["10"].size == (67, 67)
-    assert box(graph, "10", 0, 0).clipped == Box(0, 0, 31, 31)
+    assert find_seen_pixels(graph, "10", 0, 0).clipped == Box(0, 0, 31, 31)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +269,7 @@ def test_sides_of_the_kernel_are_kept_apart() -> None:
     graph = NetworkGraph(network, 16)
 
     assert receptive_fields(graph)["0"] == ReceptiveField((1, 13), (2, 1), (0.0, 4.0))
-    assert box(graph, "0", 3, 0).full == Box(6, -2, 6, 10)
+    assert find_seen_pixels(graph, "0", 3, 0).full == Box(6, -2, 6, 10)
 
 
 @pytest.mark.parametrize("layer", ["add", "transpose"])
@@ -271,19 +278,19 @@ def test_positions_without_a_place_in_the_image_have_no_box(layer: str) -> None:
 
     assert receptive_fields(graph)[layer] is None
     with pytest.raises(ViewNotApplicable, match=f"positions of layer '{layer}' have no known place"):
-        box(graph, layer, 0, 0)
+        find_seen_pixels(graph, layer, 0, 0)
 
 
 def test_vector_after_such_positions_sees_the_image() -> None:
     graph = NetworkGraph(Disagreeing(), 16)
 
-    assert box(graph, "fc", 0, 0).full == Box(0, 0, 15, 15)
+    assert find_seen_pixels(graph, "fc", 0, 0).full == Box(0, 0, 15, 15)
 
 
 def test_position_that_sees_nothing_but_padding_has_no_clipped_box() -> None:
     graph = NetworkGraph(nn.Sequential(nn.Conv2d(3, 1, 1, padding=2)), 8)
 
-    corner = box(graph, "0", 0, 5)
+    corner = find_seen_pixels(graph, "0", 0, 5)
 
     assert corner.full == Box(-2, 3, -2, 3)
     assert corner.clipped is None
@@ -294,19 +301,19 @@ def test_position_outside_the_map_is_refused_with_the_limits(y: int, x: int) -> 
     graph = NetworkGraph(build_network(NetworkConfig("lenet5", 2)), 32)
 
     with pytest.raises(PositionOutOfRange, match=rf"y={y}, x={x} .* 'conv1' has 28x28 positions, y 0 to 27"):
-        box(graph, "conv1", y, x)
+        find_seen_pixels(graph, "conv1", y, x)
 
 
 def test_vector_has_one_position() -> None:
     graph = NetworkGraph(build_network(NetworkConfig("lenet5", 2)), 32)
 
     with pytest.raises(PositionOutOfRange, match="'fc1' has 1x1 positions"):
-        box(graph, "fc1", 0, 1)
+        find_seen_pixels(graph, "fc1", 0, 1)
 
 
 def test_unknown_layer_is_refused() -> None:
     with pytest.raises(UnknownLayer, match="'conv9'"):
-        box(NetworkGraph(build_network(NetworkConfig("lenet5", 2)), 32), "conv9", 0, 0)
+        find_seen_pixels(NetworkGraph(build_network(NetworkConfig("lenet5", 2)), 32), "conv9", 0, 0)
 
 
 def test_window_spells_out_every_setting() -> None:

@@ -108,7 +108,7 @@ def test_parts_are_disjoint_complete_and_as_equal_as_can_be(items: int, number: 
     for rank in range(number):
         processes = Processes()
         processes.rank, processes.number = rank, number
-        parts.append(processes.part(items))
+        parts.append(processes.own_part(items))
     assert [item for part in parts for item in range(items)[part]] == list(range(items))
     sizes = [part.stop - part.start for part in parts]
     assert max(sizes) - min(sizes) <= 1
@@ -173,17 +173,17 @@ def test_each_process_of_a_machine_has_its_own_gpu(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert launched.own(torch.device("cuda")) == torch.device("cuda", 1)
+    assert launched.own_device(torch.device("cuda")) == torch.device("cuda", 1)
     assert chosen == [1]
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(DeviceUnavailable, match=r"process 3 of this machine finds 2 GPUs; .*--nproc-per-node 2"):
-        launched.own(torch.device("cuda"))
+        launched.own_device(torch.device("cuda"))
 
 
 def test_device_that_processes_cannot_share_is_refused(launched: TorchrunProcesses) -> None:
-    assert launched.own(torch.device("cpu")) == torch.device("cpu")
+    assert launched.own_device(torch.device("cpu")) == torch.device("cpu")
     with pytest.raises(DeviceUnavailable, match="device mps cannot be shared by several processes; pass --device cpu"):
-        launched.own(torch.device("mps"))
+        launched.own_device(torch.device("mps"))
 
 
 TRAIN = ["-m", "torchlight", "train", "photos", "--architecture", "lenet5", "--batch-size", "16", "--out"]

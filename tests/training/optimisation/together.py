@@ -49,12 +49,12 @@ def train(name: str, processes: Processes) -> dict[str, Any]:
 
 def normalise(processes: Processes) -> dict[str, Tensor]:
     """Return everything that batch norm computes in two steps, in float64; its input has a mean far from zero."""
-    network = processes.prepare(nn.Sequential(nn.BatchNorm2d(3, dtype=torch.float64))).train()
+    network = processes.share_batch_norm(nn.Sequential(nn.BatchNorm2d(3, dtype=torch.float64))).train()
     generator = torch.Generator().manual_seed(0)
     found: dict[str, Tensor] = {}
     for step in range(2):
         images = 100 + 3 * torch.randn(8, 3, 5, 4, generator=generator, dtype=torch.float64)
-        own = images[processes.part(8)].requires_grad_()
+        own = images[processes.own_part(8)].requires_grad_()
         output = network(own)
         output.sin().sum().backward()
         found |= {f"output {step}": processes.gather(output.detach()), f"gradient {step}": processes.gather(own.grad)}
@@ -67,9 +67,9 @@ def compute(processes: Processes) -> dict[str, Any]:
     return {
         "runs": {name: train(name, processes) for name in RUNS},
         "batch norm": normalise(processes),
-        "gathered": processes.gather(torch.arange(7)[processes.part(7)]),
+        "gathered": processes.gather(torch.arange(7)[processes.own_part(7)]),
         "mean": processes.mean(torch.tensor([1.0 + processes.rank])),
-        "claims": [processes.any(processes.rank == rank) for rank in (0, 1, 2)],
+        "claims": [processes.is_any(processes.rank == rank) for rank in (0, 1, 2)],
     }
 
 
