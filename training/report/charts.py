@@ -1,7 +1,7 @@
 """Figures by matplotlib: as PNG to paste anywhere, and as inline SVG in the report's colours by day and by night.
 
 In the SVG, text is text, a point or cell shows its figures when it is pointed at, and a screen reader reads the label.
-The small bars within tables are drawn here too, without matplotlib. Knows nothing of networks.
+The small bars within tables are drawn by the page's template. Knows nothing of networks.
 """
 
 import io
@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from xml.etree.ElementTree import Element, fromstring
+from xml.etree.ElementTree import Element, SubElement, fromstring
 
 import numpy as np
 from matplotlib import rc_context
@@ -19,9 +19,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from torchlight.training.evaluation.calibration import ReliabilityBin
-from torchlight.training.evaluation.classification_metrics import Interval, Metrics, wilson_interval
+from torchlight.training.evaluation.classification_metrics import Metrics, wilson_interval
 from torchlight.training.optimisation.loop import EpochResult, best_epoch
-from torchlight.training.report.markup import clean, element, percent, shorten
+from torchlight.training.report.markup import clean, percent, shorten
 
 # The colours of report.css by day, under the names of its variables; grey and blue are apart in lightness too, for
 # print and for the colour-blind.
@@ -194,7 +194,8 @@ def to_svg(figure: Figure, label: str) -> Element:
     root = fromstring(buffer.getvalue())
     box = root.get("viewBox", "")
     _, _, width, height = box.split()
-    svg = element("svg", viewBox=box, width=width, height=height, role="img", aria_label=label, stroke_linecap="round")
+    size = {"viewBox": box, "width": width, "height": height}
+    svg = Element("svg", size | {"role": "img", "aria-label": label, "stroke-linecap": "round"})
     svg.extend(_inline(child) for child in root if child.tag.endswith("}g"))
     return svg
 
@@ -213,33 +214,6 @@ def _inline(node: Element) -> Element:
     made = Element(tag, attributes)
     made.text = node.text if tag == "text" else None
     if identity.startswith(TIP):
-        made.append(element("title", identity.removeprefix(TIP)))
+        SubElement(made, "title").text = identity.removeprefix(TIP)
     made.extend(_inline(child) for child in node)
     return made
-
-
-def draw_interval(share: float, interval: Interval) -> Element:
-    """Return a share on a line from 0 to 1, with its interval; the numbers stand beside it."""
-    low, high = (100 * value for value in interval)
-    parts = [
-        element("line", x1=0, y1=7, x2=100, y2=7, class_="rule"),
-        element("line", x1=low, y1=7, x2=high, y2=7, class_="whisker"),
-        element("circle", cx=100 * share, cy=7, r=3.5, class_="fill val"),
-    ]
-    return element("svg", *parts, viewBox="-4 0 108 14", width=108, height=14, class_="spark", aria_hidden="true")
-
-
-def draw_stack(counts: Sequence[int], styles: Sequence[str], most: int) -> Element:
-    """Return a bar of counts one after the other, ``most`` filling it; the numbers stand beside it."""
-    parts, x = [], 0.0
-    for count, style in zip(counts, styles, strict=True):
-        width = 160 * count / most
-        parts.append(element("rect", x=x, y=2, width=width, height=10, class_=f"fill {style}"))
-        x += width
-    return element("svg", *parts, viewBox="0 0 160 14", width=160, height=14, class_="spark", aria_hidden="true")
-
-
-def draw_swatch(style: str) -> Element:
-    """Return a small square in the colour of a bar, to stand beside its name."""
-    square = element("rect", width=10, height=10, class_=f"fill {style}")
-    return element("svg", square, viewBox="0 0 10 10", width=10, height=10, class_="swatch", aria_hidden="true")

@@ -1,38 +1,13 @@
-"""HTML and SVG as trees, so that text is always text: nothing a user wrote can become markup.
+"""Values as a page shows them: shares, short names, pictures, and text without what no document may hold.
 
 Knows nothing of networks.
 """
 
 import base64
 import re
-from xml.etree.ElementTree import Element, tostring
 
-Child = Element | str | None
 # Control characters and lone surrogates: no document may hold them, and file names may.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-
-
-def element(tag: str, *children: Child, **attributes: str | float) -> Element:
-    """Return an element around its children in order; None is left out.
-
-    Args:
-        attributes: ``class_`` stands for class, and an underscore for a hyphen.
-    """
-    names = {name: name.rstrip("_").replace("_", "-") for name in attributes}
-    node = Element(tag, {names[name]: clean(_text(value)) for name, value in attributes.items()})
-    for child in children:
-        if isinstance(child, Element):
-            node.append(child)
-        elif child is not None and len(node):
-            node[-1].tail = (node[-1].tail or "") + clean(child)
-        elif child is not None:
-            node.text = (node.text or "") + clean(child)
-    return node
-
-
-def to_html(root: Element) -> str:
-    """Return the document with its doctype."""
-    return "<!doctype html>\n" + tostring(root, encoding="unicode", method="html") + "\n"
 
 
 def data_uri(png: bytes) -> str:
@@ -54,7 +29,3 @@ def percent(share: float) -> str:
     """Return a share of 0 to 1 as ``88.4%``; only 0 and 1 themselves are shown as 0% and 100%."""
     shown = f"{100 * share:.1f}%"
     return {"0.0%": "0%" if share == 0 else "<0.1%", "100.0%": "100%" if share == 1 else ">99.9%"}.get(shown, shown)
-
-
-def _text(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{value:.6g}"

@@ -1,19 +1,15 @@
 """Figures -> sentences that need no knowledge of the field. Pure functions; nothing here knows HTML."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from torchlight.model.checkpoint import Header
-from torchlight.training.data.held_out import Exposure
-from torchlight.training.evaluation.calibration import Calibration
 from torchlight.training.evaluation.classification_metrics import ClassMetrics, Metrics
 from torchlight.training.report.markup import percent, shorten
 
 NAME = 40  # characters of a class name within a sentence; the tables have all of it
-USES = {"train": "to train on", "val": "to validate with", "test": "to test with"}
 
 Pair = tuple[int, int, int, int]
 
@@ -35,18 +31,6 @@ def summarise(metrics: Metrics) -> Iterator[str]:
             f"It knows {_name(best)} best ({percent(best.recall)} found) and {_name(worst)} least "
             f"({percent(worst.recall)}). {name_confusion(metrics)}"
         )
-
-
-def describe_split(split: str, exposure: Exposure) -> str:
-    """Return which images the figures are of, and whether that flatters them."""
-    if exposure == "chose_epoch":
-        return (
-            f"Measured on {name_split(split)}. The network was not trained on these images, but they decided which "
-            "epoch was kept, so the figures are a little too good; images set aside for testing would not flatter it."
-        )
-    if exposure == "unseen":
-        return f"Measured on {name_split(split)}: images that had no part in training."
-    return f"Measured on {name_split(split)}. Should the network have been trained on some of them, that flatters it."
 
 
 def name_split(split: str) -> str:
@@ -79,50 +63,20 @@ def confused_pairs(metrics: Metrics) -> list[Pair]:
     return sorted(pairs, key=lambda pair: (-pair[2], pair[3]))
 
 
-def describe_calibration(calibration: Calibration) -> str:
-    """Return what the temperature says of the network, and how far its probabilities can be believed."""
-    error, by_chance = 100 * calibration.ece_after, 100 * calibration.ece_by_chance
-    reached = (
-        f"When it says how sure it is, it is off by {error:.1f} percentage points on average "
-        f"(over {calibration.images:,} images; with that many, chance alone makes {by_chance:.1f})."
-    )
-    if calibration.temperature == 1:
-        return reached
-    was = "too sure of itself" if calibration.temperature > 1 else "less sure than it could be"
-    return (
-        f"The network was {was}, so its outputs are divided by {calibration.temperature:.3f}, a temperature fitted on "
-        f"validation images. That changes no answer, only how sure it is. {reached}"
-    )
-
-
-def describe_data(counts: Mapping[str, Sequence[int]], warnings: int, skipped: int) -> str:
-    """Return how many images there are, in which splits, and how much is doubtful about them."""
-    parts = [f"{sum(images):,} {USES.get(name, name)}" for name, images in counts.items() if sum(images)]
-    total = sum(map(sum, counts.values()))
-    classes = max(map(len, counts.values()), default=0)
-    found = _count_noun(warnings, "warning") if warnings else "No warnings"
-    left_out = f" {_count_noun(skipped, 'unreadable file')} left out." if skipped else ""
-    images = f"{_count_noun(total, 'image')} of {_count_noun(classes, 'class', 'classes')}"
-    return f"{images}: {', '.join(parts)}. {found}.{left_out}"
-
-
-def describe_network(header: Header) -> str:
-    """Return the architecture with its input and its cost."""
-    size = header.image_spec.size
-    cost = header.training.get("multiply_adds_per_image")
-    spent = f", {cost / 1e6:,.0f} million multiply-adds an image" if cost else ""
-    return f"{header.network.architecture}, {size}x{size} pixels in, {header.network.num_classes} classes out{spent}"
-
-
 def describe_cost(training: Mapping[str, Any]) -> str:
     """Return epochs, time, arithmetic and device of a training, as far as they are known."""
     parts = [
-        _count_noun(training["epochs"], "epoch") if "epochs" in training else "",
+        count_noun(training["epochs"], "epoch") if "epochs" in training else "",
         duration(training["seconds"]) if "seconds" in training else "",
         operations(training["flops"]) if "flops" in training else "",
         f"on {training['device']}" if "device" in training else "",
     ]
     return ", ".join(filter(None, parts))
+
+
+def count_noun(number: int, noun: str, plural: str = "") -> str:
+    """Return ``1 image``, ``2 images``, ``3 classes``."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def duration(seconds: float) -> str:
@@ -150,10 +104,6 @@ def _mistakes(metrics: Metrics) -> NDArray[np.int64]:
 def _name(one: ClassMetrics) -> str:
     """Return a class's name, in quotes unless it reads like one word."""
     return one.label if one.label.isalnum() and len(one.label) <= NAME else f"“{shorten(one.label, NAME)}”"
-
-
-def _count_noun(number: int, noun: str, plural: str = "") -> str:
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def _about(share: float) -> str:

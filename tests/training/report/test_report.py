@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2 import UndefinedError
 from matplotlib.colors import to_hex
 from PIL import Image
 from playwright.sync_api import Page, Route
@@ -23,14 +24,15 @@ from stress.load.browser import PATIENCE_MS
 from torchlight.model.checkpoint import Header
 from torchlight.model.images import ImageSpec
 from torchlight.model.network import NetworkConfig
+from torchlight.training.data.held_out import Exposure
 from torchlight.training.evaluation.calibration import measure_calibration
 from torchlight.training.evaluation.classification_metrics import Metrics, compute_metrics
 from torchlight.training.optimisation import filter_history
 from torchlight.training.optimisation.loop import EpochResult
 from torchlight.training.report import charts, report, report_text
 from torchlight.training.report.charts import draw_confusion, draw_curves, to_png
-from torchlight.training.report.markup import clean, data_uri, element, percent, to_html
-from torchlight.training.report.report import Report, render_report, write_report
+from torchlight.training.report.markup import clean, data_uri, percent
+from torchlight.training.report.report import Report, render_page, render_report, write_report
 
 ANIMALS = ("cat", "dog", "owl")
 HOSTILE = (
@@ -39,7 +41,7 @@ HOSTILE = (
     "\"quoted\" & 'apostrophes' <!--",
     "猫 🐈 کلب\u202e",
     "nul \x00 and half a sign \ud83d",
-    "$\\frac$ {braces} %s",
+    "$\\frac$ {braces} {{ 7 * 7 }} %s",
     "x" * 300,
 )
 HEADINGS = [
@@ -213,7 +215,7 @@ def test_a_name_of_several_words_is_quoted_within_a_sentence() -> None:
         ("all images", "unknown", "Measured on all images. Should the network have been trained on some of them"),
     ],
 )
-def test_it_says_how_far_the_figures_can_be_trusted(split: str, exposure: report_text.Exposure, said: str) -> None:
+def test_it_says_how_far_the_figures_can_be_trusted(split: str, exposure: Exposure, said: str) -> None:
     assert said in text_of(render_report(replace(make_report(), split=split, exposure=exposure)))
 
 
@@ -410,20 +412,29 @@ def test_what_users_wrote_never_becomes_markup() -> None:
     assert [tag for tag, _ in reader.tags].count("style") == 1
     assert set(HOSTILE[:3]) <= set(reader.texts)
     assert "猫 🐈 کلب" in page
+    assert "{{ 7 * 7 }}" in page
     assert page.encode().decode() == page
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.text(), st.text())
 def test_any_text_comes_back_from_the_page(text: str, attribute: str) -> None:
-    reader = read(to_html(element("p", text, title=attribute)))
+    values = {"text": text, "attribute": attribute}
+    reader = read(render_page('<p title="{{ attribute }}">{{ text }}</p>', values))
     assert reader.tags == [("p", {"title": clean(attribute)})]
-    assert "".join(reader.texts).removeprefix("\n").removesuffix("\n") == clean(text)
+    assert "".join(reader.texts) == clean(text)
 
 
-def test_an_element_keeps_text_and_elements_in_order() -> None:
-    node: Element = element("p", "a", element("b", "b"), "c", None, "d", class_="x", font_size=12)
-    assert to_html(node) == '<!doctype html>\n<p class="x" font-size="12">a<b>b</b>cd</p>\n'
+def test_missing_value_is_an_error_and_no_gap_on_the_page() -> None:
+    with pytest.raises(UndefinedError, match="'missing' is undefined"):
+        render_page("<p>{{ missing }}</p>", {})
+
+
+def test_only_the_style_sheet_and_our_figures_pass_unescaped() -> None:
+    template = report.TEMPLATE.read_text()
+    passed = re.findall(r"([\w.]+) *\| *safe\b", template)
+    assert passed == ["style", "curves.loss", "curves.accuracy", "confusion.matrix", "reliability"]
+    assert "autoescape" not in template
 
 
 # Files
