@@ -97,7 +97,7 @@ class NotReady(TorchlightError):
 
 
 class Overloaded(TorchlightError):
-    """More work is waiting than may wait."""
+    """No room: too much work waits, memory is short, or the service is stopping."""
 
 
 class DeadlineExceeded(TorchlightError):

@@ -120,8 +120,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Half-precision weights become float32. The file is read once into memory: later changes of it have no effect.
 
     Raises:
-        CheckpointNotFound, CheckpointTruncated, ForeignFile, UnsupportedVersion, InvalidHeader, UnknownArchitecture,
-            WeightsMismatch: the message names the file.
+        CheckpointNotFound, CheckpointTruncated, ForeignFile, UnsupportedVersion, InvalidHeader, WeightsMismatch:
+            the message names the file.
         CheckpointError: the disk or its permissions are in the way.
     """
     contents = read_tensors(path, KIND)

@@ -226,7 +226,7 @@ CONSTANTS = {
     f"differs by more than {parity.TOLERANCE * 1e4:g}e-4": "docs/decisions/export.md",
     f"a difference above {parity.TOLERANCE * 1e4:g}e-4": "docs/decisions/serving.md",
     f"differs from PyTorch by at most {parity.TOLERANCE * 1e4:g}e-4": "ARCHITECTURE.md",
-    f"dropped for {HEAD_TIMEOUT_S:g} s at most": "ARCHITECTURE.md",
+    f"after {HEAD_TIMEOUT_S:g} s the connection ends": "ARCHITECTURE.md",
     f"dropped**, for {HEAD_TIMEOUT_S:g} s at most": "docs/decisions/serving.md",
     f"JPEGs of more than {MAX_SCANS} scans": "docs/decisions/images.md",
     f"at {MAX_PIXELS / 1e6:g} megapixels by default": "docs/decisions/images.md",

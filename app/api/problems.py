@@ -1,8 +1,8 @@
 """The table error class -> status and code, and the problem+json body of each answer to an error.
 
-The table is looked up along the class order, so that a new subclass is never a 500 by accident. An error that is not
-in it is ours, not the client's: the catch-all in :mod:`app.middleware.request_log` answers it. What is refused before
-the application runs, :mod:`app.server.http_protocol` answers in the same form.
+The table is looked up along the class order, so that a new subclass of one of its classes is never a 500 by accident.
+An error that is not in it is ours, not the client's: the catch-all in :mod:`app.middleware.request_log` answers it.
+What is refused before the application runs, :mod:`app.server.http_protocol` answers in the same form.
 """
 
 from http import HTTPStatus
@@ -68,7 +68,9 @@ class Problem(Body):
         description="What is wrong, the limit, and the way out.",
         examples=["JPEG image cannot be read (image file is truncated); is the file complete?"],
     )
-    instance: str = Field(description="Path of the request.", examples=["/v1/predict"])
+    instance: str = Field(
+        description="Path of the request, if it was known.", examples=["/v1/predict"]
+    )
     code: str = Field(description="Short and stable, for programs.", examples=["unreadable_image"])
     request_id: str = Field(
         description="Also in the header X-Request-ID and in the server's log.", examples=["d41c8f2a"]

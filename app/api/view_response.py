@@ -1,7 +1,7 @@
 """One GET of a view: in the form the client wants, and only if it does not have it yet.
 
 The ETag is known before any network runs: it is a hash of the model, of the path and its parameters, of the
-form and of the renderer's version. Views run in the service's own thread for them, apart from the answers.
+form, of the note ``X-Explains`` and of the renderer's version. Views run in the service's own thread for them.
 """
 
 import hashlib
@@ -120,7 +120,7 @@ class ViewRequest:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def _client_has(self, tag: str) -> bool:
-        """Whether If-None-Match names the tag. ``*`` never does: only computing shows whether there is a view."""
+        """Whether If-None-Match names the tag. ``*`` is ignored: it asks whether any view exists."""
         given = ",".join(self.request.headers.getlist("if-none-match"))
         return tag in re.findall(r'"([^"]*)"', given)
 

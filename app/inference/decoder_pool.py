@@ -1,8 +1,8 @@
 """Decodes uploads in child processes, so that a file that breaks a decoder costs its own answer and no other.
 
 A process that crashes or takes too long is replaced. A file that needs too much memory is refused; if the decoder
-cannot say so itself, its process ends and is replaced. The event loop talks to the processes itself: a thread for each
-to wait in took as long as decoding a small picture. Knows nothing of HTTP.
+cannot say so itself, its process ends and is replaced. No threads: handing a file to a thread
+that waits for its process cost as much as decoding a small picture. Knows nothing of HTTP.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """HTTP as uvicorn speaks it, bounded where uvicorn is not: heads, silence, clients that do not read, connections.
 
-Knows nothing of routes. The head of a request is its request line and its headers. Between two answers a connection
-has a few seconds for the whole head of the next request, so that none lives for ever, whatever comes over it; this also
-ends the rest of a body that the application does not read. :mod:`app.middleware.body_limits` bounds how long a body may
-take, the deadline how long an answer.
+Knows nothing of routes. The head of a request is its request line and its headers. After an answer the head of the
+next request must be complete within ``HEAD_TIMEOUT_S``, else the connection is closed; the same timer ends a body that
+the application does not read. How long a body may take is up to :mod:`app.middleware.body_limits`, and how long an
+answer, to the deadline.
 """
 
 import asyncio

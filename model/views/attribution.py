@@ -21,8 +21,8 @@ Colour = tuple[int, int, int]  # RGB, 0 to 255
 BATCH_SIZE = 16  # 16 images of 224 pixels recorded for gradients take some 1.5 GB in a ResNet-50
 MAX_INTEGRATION_STEPS = 1024
 MAX_WINDOWS = 1024  # of an occlusion: every single pixel of a 32x32 image
-# If only these lie between a layer and the logits: logit = sum(gradient * maps) + the logit of maps of zeros. Maximum
-# pooling is one of them: for given maps it only picks.
+# Layers after which logit = sum(gradient * maps) + (logit of maps of zeros) still holds. Maximum pooling, too: it picks
+# one input, so it is linear for given maps.
 POOLING_AND_LINEAR = ADAPTIVE_POOLS | frozenset(
     {"AvgPool2d", "MaxPool2d", "avg_pool2d", "max_pool2d", "mean", "Flatten", "flatten"}
     | {"Dropout", "dropout", "Identity", "Linear"}

@@ -37,9 +37,9 @@ class Arithmetic:
 
     Attributes:
         total: the result.
-        magnitude: what rounding errors grow with. For a sum or mean that of its terms' absolute values, for an
-            activation the absolute values of input and output added, for a product or a probability that of the result;
-            0 where a number is only picked, so that the network must agree exactly.
+        magnitude: what rounding errors grow with. Sum and mean: the same of the terms' absolute values; activation:
+            |input| + |output|; product and probability: |result|; 0 where a number is only picked, so that the network
+            must agree exactly.
     """
 
     total: float

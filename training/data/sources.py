@@ -255,7 +255,7 @@ def _find_named(name: str) -> list[Item]:
     return items
 
 
-def _load_named(image: Any, size: int) -> Picture:  # of Pillow, which only model/images.py imports
+def _load_named(image: Any, size: int) -> Picture:  # of Pillow, which training does not import
     return Picture(hashlib.sha256(image.tobytes()).hexdigest(), min(image.size), to_tensor(image.convert("RGB"), size))
 
 

@@ -39,8 +39,8 @@ def divide(examples: Sequence[Example], val_fraction: float, test_fraction: floa
     Groups are ordered by a hash of seed and content, and go through two passes:
 
     1. A group goes to the first held-out split that has room for all of it.
-    2. Where a split still lacks images, a larger group goes there if that brings the counts of its classes no further
-       from the asked ones, and if it is not the last of a class.
+    2. Where a split still lacks images, a group larger than the room goes there if the counts are then no further from
+       the asked ones than before, unless training would be left with no image of a class.
 
     The rest is trained on. Copies of one file count once. Neither names nor the order of the examples matter. Training
     images that are near-identical to ones that came as val or test are left out. So a group is on two sides only if the
