@@ -68,9 +68,7 @@ class Problem(Body):
         description="What is wrong, the limit, and the way out.",
         examples=["JPEG image cannot be read (image file is truncated); is the file complete?"],
     )
-    instance: str = Field(
-        description="Path of the request, if it was known.", examples=["/v1/predict"]
-    )
+    instance: str = Field(description="Path of the request, if it was known.", examples=["/v1/predict"])
     code: str = Field(description="Short and stable, for programs.", examples=["unreadable_image"])
     request_id: str = Field(
         description="Also in the header X-Request-ID and in the server's log.", examples=["d41c8f2a"]
