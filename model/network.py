@@ -12,6 +12,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from torchlight.model.efficientnet_lite import EFFICIENTNET_LITES, MULTILEVEL, SIZES, build_efficientnet_lite
 from torchlight.model.errors import NetworkError, UnknownArchitecture
 
 # Mean and standard deviation that torchvision's published weights were trained with.
@@ -24,7 +25,8 @@ class NetworkConfig:
     """Which network to build; travels in the checkpoint.
 
     Attributes:
-        architecture: ``torchlight``, ``guide``, ``lenet5`` or the name of a torchvision classification model.
+        architecture: ``torchlight``, ``guide``, ``lenet5``, a name in ``EFFICIENTNET_LITES`` or that of a torchvision
+            classification model.
         num_classes: K, at least 2.
     """
 
@@ -40,6 +42,8 @@ def build_network(config: NetworkConfig) -> nn.Module:
     """
     if config.architecture in OWN_ARCHITECTURES:
         return OWN_ARCHITECTURES[config.architecture](config.num_classes)
+    if config.architecture in EFFICIENTNET_LITES:
+        return build_efficientnet_lite(config.architecture, config.num_classes)
     _require_torchvision(config.architecture)
     # without their second classifier, which only training uses; torchvision warns unless init_weights is given
     has_two_heads = config.architecture in ("googlenet", "inception_v3")
@@ -78,6 +82,8 @@ def default_image_size(architecture: str) -> int:
     """Return the side S in pixels of the square input the network was designed for: 32 for our own."""
     if architecture in OWN_ARCHITECTURES:
         return 32
+    if architecture in EFFICIENTNET_LITES:
+        return SIZES[architecture.removesuffix(MULTILEVEL)].image_size
     _require_torchvision(architecture)
     size: int = _torchvision_models().get_model_weights(architecture).DEFAULT.transforms().crop_size[0]
     return size
@@ -85,7 +91,7 @@ def default_image_size(architecture: str) -> int:
 
 def architecture_names() -> list[str]:
     """Return the names that :func:`build_network` takes: our own, then torchvision's."""
-    return [*OWN_ARCHITECTURES, *_torchvision_architectures()]
+    return [*OWN_ARCHITECTURES, *EFFICIENTNET_LITES, *_torchvision_architectures()]
 
 
 def check_image_size(architecture: str, image_size: int) -> None:
@@ -240,6 +246,6 @@ def _torchvision_architectures() -> list[str]:
 def _require_torchvision(architecture: str) -> None:
     if architecture not in _torchvision_architectures():
         raise UnknownArchitecture(
-            f"architecture {architecture!r} is unknown; take {', '.join(OWN_ARCHITECTURES)} "
+            f"architecture {architecture!r} is unknown; take {', '.join((*OWN_ARCHITECTURES, *SIZES))} "
             "or a torchvision classification model such as resnet18 or mobilenet_v3_small"
         )

@@ -29,7 +29,7 @@ FLOORS = {
         ("server",),
     ),
     "model": (
-        ("errors", "defaults", "versions"),
+        ("errors", "defaults", "versions", "efficientnet_lite"),
         ("files",),
         ("images", "network"),
         ("checkpoint",),

@@ -119,7 +119,7 @@ def test_architectures_are_ours_then_torchvisions() -> None:
 def test_unknown_architecture_names_the_ones_there_are(name: str, ask: Callable[[str], object]) -> None:
     with pytest.raises(UnknownArchitecture) as caught:
         ask(name)
-    assert f"{name!r} is unknown; take torchlight, guide, lenet5 or" in str(caught.value)
+    assert f"{name!r} is unknown; take torchlight, guide, lenet5, efficientnet_lite0" in str(caught.value)
     assert "resnet18" in str(caught.value)
 
 
