@@ -1,0 +1,52 @@
+"""What k-fold cross-validation found: ways to learn, compared, and the answers of the chosen one. Computes nothing.
+
+Source: Stone: Cross-Validatory Choice and Assessment of Statistical Predictions, JRSS B 1974.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from torchlight.training.evaluation.calibration import Calibration
+
+
+@dataclass(frozen=True)
+class CandidateResult:
+    """One way to learn that was compared.
+
+    Attributes:
+        name: such as "EfficientNet-Lite0, last layer" or "from nothing: torchlight, 32 pixels".
+        accuracy: cross-validated share of right answers, in [0, 1]; None if it was not tried.
+        loss: cross-validated negative log-likelihood, natural logarithm; None if it was not tried.
+        seconds: spent on it; None if it was not tried.
+        is_chosen: whether it, or a part of it, is in the final network.
+        note: why it was not tried, or what it adds, as a sentence.
+    """
+
+    name: str
+    accuracy: float | None
+    loss: float | None
+    seconds: float | None
+    is_chosen: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """What the chosen way of learning answers to photos that it did not learn from.
+
+    Attributes:
+        num_folds: parts that the photos were divided into.
+        logits: (N, K) float32 of each photo, from a network that saw neither it nor its near copies, divided by the
+            cross-fitted temperature.
+        calibration: cross-fitted; its temperature is 1 where none helped.
+        candidates: best first.
+        reason: why the winner won, one sentence.
+    """
+
+    num_folds: int
+    logits: Tensor
+    calibration: Calibration
+    candidates: Sequence[CandidateResult]
+    reason: str
