@@ -19,10 +19,10 @@ from rich.table import Table
 
 from stress.hostile_images import draw_image, encode
 from torchlight.app.inference.decoder_pool import DecoderPool
-from torchlight.model.images import MAX_PIXELS, prepare_image
+from torchlight.model.images import MAX_PIXELS, Resizing, prepare_image
 
 ROUNDS = 100
-SIZE = 32
+RESIZING = Resizing(32)
 CASES = {
     "32x32 JPEG": encode(draw_image(size=(32, 32)), "JPEG"),
     "100 kB photo, 1024x768 JPEG": encode(draw_image(size=(1024, 768)), "JPEG", quality=85),
@@ -40,8 +40,8 @@ def main() -> None:
     loop.run(decoders.start())
     (pid,) = decoders.pids
     for name, content in CASES.items():
-        in_thread = Clock(lambda content=content: prepare_image(content, SIZE), pid)
-        in_process = Clock(lambda content=content: loop.run(decoders.prepare(content, SIZE, None)), pid)
+        in_thread = Clock(lambda content=content: prepare_image(content, RESIZING), pid)
+        in_process = Clock(lambda content=content: loop.run(decoders.prepare(content, RESIZING, None)), pid)
         for _ in range(rounds):
             in_thread.run()
             in_process.run()

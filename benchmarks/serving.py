@@ -188,7 +188,7 @@ def _measure(
     run: InferenceFunction,
     arguments: argparse.Namespace,
 ) -> Measured:
-    expected = [run(prepare_image(file.read_bytes(), classifier.spec.size)[0][None])[0] for file in files]
+    expected = [run(prepare_image(file.read_bytes(), classifier.spec.resizing)[0][None])[0] for file in files]
     answers = {file: float(one.max()) for file, one in zip(files, expected, strict=True)}
     ceilings: dict[tuple[int, int], list[float]] = defaultdict(list)
     found: dict[tuple[str, int], list[Result]] = defaultdict(list)
@@ -278,7 +278,7 @@ def ceiling(
     contents = [file.read_bytes() for file in files] * (64 // FILES)
 
     def prepare(content: bytes) -> Tensor:
-        return prepare_image(content, classifier.spec.size)[0]
+        return prepare_image(content, classifier.spec.resizing)[0]
 
     began, rounds = time.perf_counter(), 0
     with ThreadPoolExecutor(threads) as pool:

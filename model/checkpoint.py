@@ -40,7 +40,7 @@ from torchlight.model.errors import (
     WeightsMismatch,
 )
 from torchlight.model.files.tensor_file import FileKind, read_tensors, save_tensors
-from torchlight.model.images import ImageSpec
+from torchlight.model.images import RESIZE_RULES, ImageSpec
 from torchlight.model.network import NetworkConfig, build_network, first_convolution
 
 FORMAT_VERSION = "1"
@@ -155,10 +155,10 @@ def _header_from(documents: Mapping[str, Any]) -> Header:
         raise ValueError(f"header field 'network': num_classes is {network.num_classes!r}, not a number of at least 2")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise ValueError("header field 'class_names' is not a list of distinct names")
-    if spec.resize != ImageSpec.resize:
+    if spec.resize not in RESIZE_RULES:
         raise ValueError(
-            f"header field 'image_spec': resize rule {spec.resize!r} is unknown; this program has one, "
-            f"{ImageSpec.resize!r}"
+            f"header field 'image_spec': resize rule {spec.resize!r} is unknown; this program has "
+            f"{' and '.join(RESIZE_RULES)}"
         )
     if not isinstance(spec.size, int) or not 1 <= spec.size <= 4096:
         raise ValueError(f"header field 'image_spec': size is {spec.size!r}, not a number from 1 to 4096")

@@ -31,19 +31,62 @@ COMPOSITE_PIXELS = 1_000_000  # composited at a time, so that the copies stay sm
 
 
 @dataclass(frozen=True)
+class ResizeRule:
+    """Which part of an image the network sees, and the filter that shrinks it; both filters antialias.
+
+    Attributes:
+        margin: pixels that are cut off the centred square once it has S + margin pixels a side, half at each border.
+        resampling: Pillow's filter, whose support grows with the reduction.
+    """
+
+    margin: int
+    resampling: Image.Resampling
+
+
+RESIZE_RULES = {
+    "centre_square_bilinear_antialias": ResizeRule(margin=0, resampling=Image.Resampling.BILINEAR),
+    # Google's evaluation of EfficientNet: 224 of 256 pixels.
+    "centre_crop_bicubic_antialias": ResizeRule(margin=32, resampling=Image.Resampling.BICUBIC),
+}
+
+
+@dataclass(frozen=True)
+class Resizing:
+    """From an upright image of any size to S x S pixels; see :func:`to_tensor`.
+
+    Attributes:
+        size: side S in pixels.
+        rule: a name in ``RESIZE_RULES``.
+    """
+
+    size: int
+    rule: str = "centre_square_bilinear_antialias"
+
+    def seen_square(self, width: int, height: int) -> tuple[float, float, float]:
+        """Return left, top and side, in pixels, of the part of an upright image that the network sees."""
+        side = min(width, height) * self.size / (self.size + RESIZE_RULES[self.rule].margin)
+        return (width - side) / 2, (height - side) / 2, side
+
+
+@dataclass(frozen=True)
 class ImageSpec:
     """How an image becomes network input; stored in the checkpoint.
 
     Attributes:
         size: side S of the square input in pixels.
         mean, std: per-channel statistics, RGB in [0, 1], that :func:`normalise` applies.
-        resize: name of the only rule; a checkpoint with another one is refused.
+        resize: a name in ``RESIZE_RULES``; a checkpoint with another one is refused.
     """
 
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    resize: str = "centre_square_bilinear_antialias"
+    resize: str = Resizing.rule
+
+    @property
+    def resizing(self) -> Resizing:
+        """Size and rule, without the statistics."""
+        return Resizing(self.size, self.resize)
 
 
 @dataclass(frozen=True)
@@ -63,7 +106,7 @@ def decode_image(
     content: bytes,
     *,
     max_pixels: int = MAX_PIXELS,
-    target_size: int | None = None,
+    resizing: Resizing | None = None,
     before_pixels: Callable[[int], None] | None = None,
 ) -> DecodedImage:
     """Return the image in ``content``, upright, in RGB.
@@ -76,13 +119,14 @@ def decode_image(
     - Animations and multi-page files give their first frame.
     - Palettes and grey become RGB; CMYK is converted with Pillow's plain formula; transparency is composited on white.
     - 16-bit grey is scaled to 8 bits, not clipped. 32-bit integer and float pixels have no defined range: refused.
-    - With ``target_size``, a JPEG is decoded at 1/2, 1/4 or 1/8 scale if that divides both sides and the short
-      one then still has at least ``REDUCED_DECODE_FACTOR * target_size`` pixels. See :func:`to_tensor` for the error.
+    - With ``resizing``, a JPEG is decoded at 1/2, 1/4 or 1/8 scale if that divides both sides and the square that the
+      network sees then still has at least ``REDUCED_DECODE_FACTOR * S`` pixels a side. See :func:`to_tensor` for the
+      error.
 
     Args:
         content: the whole file.
         max_pixels: width x height above which the file is refused.
-        target_size: side of the square that :func:`to_tensor` will make of it; None decodes at full scale.
+        resizing: what :func:`to_tensor` will do with it; None decodes at full scale.
         before_pixels: called with width x height before pixels are decoded; a caller may limit the time from here on.
 
     Raises:
@@ -100,8 +144,8 @@ def decode_image(
                 before_pixels(width * height)
             if name == "JPEG":
                 _check_scans(content)
-            if name == "JPEG" and target_size is not None:
-                divisor = _reduction(width, height, target_size)
+            if name == "JPEG" and resizing is not None:
+                divisor = _reduction(width, height, resizing)
                 image.draft(None, (width // divisor, height // divisor))
             image.load()
             swaps_sides = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientation: turned by 90 degrees
@@ -120,27 +164,27 @@ def decode_image(
     return DecodedImage(upright, name, width, height)
 
 
-def to_tensor(image: Image.Image, size: int) -> "Tensor":
+def to_tensor(image: Image.Image, resizing: Resizing) -> "Tensor":
     """Return the image as network input, before normalisation.
 
-    Takes the largest centred square and resizes it to S x S with a bilinear filter whose support grows with the
-    reduction, so that it antialiases. Enlarges images smaller than S.
+    Takes the largest centred square, or what the rule leaves of it, and resizes it to S x S with the rule's filter,
+    whose support grows with the reduction, so that it antialiases. Enlarges images smaller than S.
 
     A JPEG decoded at reduced scale gives the same values within 2/255 (0.3/255 on average), as a test measures.
 
     Args:
         image: RGB, of any size.
-        size: side S of the square, in pixels.
+        resizing: side S and rule.
 
     Returns:
         (3, S, S) uint8 RGB.
     """
     from torch import from_numpy
 
-    return from_numpy(_centre_square(image, size))
+    return from_numpy(_resize(image, resizing))
 
 
-def prepare_image(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> "tuple[Tensor, DecodedImage]":
+def prepare_image(content: bytes, resizing: Resizing, *, max_pixels: int = MAX_PIXELS) -> "tuple[Tensor, DecodedImage]":
     """Decode and resize in one step, for all but serving, which uses :func:`prepare_array`.
 
     Returns:
@@ -148,20 +192,20 @@ def prepare_image(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) ->
     """
     from torch import from_numpy
 
-    pixels, image = prepare_array(content, size, max_pixels=max_pixels)
+    pixels, image = prepare_array(content, resizing, max_pixels=max_pixels)
     return from_numpy(pixels), image
 
 
 def prepare_array(
     content: bytes,
-    size: int,
+    resizing: Resizing,
     *,
     max_pixels: int = MAX_PIXELS,
     before_pixels: Callable[[int], None] | None = None,
 ) -> tuple[np.ndarray[tuple[int, int, int], np.dtype[np.uint8]], DecodedImage]:
     """Return the same as :func:`prepare_image`, the pixels as a (3, S, S) array: needs no torch."""
-    image = decode_image(content, max_pixels=max_pixels, target_size=size, before_pixels=before_pixels)
-    return _centre_square(image.pixels, size), image
+    image = decode_image(content, max_pixels=max_pixels, resizing=resizing, before_pixels=before_pixels)
+    return _resize(image.pixels, resizing), image
 
 
 def normalise(images: "Tensor", spec: ImageSpec) -> "Tensor":
@@ -227,23 +271,23 @@ def _check_scans(content: bytes) -> None:
         place = found.end() + max(2, int.from_bytes(content[found.end() : found.end() + 2], "big"))
 
 
-def _centre_square(image: Image.Image, size: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+def _resize(image: Image.Image, resizing: Resizing) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
     """Return the (3, S, S) uint8 array of :func:`to_tensor`."""
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
+    left, top, side = resizing.seen_square(image.width, image.height)
     box = (left, top, left + side, top + side)
-    square = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    square = image.resize((resizing.size, resizing.size), RESIZE_RULES[resizing.rule].resampling, box=box)
     return np.asarray(square).transpose(2, 0, 1).copy()  # (S, S, 3) -> (3, S, S)
 
 
-def _reduction(width: int, height: int, target_size: int) -> int:
+def _reduction(width: int, height: int, resizing: Resizing) -> int:
     """Return the factor by which a JPEG may be reduced while it is decoded: 1, 2, 4 or 8.
 
     It divides both sides: else the last pixel of a row would cover fewer pixels than the others, and the image would
     be shifted against the one decoded in full.
     """
-    least = REDUCED_DECODE_FACTOR * target_size
-    fitting = (n for n in (8, 4, 2) if width % n == 0 == height % n and min(width, height) // n >= least)
+    side = resizing.seen_square(width, height)[2]
+    least = REDUCED_DECODE_FACTOR * resizing.size
+    fitting = (n for n in (8, 4, 2) if width % n == 0 == height % n and side / n >= least)
     return next(fitting, 1)
 
 

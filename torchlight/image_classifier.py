@@ -33,5 +33,5 @@ class ImageClassifier:
             OSError: the file cannot be read.
         """
         content = image if isinstance(image, bytes) else Path(image).read_bytes()
-        pixels, _ = prepare_image(content, self._classifier.spec.size)  # (3, S, S) uint8 RGB
+        pixels, _ = prepare_image(content, self._classifier.spec.resizing)  # (3, S, S) uint8 RGB
         return self._classifier.top_k(self._run(pixels[None])[0], top_k)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from torchlight.model.checkpoint import Checkpoint, load_checkpoint
 from torchlight.model.errors import DataError
-from torchlight.model.images import ImageSpec
+from torchlight.model.images import ImageSpec, Resizing
 from torchlight.model.network import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -81,9 +81,10 @@ def set_up(options: RunOptions, device: torch.device, observer: Observer, num_pr
         )
     size = options.image_size or default_image_size(options.architecture)
     check_image_size(options.architecture, size)
+    resizing = Resizing(size) if start is None else start.header.image_spec.resizing
     dataset = loading.load_dataset(
         options.source,
-        size,
+        resizing,
         val_fraction=options.val_fraction,
         test_fraction=options.test_fraction,
         seed=options.seed,

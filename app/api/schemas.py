@@ -81,7 +81,11 @@ class Preprocessing(Body):
     size: int = Field(description="Side of the square input in pixels.", examples=[32])
     mean: tuple[float, float, float] = Field(description="Subtracted; RGB in [0, 1].", examples=[(0.49, 0.48, 0.45)])
     std: tuple[float, float, float] = Field(description="Divided by.", examples=[(0.25, 0.24, 0.26)])
-    resize: str = Field(examples=["centre_square_bilinear_antialias"])
+    resize: str = Field(
+        description="`centre_square_bilinear_antialias`: the largest centred square, bilinear; "
+        "`centre_crop_bicubic_antialias`: size / (size + 32) of its side, bicubic.",
+        examples=["centre_square_bilinear_antialias"],
+    )
 
 
 class Versions(Body):

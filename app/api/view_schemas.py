@@ -177,11 +177,11 @@ class View(Body):
 
 
 class Square(Body):
-    """The part of the upright original that the network gets, in pixels; sides of odd length differ by halves."""
+    """The part of the upright original that the network gets, in pixels; it may begin and end within one."""
 
     top: float
     left: float
-    side: int
+    side: float
 
 
 class ImageInput(View):

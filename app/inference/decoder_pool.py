@@ -25,6 +25,7 @@ from torchlight.app.inference import decoder_process
 from torchlight.app.inference.batcher import within
 from torchlight.app.telemetry.logs import logger
 from torchlight.model.errors import ImageError, ImageTooLarge, UnknownImageFormat, UnreadableImage
+from torchlight.model.images import Resizing
 
 ROOT = Path(__file__).parents[3]  # where a process finds this package
 MAX_ERROR_BYTES = 10_000
@@ -78,11 +79,11 @@ class DecoderPool:
         """
         await asyncio.gather(*(self._start() for _ in range(self._number)))
 
-    async def prepare(self, content: bytes, size: int, deadline: float | None) -> Prepared:
+    async def prepare(self, content: bytes, resizing: Resizing, deadline: float | None) -> Prepared:
         """Return what :func:`model.images.prepare_array` makes of a file.
 
         Args:
-            size: side S of the network's input.
+            resizing: side S and rule of the network's input.
             deadline: in the event loop's time; None waits for ever.
 
         Raises:
@@ -98,7 +99,7 @@ class DecoderPool:
             except BaseException:
                 self._accepted -= 1
                 raise
-            reply = process.ask(content, size)
+            reply = process.ask(content, resizing)
             reply.add_done_callback(lambda done: self._release(process, done))
             return await asyncio.shield(reply)
 
@@ -225,10 +226,11 @@ class _Process(asyncio.Protocol):
         """Whether it can be asked: it may have ended a moment ago, unseen."""
         return self.is_connected and self._process.poll() is None
 
-    def ask(self, content: bytes, size: int) -> "asyncio.Future[Prepared]":
+    def ask(self, content: bytes, resizing: Resizing) -> "asyncio.Future[Prepared]":
         """Send a file, and return what will be its reply, or the error that :meth:`DecoderPool.prepare` raises."""
-        self._reply, self._side = asyncio.get_running_loop().create_future(), size
-        self._transport.writelines((decoder_process.REQUEST.pack(len(content), size), content))
+        self._reply, self._side = asyncio.get_running_loop().create_future(), resizing.size
+        rule = decoder_process.RULES.index(resizing.rule)
+        self._transport.writelines((decoder_process.REQUEST.pack(len(content), resizing.size, rule), content))
         return self._reply
 
     def close(self) -> None:

@@ -3,7 +3,8 @@
 Run by :mod:`app.inference.decoder_pool` with the arguments ``TIME_LIMIT_S MAX_PIXELS MAX_BYTES``. Imports no torch. The
 frames, in network byte order:
 
-- request: 8 bytes length of the file, 4 bytes side S of the network's input, the file
+- request: 8 bytes length of the file, 4 bytes side S of the network's input, 1 byte place of the resize rule
+  in ``model.images.RESIZE_RULES``, the file
 - reply: 4 bytes length of the error, 4 bytes each width and height, 4 characters of the format's name; then the error,
   a JSON object, or if there is none S x S x 3 pixel values, (3, S, S) uint8 RGB
 - the first reply, all zeros, says that the process is ready
@@ -25,7 +26,8 @@ from torchlight.app.inference import priority
 from torchlight.model import images
 from torchlight.model.errors import ImageError
 
-REQUEST = struct.Struct("!QI")
+REQUEST = struct.Struct("!QIB")
+RULES = tuple(images.RESIZE_RULES)
 REPLY = struct.Struct("!III4s")
 CPU_S = 0.5  # for the header of a file and what does not depend on its size; hundreds of times what photos take
 CPU_S_PER_PIXEL = 1e-7  # several times what the slowest format takes
@@ -48,11 +50,11 @@ def main() -> None:
         replies.write(bytes(REPLY.size))
         replies.flush()
         while head := requests.read(REQUEST.size):
-            length, size = REQUEST.unpack(head)
+            length, size, rule = REQUEST.unpack(head)
             content = requests.read(length)
             signal.setitimer(signal.ITIMER_REAL, time_limit_s)  # not caught: these signals end the process
             allow_cpu(0)
-            reply = _decode(content, size, max_pixels)
+            reply = _decode(content, images.Resizing(size, RULES[rule]), max_pixels)
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.setitimer(signal.ITIMER_PROF, 0)
             replies.write(reply)
@@ -80,10 +82,10 @@ def bound_memory(room: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _decode(content: bytes, size: int, max_pixels: int) -> bytes:
+def _decode(content: bytes, resizing: images.Resizing, max_pixels: int) -> bytes:
     """Return the reply to a request."""
     try:
-        pixels, image = images.prepare_array(content, size, max_pixels=max_pixels, before_pixels=allow_cpu)
+        pixels, image = images.prepare_array(content, resizing, max_pixels=max_pixels, before_pixels=allow_cpu)
     except ImageError as error:
         report = json.dumps({"error": type(error).__name__, "detail": str(error)}).encode()
         return REPLY.pack(len(report), 0, 0, b"") + report

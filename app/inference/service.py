@@ -235,7 +235,7 @@ class Service:
 
     async def _prepare(self, content: bytes, deadline: float) -> PreparedImage:
         started = time.perf_counter()
-        image = await self._decoders.prepare(content, self.classifier.spec.size, deadline)
+        image = await self._decoders.prepare(content, self.classifier.spec.resizing, deadline)
         is_short = len(content) < LONG_BYTES
         digest = _sha256(content) if is_short else await asyncio.to_thread(_sha256, content)
         seconds = time.perf_counter() - started

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from torchlight.model.checkpoint import load_checkpoint
+from torchlight.model.images import RESIZE_RULES
 
 CHECKPOINT = "TORCHLIGHT_CHECKPOINT"  # the environment variable that names the file, for peers as for ours
 
@@ -30,7 +31,9 @@ class Network:
     def prepare(self, content: bytes) -> Tensor:
         """Return (3, S, S) float32, normalised."""
         picture = Image.open(io.BytesIO(content)).convert("RGB")
-        square = ImageOps.fit(picture, (self.spec.size,) * 2, Image.Resampling.BILINEAR)
+        rule = RESIZE_RULES[self.spec.resize]
+        border = rule.margin / 2 / (self.spec.size + rule.margin)  # a share of the square, cut off at each side
+        square = ImageOps.fit(picture, (self.spec.size,) * 2, rule.resampling, bleed=border)
         pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1) / 255
         mean, std = torch.tensor(self.spec.mean), torch.tensor(self.spec.std)
         return (pixels - mean[:, None, None]) / std[:, None, None]

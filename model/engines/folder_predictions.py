@@ -23,7 +23,7 @@ from torch import Tensor
 from torchlight.model.classifier import Classifier, Prediction
 from torchlight.model.engines.parity import InferenceFunction
 from torchlight.model.errors import ImageError, PredictionFileError
-from torchlight.model.images import prepare_image
+from torchlight.model.images import Resizing, prepare_image
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 BATCH_SIZE = 16  # more is no faster on a CPU, see docs/log.md
@@ -60,10 +60,10 @@ def classify_files(
         run: (N, 3, S, S) uint8 RGB -> (N, K) probabilities, as :attr:`model.engines.engine.Engine.run` is.
         top_k: labels for each; all without it.
     """
-    size = classifier.spec.size
+    resizing = classifier.spec.resizing
 
     def load(batch: Sequence[Path]) -> list[Tensor | str]:
-        return [_load(path, size) for path in batch]
+        return [_load(path, resizing) for path in batch]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         batches = [paths[start : start + BATCH_SIZE] for start in range(0, len(paths), BATCH_SIZE)]
@@ -162,10 +162,10 @@ def _ahead(
         yield loaded
 
 
-def _load(path: Path, size: int) -> Tensor | str:
+def _load(path: Path, resizing: Resizing) -> Tensor | str:
     """Return the (3, S, S) network input of a file, or the reason why there is none."""
     try:
-        return prepare_image(path.read_bytes(), size)[0]
+        return prepare_image(path.read_bytes(), resizing)[0]
     except (ImageError, OSError) as error:
         return str(error)
 

@@ -398,7 +398,13 @@ def test_header_that_is_not_json_is_refused_before_anything_is_written(
         pytest.param(with_spec(mean=[0.5, 0.5]), InvalidHeader, "three numbers", id="two means"),
         pytest.param(with_spec(std=["1", "1", "1"]), InvalidHeader, "three numbers", id="std is texts"),
         pytest.param(with_spec(mean=0.5), InvalidHeader, "", id="mean is a number"),
-        pytest.param(with_spec(resize="nearest"), InvalidHeader, "resize rule 'nearest'", id="other resize rule"),
+        pytest.param(
+            with_spec(resize="nearest"),
+            InvalidHeader,
+            "resize rule 'nearest' is unknown; this program has centre_square_bilinear_antialias and "
+            "centre_crop_bicubic_antialias",
+            id="other resize rule",
+        ),
         pytest.param(with_spec(crop=0.9), InvalidHeader, "crop", id="unknown preprocessing"),
         pytest.param(with_field("image_spec", {"size": 32}), InvalidHeader, "mean", id="no mean"),
         pytest.param(

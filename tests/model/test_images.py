@@ -17,8 +17,18 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from torchlight.model.errors import ImageError, ImageTooLarge, UnknownImageFormat, UnreadableImage
-from torchlight.model.images import FORMATS, ImageSpec, decode_image, normalise, prepare_image, to_tensor
+from torchlight.model.images import (
+    FORMATS,
+    RESIZE_RULES,
+    ImageSpec,
+    Resizing,
+    decode_image,
+    normalise,
+    prepare_image,
+    to_tensor,
+)
 
+CROPPED = Resizing(224, "centre_crop_bicubic_antialias")
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
 
@@ -148,15 +158,15 @@ def stored(upright: np.ndarray, orientation: int, format_: str, **options: objec
 @pytest.mark.parametrize("orientation", STORED)
 def test_every_orientation_gives_the_same_tensor(orientation: int, format_: str) -> None:
     upright = np.asarray(noise(9, 6))
-    tensor, image = prepare_image(stored(upright, orientation, format_), 6)
-    assert torch.equal(tensor, to_tensor(Image.fromarray(upright), 6))
+    tensor, image = prepare_image(stored(upright, orientation, format_), Resizing(6))
+    assert torch.equal(tensor, to_tensor(Image.fromarray(upright), Resizing(6)))
     assert (image.width, image.height) == (9, 6)
 
 
 @pytest.mark.parametrize("orientation", STORED)
 def test_facts_are_those_of_the_upright_original_even_if_decoded_at_reduced_scale(orientation: int) -> None:
     content = stored(np.full((480, 640, 3), 90, np.uint8), orientation, "JPEG")
-    image = decode_image(content, target_size=8)
+    image = decode_image(content, resizing=Resizing(8))
     assert (image.width, image.height) == (640, 480)
     assert image.pixels.size == (160, 120)
 
@@ -301,7 +311,7 @@ def test_a_few_bytes_are_of_no_format(name: str, length: int) -> None:
 def test_truncated_jpeg_is_unreadable_at_reduced_scale_too() -> None:
     content = encode(noise(400, 400), "JPEG")
     with pytest.raises(UnreadableImage):
-        decode_image(content[: len(content) // 2], target_size=8)
+        decode_image(content[: len(content) // 2], resizing=Resizing(8))
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -342,7 +352,7 @@ def test_any_damage_to_a_good_file_raises_only_image_errors(name: str) -> None:
         for place in random.integers(0, min(len(damaged), 400), 3):  # the headers are where the branches are
             damaged[place] = random.integers(256)
         with suppress(ImageError):
-            prepare_image(bytes(damaged), 8, max_pixels=10_000)
+            prepare_image(bytes(damaged), Resizing(8), max_pixels=10_000)
 
 
 @pytest.mark.parametrize(
@@ -402,9 +412,10 @@ def test_picture_without_pixels_is_unreadable(width: int, height: int) -> None:
         decode_image(png_that_declares(width, height))
 
 
+@pytest.mark.parametrize("rule", RESIZE_RULES)
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 3000), (3000, 1)], ids=["one pixel", "tall", "wide"])
-def test_thin_pictures_become_tensors(width: int, height: int) -> None:
-    tensor, _ = prepare_image(encode(Image.new("RGB", (width, height), (10, 20, 30)), "PNG"), 8)
+def test_thin_pictures_become_tensors(width: int, height: int, rule: str) -> None:
+    tensor, _ = prepare_image(encode(Image.new("RGB", (width, height), (10, 20, 30)), "PNG"), Resizing(8, rule))
     assert (tensor == torch.tensor([10, 20, 30]).view(3, 1, 1)).all()
     assert tensor.shape == (3, 8, 8)
 
@@ -413,20 +424,20 @@ def test_thin_pictures_become_tensors(width: int, height: int) -> None:
 def test_reduction_antialiases_stripes(turn: Callable[[np.ndarray], np.ndarray]) -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[1::2] = 255
-    values = to_tensor(Image.fromarray(turn(stripes)), 8).float()
+    values = to_tensor(Image.fromarray(turn(stripes)), Resizing(8)).float()
     assert abs(values.mean() - 127.5) <= 2
     assert (values - 127.5).abs().max() <= 6  # at the border half of the filter is cut off
 
 
 def test_reduction_antialiases_a_checkerboard() -> None:
     board = (np.indices((96, 96)).sum(0) % 2 * 255).astype(np.uint8)
-    values = to_tensor(Image.fromarray(board).convert("RGB"), 8).float()
+    values = to_tensor(Image.fromarray(board).convert("RGB"), Resizing(8)).float()
     assert (values - 127.5).abs().max() <= 2
 
 
 def test_tensor_is_planar_rgb() -> None:
     image = Image.new("RGB", (10, 10), (1, 2, 3))
-    tensor = to_tensor(image, 4)
+    tensor = to_tensor(image, Resizing(4))
     assert (tensor.dtype, tensor.shape) == (torch.uint8, (3, 4, 4))
     assert tensor[:, 0, 0].tolist() == [1, 2, 3]
     assert tensor.is_contiguous()
@@ -439,19 +450,36 @@ def test_tensor_is_planar_rgb() -> None:
 )
 def test_largest_centred_square_is_taken(size: tuple[int, int], box: tuple[slice, slice]) -> None:
     drawn = noise(*size)
-    tensor = to_tensor(drawn, 8)
+    tensor = to_tensor(drawn, Resizing(8))
     assert (tensor.permute(1, 2, 0).numpy() == np.asarray(drawn)[box]).all()
+
+
+@pytest.mark.parametrize("turn", [False, True], ids=["wide", "tall"])
+def test_cropping_rule_takes_the_middle_seven_eighths_of_the_square_at_224_pixels(turn: bool) -> None:
+    drawn = noise(256, 300) if turn else noise(300, 256)
+    cropped = to_tensor(drawn, CROPPED)  # without a change of size, since 224 of 256 pixels are kept
+    left, top = (drawn.width - 224) // 2, (drawn.height - 224) // 2
+    assert (cropped.permute(1, 2, 0).numpy() == np.asarray(drawn)[top : top + 224, left : left + 224]).all()
+    assert CROPPED.seen_square(*drawn.size) == (left, top, 224)
+
+
+def test_cropping_rule_is_bicubic() -> None:
+    step = np.zeros((256, 256, 3), np.uint8)
+    step[:, 128:] = 100
+    row = to_tensor(Image.fromarray(step).resize((128, 128), Image.Resampling.NEAREST), CROPPED)[0, 0]
+    assert row.max() > 100  # it overshoots at an edge, as a bilinear filter never does
+    assert to_tensor(Image.fromarray(step), Resizing(224)).max() == 100
 
 
 def test_picture_of_the_right_size_is_unchanged() -> None:
     drawn = noise(32, 32)
-    assert (to_tensor(drawn, 32).permute(1, 2, 0).numpy() == np.asarray(drawn)).all()
+    assert (to_tensor(drawn, Resizing(32)).permute(1, 2, 0).numpy() == np.asarray(drawn)).all()
 
 
 def test_halving_weighs_neighbours_like_a_tent() -> None:
     ramp = np.zeros((4, 4, 3), np.uint8)
     ramp[:, 3] = 160
-    row = to_tensor(Image.fromarray(ramp), 2)[0, 0].tolist()
+    row = to_tensor(Image.fromarray(ramp), Resizing(2))[0, 0].tolist()
     # Output 1 sits at 2.5 with a tent of half-width 2: weights 1/8, 3/8, 3/8 of columns 1 to 3 over their sum 7/8.
     # Output 0 reaches columns 0 to 2 only.
     assert row == [0, round(160 * 3 / 7)]
@@ -489,6 +517,7 @@ def gradient(side: int) -> Image.Image:
     return Image.fromarray(np.stack([255 * x, 255 * y, 255 * x * y], 2).astype(np.uint8))
 
 
+@pytest.mark.parametrize("rule", RESIZE_RULES)
 @pytest.mark.parametrize("quality", [75, 95])
 @pytest.mark.parametrize(
     "draw",
@@ -514,20 +543,25 @@ def gradient(side: int) -> Image.Image:
     ],
 )
 def test_jpeg_decoded_at_reduced_scale_stays_inside_the_documented_bound(
-    draw: Callable[[], Image.Image], quality: int
+    draw: Callable[[], Image.Image], quality: int, rule: str
 ) -> None:
-    content = encode(draw(), "JPEG", quality=quality)
-    reduced, _ = prepare_image(content, 32)
-    difference = (reduced.int() - to_tensor(decode_image(content).pixels, 32).int()).abs()
+    content, resizing = encode(draw(), "JPEG", quality=quality), Resizing(32, rule)
+    reduced, _ = prepare_image(content, resizing)
+    difference = (reduced.int() - to_tensor(decode_image(content).pixels, resizing).int()).abs()
     assert difference.max().item() <= 2  # as the docstring of to_tensor says
     assert difference.float().mean().item() <= 0.3
 
 
 def test_jpeg_is_decoded_at_reduced_scale_only_where_that_leaves_enough_pixels() -> None:
     content = encode(Image.new("RGB", (1024, 1024), RED), "JPEG")
-    assert decode_image(content, target_size=32).pixels.width >= 4 * 32
-    assert decode_image(content, target_size=32).pixels.width < 1024
-    assert decode_image(content, target_size=512).pixels.width == 1024
+    assert decode_image(content, resizing=Resizing(32)).pixels.width >= 4 * 32
+    assert decode_image(content, resizing=Resizing(32)).pixels.width < 1024
+    assert decode_image(content, resizing=Resizing(512)).pixels.width == 1024
+    cropped = Resizing(32, "centre_crop_bicubic_antialias")  # sees half of each side
+    assert (
+        decode_image(content, resizing=cropped).pixels.width
+        == 2 * decode_image(content, resizing=Resizing(32)).pixels.width
+    )
     assert decode_image(content).pixels.width == 1024
 
 

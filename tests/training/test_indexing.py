@@ -14,7 +14,7 @@ from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.errors import DataError, IndexFileError
 from torchlight.model.graph import NetworkGraph
-from torchlight.model.images import ImageSpec
+from torchlight.model.images import ImageSpec, Resizing
 from torchlight.model.network import NetworkConfig, build_network
 from torchlight.model.views import image_index
 from torchlight.model.views.activations import activation_maps
@@ -274,7 +274,7 @@ def test_training_data_is_divided_as_it_was_in_training(
     split: str, images: int, photos: Path, make_classifier: MakeClassifier
 ) -> None:
     fractions = {"val_fraction": 0.1, "test_fraction": 0.2}
-    dataset = loading.load_dataset(str(photos), 32, **fractions, seed=7)
+    dataset = loading.load_dataset(str(photos), Resizing(32), **fractions, seed=7)
     classifier = make_classifier(data={"fingerprint": dataset.fingerprint, **fractions}, training={"seed": 7})
     made = index_images.build_index(classifier, str(photos), split)
     assert made.source == Source("photos", dataset.fingerprint, split, images, True)
@@ -309,7 +309,7 @@ def test_data_trained_on_without_its_unreadable_files_is_indexed_without_them(
     photos: Path, make_classifier: MakeClassifier
 ) -> None:
     (photos / "cat" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    dataset = loading.load_dataset(str(photos), 32, skip_unreadable=True)
+    dataset = loading.load_dataset(str(photos), Resizing(32), skip_unreadable=True)
     facts = {"fingerprint": dataset.fingerprint, "skipped": 1, "val_fraction": 0.1, "test_fraction": 0.1}
     made = index_images.build_index(make_classifier(data=facts, training={"seed": 0}), str(photos))
     assert made.source == Source("photos", dataset.fingerprint, "train", 24, True)

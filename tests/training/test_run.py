@@ -15,7 +15,7 @@ from PIL import Image
 from torchlight.model.canary import canary_answer
 from torchlight.model.checkpoint import Checkpoint, load_checkpoint
 from torchlight.model.errors import DataError, NetworkError, TorchlightError, UnknownArchitecture
-from torchlight.model.images import ImageSpec
+from torchlight.model.images import ImageSpec, Resizing
 from torchlight.model.network import IMAGENET_MEAN, IMAGENET_STD, NetworkConfig, build_network
 from torchlight.training import run, run_folder
 from torchlight.training.config import RunOptions, TrainingConfig
@@ -117,7 +117,7 @@ def test_run_tells_what_it_does_in_order(finished: Finished) -> None:
 
 def test_header_says_what_was_trained_how_on_what_and_how_well(finished: Finished) -> None:
     header = finished.load().header
-    dataset = loading.load_dataset(finished.options.source, 32)
+    dataset = loading.load_dataset(finished.options.source, Resizing(32))
     assert header.network == NetworkConfig("lenet5", 3)
     assert header.golden == canary_answer(finished.load().network, header.image_spec)
     assert header.class_names == ("apple", "leaf", "sky")
@@ -305,7 +305,7 @@ def test_pretrained_run_starts_from_the_published_weights_and_their_statistics(
 
 def test_evaluating_on_the_training_data_takes_only_what_was_held_out(finished: Finished) -> None:
     found = load_held_out(finished.load(), finished.options.source)
-    expected = loading.load_dataset(finished.options.source, 32).splits["test"]
+    expected = loading.load_dataset(finished.options.source, Resizing(32)).splits["test"]
     assert str(found) == "test (held out of its training data)"
     assert found.exposure == "unseen"
     assert torch.equal(found.examples.images, expected.images)
@@ -549,7 +549,7 @@ def test_header_has_the_temperature_that_is_in_the_weights(
     plain = train(small(photos, tmp_path / "plain")).load()
     monkeypatch.setattr(evaluate_checkpoint, "fit_temperature", lambda logits, labels: 2.0)
     divided = train(small(photos, tmp_path / "divided")).load()
-    images = loading.load_dataset(str(photos), 32).splits["val"].images
+    images = loading.load_dataset(str(photos), Resizing(32)).splits["val"].images
     logits = [
         infer(one.network, images, one.header.image_spec) * one.header.metrics["calibration"]["temperature"]
         for one in (plain, divided)
@@ -560,7 +560,9 @@ def test_header_has_the_temperature_that_is_in_the_weights(
 def test_without_a_test_split_calibration_is_measured_over_all_validation_images(
     draw_folder: DrawFolder, tmp_path: Path
 ) -> None:
-    dataset = loading.load_dataset(str(draw_folder(tmp_path / "photos", 20)), 32, val_fraction=0.5, test_fraction=0)
+    dataset = loading.load_dataset(
+        str(draw_folder(tmp_path / "photos", 20)), Resizing(32), val_fraction=0.5, test_fraction=0
+    )
     val = dataset.splits["val"]
     network = build_network(NetworkConfig("lenet5", len(dataset.class_names))).eval()
     spec = ImageSpec(32, IMAGENET_MEAN, IMAGENET_STD)

@@ -1,7 +1,8 @@
 """Decoded sources on disk: each image is decoded once, later runs open the array as it is.
 
-Two files a source and image size, ``<name>-<S>-<hash>.npy`` (mapped into memory, never unpickled) and ``.json`` with
-the rest. They are taken only if the key, the shapes and a checksum over all bytes are right; else they are made anew.
+Two files a source, image size and resize rule, ``<name>-<S>-<hash>.npy`` (mapped into memory, never unpickled) and
+``.json`` with the rest. They are taken only if the key, the shapes and a checksum over all bytes are right; else they
+are made anew.
 The key changes with any file of the source and with the code that decodes. Deleting the folder is always safe.
 """
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from torchlight.model import images as model_images
 from torchlight.model.files.atomic import replacing
+from torchlight.model.images import Resizing
 from torchlight.training.data import decode_files, duplicates, sources
 from torchlight.training.data.decode_files import Decoded
 from torchlight.training.data.sources import Item
@@ -33,7 +35,7 @@ STALE_S = 3600  # a temporary file this old was left by a process that was kille
 
 @dataclass(frozen=True)
 class Entry:
-    """The place of one source at one size.
+    """The place of one source, resized in one way.
 
     Attributes:
         stem: path of both files without their suffix; a source that has changed replaces its own old files.
@@ -53,17 +55,17 @@ class Entry:
 
 
 def decode_once(
-    source: str, size: int, items: Sequence[Item], folder: Path, on_image: Callable[[int, int], None]
+    source: str, resizing: Resizing, items: Sequence[Item], folder: Path, on_image: Callable[[int, int], None]
 ) -> tuple[Decoded, list[str]]:
     """Return the decoded images, from ``folder`` or into it, and warnings of what could not be done about the cache."""
-    if not _is_worthwhile(items, size):
-        return decode_files.decode_items(items, size, on_image), []
-    place = _entry(folder, source, size, items)
+    if not _is_worthwhile(items, resizing.size):
+        return decode_files.decode_items(items, resizing, on_image), []
+    place = _entry(folder, source, resizing, items)
     decoded = _load(place)
     if decoded:
         on_image(len(items), len(items))
         return decoded, []
-    decoded = decode_files.decode_items(items, size, on_image)
+    decoded = decode_files.decode_items(items, resizing, on_image)
     try:
         _store(place, decoded)
     except OSError as error:
@@ -74,15 +76,15 @@ def decode_once(
     return decoded, []
 
 
-def _entry(folder: Path, source: str, size: int, items: Sequence[Item]) -> Entry:
+def _entry(folder: Path, source: str, resizing: Resizing, items: Sequence[Item]) -> Entry:
     """Return where the source is cached in ``folder``, and under which key."""
     path = os.path.abspath(source)
     name = re.sub(r"[^\w-]", "_", Path(path).name)[:80]
-    place = hashlib.sha256(f"{size} {path}".encode(errors="surrogateescape")).hexdigest()[:16]
-    key = hashlib.sha256(f"{FORMAT} {size} {_policy()}".encode())
+    place = hashlib.sha256(f"{resizing} {path}".encode(errors="surrogateescape")).hexdigest()[:16]
+    key = hashlib.sha256(f"{FORMAT} {resizing} {_policy()}".encode())
     for item in items:
         key.update(f"\0{item.key}\0{item.stamp}".encode(errors="surrogateescape"))
-    return Entry(folder / f"{name}-{size}-{place}", key.hexdigest())
+    return Entry(folder / f"{name}-{resizing.size}-{place}", key.hexdigest())
 
 
 def _is_worthwhile(items: Sequence[Item], size: int) -> bool:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from torchlight.model.errors import ImageError
+from torchlight.model.images import Resizing
 from torchlight.training.data import duplicates
 from torchlight.training.data.sources import Item
 
@@ -42,20 +43,20 @@ class Decoded:
     too_alike: bool
 
 
-def decode_items(items: Sequence[Item], size: int, on_image: Callable[[int, int], None]) -> Decoded:
+def decode_items(items: Sequence[Item], resizing: Resizing, on_image: Callable[[int, int], None]) -> Decoded:
     """Load every item once, in threads (the decoders release the interpreter), and group what is near-identical.
 
     Args:
-        size: side S.
+        resizing: side S and rule.
         on_image: called in this thread after each image with how many are done and how many there are.
     """
-    images = np.zeros((len(items), 3, size, size), np.uint8)
+    images = np.zeros((len(items), 3, resizing.size, resizing.size), np.uint8)
 
     def load(start: int) -> list[tuple[str, str, int, bool]]:
         facts = []
         for index, item in enumerate(items[start : start + CHUNK], start):
             try:
-                picture = item.load(size)
+                picture = item.load(resizing)
             except ImageError as error:
                 facts.append(("", str(error), 0, False))
             except OSError as error:

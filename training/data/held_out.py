@@ -63,7 +63,7 @@ def load_as_divided_in_training(
     load = partial(
         loading.load_dataset,
         source,
-        trained.header.image_spec.size,
+        trained.header.image_spec.resizing,
         class_names=trained.header.class_names,
         skip_unreadable=skip_unreadable or bool(known.get("skipped")),
         on_image=on_image,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from torchlight.model.errors import DataError
+from torchlight.model.images import Resizing
 from torchlight.training.data import dataset_cache, dataset_warnings
 from torchlight.training.data.decode_files import Decoded
 from torchlight.training.data.sources import SPLITS, Item, find_items, printable, shorten
@@ -52,7 +53,7 @@ class DataSet:
 
 def load_dataset(
     source: str,
-    size: int,
+    resizing: Resizing,
     *,
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
@@ -68,7 +69,7 @@ def load_dataset(
         source: a folder of class folders, with or without ``train``, ``val`` and ``test`` above them; a CSV file of
             ``path,label`` or ``path,label,split``; or the name of a torchvision data set (cifar10, cifar100, mnist,
             fashion_mnist), fetched on first use.
-        size: side S that images are resized to.
+        resizing: side S that images are resized to, and by which rule.
         val_fraction, test_fraction: share of each class to hold out, for the splits that the source does not have.
         seed: decides, together with each file's content, what is held out.
         skip_unreadable: leave unreadable files out instead of refusing the source.
@@ -85,7 +86,7 @@ def load_dataset(
     items = find_items(source)
     names = _name_classes(source, items, class_names)
     folder = cache_folder or Path.home() / ".cache" / "torchlight"
-    decoded, notes = dataset_cache.decode_once(source, size, items, folder, on_image)
+    decoded, notes = dataset_cache.decode_once(source, resizing, items, folder, on_image)
     skipped = tuple(f"{item.name}: {error}" for item, error in zip(items, decoded.errors, strict=True) if error)
     if skipped and not skip_unreadable:
         raise DataError(

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from torchlight.model.defaults import MAX_PIXELS
 from torchlight.model.errors import DataError, UnreadableImage
-from torchlight.model.images import prepare_image, to_tensor
+from torchlight.model.images import Resizing, prepare_image, to_tensor
 
 SPLITS = ("train", "val", "test")
 NAMED = {
@@ -56,7 +56,7 @@ class Item(NamedTuple):
         split: the split it was found in; None if the source has no splits.
         key: its path within the source.
         stamp: changes whenever the file does; with ``key``, what a cache goes by.
-        load: returns the picture for a side S, raising ImageError or OSError.
+        load: returns the picture resized, raising ImageError or OSError.
         file_bytes: size of the file; 0 for an image of a named set.
     """
 
@@ -65,7 +65,7 @@ class Item(NamedTuple):
     split: str | None
     key: str
     stamp: str
-    load: Callable[[int], Picture]
+    load: Callable[[Resizing], Picture]
     file_bytes: int = 0
 
 
@@ -157,13 +157,13 @@ def _item_of_file(path: str, key: str, label: str, split: str | None) -> Item:
     return Item(printable(path), label, split, key, stamp, load, found.st_size)
 
 
-def _load_file(path: str, size: int) -> Picture:
+def _load_file(path: str, resizing: Resizing) -> Picture:
     content = Path(path).read_bytes()
-    pixels, image = prepare_image(content, size, max_pixels=MAX_PIXELS)
+    pixels, image = prepare_image(content, resizing, max_pixels=MAX_PIXELS)
     return Picture(hashlib.sha256(content).hexdigest(), min(image.width, image.height), pixels)
 
 
-def _refuse(is_folder: bool, size: int) -> Picture:
+def _refuse(is_folder: bool, resizing: Resizing) -> Picture:
     raise UnreadableImage("link to a folder; links are not followed" if is_folder else "not a regular file")
 
 
@@ -255,8 +255,9 @@ def _find_named(name: str) -> list[Item]:
     return items
 
 
-def _load_named(image: Any, size: int) -> Picture:  # of Pillow, which training does not import
-    return Picture(hashlib.sha256(image.tobytes()).hexdigest(), min(image.size), to_tensor(image.convert("RGB"), size))
+def _load_named(image: Any, resizing: Resizing) -> Picture:  # of Pillow, which training does not import
+    pixels = to_tensor(image.convert("RGB"), resizing)
+    return Picture(hashlib.sha256(image.tobytes()).hexdigest(), min(image.size), pixels)
 
 
 def shorten(names: Sequence[str], most: int = 5) -> str:

@@ -58,7 +58,7 @@ router = APIRouter(
 async def predict(request: Request, service: RunningService, top_k: TopK = None) -> Response:
     """Classify one image: JPEG, PNG, WebP, GIF, BMP or TIFF, as the form field `file` or as the whole body.
 
-    The largest centred square counts; what is cut off is not seen. The header Server-Timing holds `timing_ms` too.
+    The centre of the image counts; what is cut off is not seen. The header Server-Timing holds `timing_ms` too.
     """
     content = await read_image(request, service.settings)
     classified = await while_connected(request, service.classify(content))

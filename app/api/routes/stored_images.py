@@ -103,7 +103,7 @@ async def image_prediction(
 
 @router.get("/{image_id}/input", responses=document_view(ImageInput, "png", "json", "npy"))
 async def image_input(view: Viewing, image_id: ImageId, _: Nothing) -> Response:
-    """Show what the network gets: the largest centred square, reduced or enlarged to its size, pixel by pixel."""
+    """Show what the network gets: the square of the image that it sees, in the network's size, pixel by pixel."""
 
     def facts(image: PreparedImage, tensor: Tensor) -> Facts:
         return replace(view.facts(image), view="what the network sees", shape=_size(tensor))
@@ -112,8 +112,8 @@ async def image_input(view: Viewing, image_id: ImageId, _: Nothing) -> Response:
         return draw_images([tensor], [f"{_size(tensor)} pixels"], facts=facts(image, tensor), columns=1)
 
     def body(image: PreparedImage, tensor: Tensor) -> ImageInput:
-        side = min(image.width, image.height)
-        square = Square(top=(image.height - side) / 2, left=(image.width - side) / 2, side=side)
+        left, top, side = view.classifier.spec.resizing.seen_square(image.width, image.height)
+        square = Square(top=top, left=left, side=side)
         said = facts(image, tensor).to_text()
         return ImageInput(facts=said, image=summarise_image(image), size=tensor.shape[-1], square=square)
 

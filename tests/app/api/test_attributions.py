@@ -16,7 +16,7 @@ from torchlight.app.api.routes import attributions
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
 from torchlight.model.classifier import Classifier
-from torchlight.model.images import prepare_image
+from torchlight.model.images import Resizing, prepare_image
 from torchlight.model.views.attribution import METHODS, occlude_once
 from torchlight.model.views.deconvnet import Reconstruction, reconstruct
 from torchlight.model.views.receptive_field import find_seen_pixels
@@ -34,7 +34,7 @@ MODEL_OPTIONS = OPTIONS | {"occlusion": {"window": 16, "stride": 8, "baseline": 
 
 @pytest.fixture(scope="module")
 def tensor(photo: bytes) -> Tensor:
-    return prepare_image(photo, 32)[0]
+    return prepare_image(photo, Resizing(32))[0]
 
 
 def test_every_method_is_tested() -> None:

@@ -15,6 +15,7 @@ from torchlight.app.api import problems
 from torchlight.app.inference.decoder_pool import DecoderPool
 from torchlight.app.settings import Settings
 from torchlight.model.errors import ImageError
+from torchlight.model.images import Resizing
 
 LARGE = ("40 MP", "39 MP", "million")  # take seconds each; only the command sends them
 KINDS: dict[str, Callable[[], Iterable[HostileFile]]] = {
@@ -44,7 +45,7 @@ def decoded_status() -> Iterator[Callable[[HostileFile], int]]:
 
     async def decode(one: HostileFile) -> int:
         try:
-            await pool.prepare(one.content, 32, None)
+            await pool.prepare(one.content, Resizing(32), None)
         except ImageError as error:
             found = problems.find_problem(error)
             assert found is not None

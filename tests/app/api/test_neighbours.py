@@ -17,7 +17,7 @@ from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.drawing.rendering import MARGIN, TILE, TOP
 from torchlight.model.files import tensor_file
-from torchlight.model.images import prepare_image
+from torchlight.model.images import Resizing, prepare_image
 from torchlight.model.views import image_index
 from torchlight.model.views.embedding import embed, image_digest
 from torchlight.model.views.image_index import Index, LayerExamples, Source, digest_rows
@@ -28,7 +28,7 @@ IMAGES = 12
 def save_index(path: Path, classifier: Classifier, pictures: list[bytes], name: str = "photos") -> Index:
     """Save an index of pictures whose channels have random values at random places of 28x28 maps."""
     generator = torch.Generator().manual_seed(0)
-    tensors = torch.stack([prepare_image(content, 32)[0] for content in pictures])
+    tensors = torch.stack([prepare_image(content, Resizing(32))[0] for content in pictures])
     shape = (32, 3, 9)
     examples = LayerExamples(
         values=torch.randn(shape, generator=generator),
@@ -74,7 +74,7 @@ def test_neighbours_are_those_of_the_index_without_the_image_itself(
 ) -> None:
     client, made = indexed
     path = stored(client, picture(4))
-    tensor, _ = prepare_image(picture(4), 32)
+    tensor, _ = prepare_image(picture(4), Resizing(32))
     expected = made.neighbours(embed(classifier, tensor[None])[0], 5, image_digest(tensor))
     said = client.get(f"{path}/neighbours.json?k=5").json()
     assert [one["image"] for one in said["neighbours"]] == [one.image for one in expected]

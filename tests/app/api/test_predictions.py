@@ -14,7 +14,7 @@ from PIL import Image
 
 from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.classifier import Classifier, choose_device
-from torchlight.model.images import prepare_image
+from torchlight.model.images import Resizing, prepare_image
 
 Picture = Callable[..., bytes]
 
@@ -39,7 +39,7 @@ def test_probabilities_sum_to_one_and_the_most_probable_comes_first(client: http
 
 def test_server_answers_what_the_classifier_says(client: httpx2.Client, photo: bytes, tiny_checkpoint: Path) -> None:
     classifier = Classifier(load_checkpoint(tiny_checkpoint), choose_device("cpu"))
-    tensor, _ = prepare_image(photo, 32)
+    tensor, _ = prepare_image(photo, Resizing(32))
     expected = classifier.top_k(classifier.probabilities(tensor[None])[0])
     served = classify(client, photo)
     assert probabilities(served) == pytest.approx({one.label: one.probability for one in expected}, abs=1e-6)

@@ -21,7 +21,7 @@ from torchlight.app.errors import StoreUnavailable
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
 from torchlight.model.classifier import Classifier
-from torchlight.model.images import prepare_image
+from torchlight.model.images import Resizing, prepare_image
 from torchlight.model.views.activations import activation_maps, statistics
 from torchlight.model.views.trace import trace
 
@@ -44,7 +44,7 @@ def serve(tiny_checkpoint: Path) -> Iterator[Serve]:
 
 @pytest.fixture(scope="module")
 def tensor(photo: bytes) -> Tensor:
-    return prepare_image(photo, 32)[0]
+    return prepare_image(photo, Resizing(32))[0]
 
 
 def test_upload_is_answered_with_its_hash_its_facts_and_where_its_views_are(
@@ -109,7 +109,9 @@ def test_odd_uploads_are_seen_alike_by_prediction_and_inspection(client: httpx2.
     content = ODD[kind]()
     predicted = client.post("/v1/predict", files={"file": content}).json()
     path = client.post("/v1/images", files={"file": content}).headers["Location"]
-    np.testing.assert_array_equal(array(client.get(f"{path}/input.npy")), prepare_image(content, 32)[0].numpy())
+    np.testing.assert_array_equal(
+        array(client.get(f"{path}/input.npy")), prepare_image(content, Resizing(32))[0].numpy()
+    )
     seen = body(client.get(f"{path}/prediction"))["predictions"]
     assert [one["probability"] for one in seen] == pytest.approx(
         [one["probability"] for one in predicted["predictions"]], abs=1e-6

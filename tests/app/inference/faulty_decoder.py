@@ -13,7 +13,7 @@ good = images.prepare_array
 hoard = []
 
 
-def prepare_array(content: bytes, size: int, **options: Any) -> Any:
+def prepare_array(content: bytes, resizing: images.Resizing, **options: Any) -> Any:
     """Follow the command in the file, if there is one."""
     command = content.partition(b"BREAK ")[2]
     if command == b"abort":
@@ -38,8 +38,8 @@ def prepare_array(content: bytes, size: int, **options: Any) -> Any:
     if command == b"babble":
         os.write(1, b"\xff" * 100)
     if command == b"say more":
-        os.write(1, decoder_process.REPLY.pack(0, 7, 7, b"GIF") + bytes(3 * size * size))
-    return good(content, size, **options)
+        os.write(1, decoder_process.REPLY.pack(0, 7, 7, b"GIF") + bytes(3 * resizing.size**2))
+    return good(content, resizing, **options)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from torchlight.app.inference.decoder_pool import DecoderPool, Prepared
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
 from torchlight.model.errors import ImageTooLarge, UnknownImageFormat, UnreadableImage
-from torchlight.model.images import prepare_image
+from torchlight.model.images import RESIZE_RULES, Resizing, prepare_image
 
 Result = TypeVar("Result")
 FAULTY = "tests.app.inference.faulty_decoder"
@@ -42,12 +42,12 @@ class Running:
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         return self._runner.run(work)
 
-    def prepare(self, content: bytes, size: int) -> Prepared:
-        return self.run(self.decoders.prepare(content, size, None))
+    def prepare(self, content: bytes, resizing: Resizing) -> Prepared:
+        return self.run(self.decoders.prepare(content, resizing, None))
 
     def prepare_all(self, contents: list[bytes]) -> list[Prepared]:
         async def together() -> list[Prepared]:
-            return await asyncio.gather(*(self.decoders.prepare(one, 32, None) for one in contents))
+            return await asyncio.gather(*(self.decoders.prepare(one, Resizing(32), None) for one in contents))
 
         return self.run(together())
 
@@ -72,15 +72,17 @@ def faulty() -> Iterator[Running]:
 
 
 def test_pixels_are_those_of_training(processes: Running, photo: bytes) -> None:
-    pixels, decoded = prepare_image(photo, 32)
-    prepared = processes.prepare(photo, 32)
+    pixels, decoded = prepare_image(photo, Resizing(32))
+    prepared = processes.prepare(photo, Resizing(32))
     assert prepared.tensor.equal(pixels)
     assert (prepared.width, prepared.height, prepared.format) == (decoded.width, decoded.height, decoded.format)
 
 
+@pytest.mark.parametrize("rule", RESIZE_RULES)
 @pytest.mark.parametrize("size", [1, 32, 224])
-def test_the_side_is_that_of_each_call(processes: Running, photo: bytes, size: int) -> None:
-    assert processes.prepare(photo, size).tensor.shape == (3, size, size)
+def test_side_and_rule_are_those_of_each_call(processes: Running, photo: bytes, size: int, rule: str) -> None:
+    resizing = Resizing(size, rule)
+    assert processes.prepare(photo, resizing).tensor.equal(prepare_image(photo, resizing)[0])
 
 
 @pytest.mark.parametrize(
@@ -95,13 +97,15 @@ def test_refusals_are_those_of_the_decoder(
     processes: Running, content: bytes, kind: type[Exception], words: str
 ) -> None:
     with pytest.raises(kind, match=words):
-        processes.prepare(content, 32)
+        processes.prepare(content, Resizing(32))
 
 
 def test_many_callers_get_their_own_pictures(processes: Running, picture: Callable[[int], bytes]) -> None:
     photos = [picture(seed) for seed in range(40)]
     prepared = processes.prepare_all(photos)
-    assert all(one.tensor.equal(prepare_image(photo, 32)[0]) for one, photo in zip(prepared, photos, strict=True))
+    assert all(
+        one.tensor.equal(prepare_image(photo, Resizing(32))[0]) for one, photo in zip(prepared, photos, strict=True)
+    )
 
 
 BREAKS = {
@@ -118,18 +122,18 @@ BREAKS = {
 @pytest.mark.parametrize("what", BREAKS)
 def test_a_decoder_that_breaks_costs_one_answer(faulty: Running, photo: bytes, what: str) -> None:
     kind, words = BREAKS[what]
-    faulty.prepare(photo, 32)  # so that a process waits, and starting one is not measured
+    faulty.prepare(photo, Resizing(32))  # so that a process waits, and starting one is not measured
     started = time.monotonic()
     with pytest.raises(kind, match=words):
-        faulty.prepare(photo + b"BREAK " + what.encode(), 32)
+        faulty.prepare(photo + b"BREAK " + what.encode(), Resizing(32))
     assert time.monotonic() - started < TIME_LIMIT_S + STARTS_WITHIN_S
-    assert faulty.prepare(photo, 32).tensor.equal(prepare_image(photo, 32)[0])
+    assert faulty.prepare(photo, Resizing(32)).tensor.equal(prepare_image(photo, Resizing(32))[0])
 
 
 def test_files_that_wait_behind_a_bad_one_are_decoded(faulty: Running, photo: bytes) -> None:
     async def together() -> list[Prepared | BaseException]:
         contents = [photo, photo, photo + b"BREAK abort", photo, b"hello", photo]  # the first keeps the process busy
-        calls = (faulty.decoders.prepare(one, 32, None) for one in contents)
+        calls = (faulty.decoders.prepare(one, Resizing(32), None) for one in contents)
         return await asyncio.gather(*calls, return_exceptions=True)
 
     pids = faulty.decoders.pids
@@ -142,25 +146,25 @@ def test_files_that_wait_behind_a_bad_one_are_decoded(faulty: Running, photo: by
         UnknownImageFormat,
         Prepared,
     ]
-    expected = prepare_image(photo, 32)[0]
+    expected = prepare_image(photo, Resizing(32))[0]
     assert all(one.tensor.equal(expected) for one in outcomes if isinstance(one, Prepared))
     assert faulty.decoders.pids != pids
 
 
 def test_surplus_output_of_a_process_is_no_other_files_answer(faulty: Running, photo: bytes) -> None:
     with contextlib.suppress(DecoderFailed):  # as the pieces come
-        assert faulty.prepare(photo + b"BREAK say more", 32).format == "GIF"
+        assert faulty.prepare(photo + b"BREAK say more", Resizing(32)).format == "GIF"
     for _ in range(3):
-        prepared = faulty.prepare(photo, 32)
+        prepared = faulty.prepare(photo, Resizing(32))
         assert prepared.format == "PNG"
-        assert prepared.tensor.equal(prepare_image(photo, 32)[0])
+        assert prepared.tensor.equal(prepare_image(photo, Resizing(32))[0])
 
 
 def test_a_decoder_that_was_killed_while_idle_is_not_missed(processes: Running, photo: bytes) -> None:
     for pid in processes.decoders.pids:
         os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    assert processes.prepare(photo, 32).tensor.shape == (3, 32, 32)
+    assert processes.prepare(photo, Resizing(32)).tensor.shape == (3, 32, 32)
 
 
 def test_decoders_end_with_the_service() -> None:
@@ -184,11 +188,11 @@ async def full() -> AsyncIterator[DecoderPool]:
 
 @pytest.mark.anyio
 async def test_a_file_more_than_may_wait_is_refused_at_once(full: DecoderPool, photo: bytes) -> None:
-    slow = asyncio.create_task(full.prepare(photo + b"BREAK sleep", 32, None))
-    waiting = asyncio.create_task(full.prepare(photo, 32, None))
+    slow = asyncio.create_task(full.prepare(photo + b"BREAK sleep", Resizing(32), None))
+    waiting = asyncio.create_task(full.prepare(photo, Resizing(32), None))
     await asyncio.sleep(0)
     with pytest.raises(Overloaded, match="2 images are being decoded or wait for it"):
-        await full.prepare(photo, 32, None)
+        await full.prepare(photo, Resizing(32), None)
     with pytest.raises(Overloaded):
         full.check_room(1)
     with pytest.raises(DecoderFailed):
@@ -199,17 +203,17 @@ async def test_a_file_more_than_may_wait_is_refused_at_once(full: DecoderPool, p
 @pytest.mark.anyio
 async def test_a_file_past_its_deadline_counts_only_while_its_decoder_is_busy(full: DecoderPool, photo: bytes) -> None:
     now = asyncio.get_running_loop().time()
-    slow = asyncio.create_task(full.prepare(photo + b"BREAK sleep", 32, now + 0.5))
+    slow = asyncio.create_task(full.prepare(photo + b"BREAK sleep", Resizing(32), now + 0.5))
     await asyncio.sleep(0)
     for _ in range(5):  # each gives its place back
         with pytest.raises(DeadlineExceeded):
-            await full.prepare(photo, 32, now)
+            await full.prepare(photo, Resizing(32), now)
     with pytest.raises(DeadlineExceeded):
         await slow
-    waiting = asyncio.create_task(full.prepare(photo, 32, None))
+    waiting = asyncio.create_task(full.prepare(photo, Resizing(32), None))
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):
-        await full.prepare(photo, 32, None)
+        await full.prepare(photo, Resizing(32), None)
     assert (await waiting).format
 
 
@@ -230,17 +234,17 @@ async def test_files_are_refused_while_no_decoder_can_be_started(
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
     with pytest.raises(DecoderFailed):
-        await full.prepare(photo + b"BREAK abort", 32, None)
+        await full.prepare(photo + b"BREAK abort", Resizing(32), None)
     async with asyncio.timeout(STARTS_WITHIN_S):
         while has_room(full):
             await asyncio.sleep(0.01)
     with pytest.raises(Overloaded, match="no decoder can be started"):
-        await full.prepare(photo, 32, None)
+        await full.prepare(photo, Resizing(32), None)
     monkeypatch.undo()
     async with asyncio.timeout(STARTS_WITHIN_S):
         while not full.pids:
             await asyncio.sleep(0.01)
-    assert (await full.prepare(photo, 32, None)).format
+    assert (await full.prepare(photo, Resizing(32), None)).format
 
 
 def test_the_service_answers_on_after_a_crash(

@@ -47,7 +47,7 @@ def test_answers_are_the_engines_and_near_float32s(int8_service: TestClient, pat
         for one in int8_service.post("/v1/predict", files={"file": photo}).json()["predictions"]
     }
     classifier = Classifier(load_checkpoint(path), torch.device("cpu"))
-    exact = classifier.probabilities(prepare_image(photo, classifier.spec.size)[0][None])[0]
+    exact = classifier.probabilities(prepare_image(photo, classifier.spec.resizing)[0][None])[0]
     expected = dict(zip(classifier.class_names, exact.tolist(), strict=True))
     assert given == pytest.approx(expected, abs=0.05)
     assert given != pytest.approx(expected, abs=1e-7)

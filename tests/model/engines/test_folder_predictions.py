@@ -13,7 +13,7 @@ from torchlight.model.classifier import Classifier
 from torchlight.model.engines import folder_predictions
 from torchlight.model.engines.folder_predictions import Outcome, PredictionFile, classify_files, find_image_files
 from torchlight.model.errors import PredictionFileError
-from torchlight.model.images import prepare_image
+from torchlight.model.images import Resizing, prepare_image
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_each_file_gets_the_answer_it_gets_alone(classifier: Classifier, tmp_pat
     assert sizes == [folder_predictions.BATCH_SIZE] * 3 + [5]
     assert [outcome.path for outcome in outcomes] == paths
     for outcome in outcomes:
-        tensor, _ = prepare_image(outcome.path.read_bytes(), 32)
+        tensor, _ = prepare_image(outcome.path.read_bytes(), Resizing(32))
         (alone,) = classifier.probabilities(tensor[None])
         assert [one.index for one in outcome.predictions] == alone.argsort(descending=True).tolist()
         assert [one.probability for one in outcome.predictions] == pytest.approx(
@@ -81,9 +81,9 @@ def test_few_batches_are_decoded_ahead(classifier: Classifier, tmp_path: Path, m
     monkeypatch.setattr(folder_predictions, "BATCH_SIZE", 1)
     loaded: list[Path] = []
 
-    def load(path: Path, size: int) -> Tensor:
+    def load(path: Path, resizing: Resizing) -> Tensor:
         loaded.append(path)
-        return torch.zeros(3, size, size, dtype=torch.uint8)
+        return torch.zeros(3, resizing.size, resizing.size, dtype=torch.uint8)
 
     monkeypatch.setattr(folder_predictions, "_load", load)
     outcomes = classify_files(classifier, classifier.probabilities, paths)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from torchlight.model.images import Resizing
 from torchlight.training.data import dataset_cache, decode_files, loading
 from torchlight.training.data.loading import DataSet
 
@@ -58,7 +59,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def load(photos: Path, folder: Path) -> Load:
-    return lambda **options: loading.load_dataset(str(photos), 128, cache_folder=folder, **options)
+    return lambda **options: loading.load_dataset(str(photos), Resizing(128), cache_folder=folder, **options)
 
 
 def assert_equal(one: DataSet, other: DataSet) -> None:
@@ -130,7 +131,8 @@ def test_source_that_changed_is_decoded_anew_and_replaces_the_old_files(
     assert len(decoded) == 2
     assert len(list(folder.iterdir())) == 2
     assert_equal(
-        again, loading.load_dataset(str(photos), 128, cache_folder=folder.with_name("other"), skip_unreadable=True)
+        again,
+        loading.load_dataset(str(photos), Resizing(128), cache_folder=folder.with_name("other"), skip_unreadable=True),
     )
 
 
@@ -138,7 +140,7 @@ def test_other_label_alone_decodes_nothing(photos: Path, folder: Path, decoded: 
     for labels in ("abc", "abd"):
         lines = [f"{path.relative_to(photos)},{labels[k % 3]}" for k, path in enumerate(sorted(photos.rglob("*.png")))]
         (photos / "labels.csv").write_text("\n".join(["path,label", *lines]))
-        dataset = loading.load_dataset(str(photos / "labels.csv"), 128, cache_folder=folder)
+        dataset = loading.load_dataset(str(photos / "labels.csv"), Resizing(128), cache_folder=folder)
         assert dataset.class_names == tuple(labels)
     assert decoded == [24]
 
@@ -150,15 +152,17 @@ def test_other_code_decodes_anew(load: Load, decoded: list[int], monkeypatch: py
     assert decoded == [24, 24]
 
 
-def test_each_size_and_source_has_its_own_files(photos: Path, folder: Path) -> None:
+def test_each_size_rule_and_source_has_its_own_files(photos: Path, folder: Path) -> None:
     other = shutil.copytree(photos, photos.with_name("elsewhere") / "photos")
-    for source, size in ((photos, 128), (photos, 160), (other, 128)):
-        loading.load_dataset(str(source), size, cache_folder=folder)
-    assert len(list(folder.iterdir())) == 6
+    small, cropped = Resizing(128), Resizing(128, "centre_crop_bicubic_antialias")
+    for source, resizing in ((photos, small), (photos, Resizing(160)), (other, small), (photos, cropped)):
+        dataset = loading.load_dataset(str(source), resizing, cache_folder=folder)
+        assert_equal(dataset, loading.load_dataset(str(source), resizing, cache_folder=folder))
+    assert len(list(folder.iterdir())) == 8
 
 
 def test_small_source_is_not_cached(photos: Path, folder: Path) -> None:
-    loading.load_dataset(str(photos), 32, cache_folder=folder)
+    loading.load_dataset(str(photos), Resizing(32), cache_folder=folder)
     assert not folder.exists()
 
 
@@ -279,7 +283,7 @@ def test_disk_that_is_full_while_writing_is_told(load: Load, folder: Path, monke
 
 def test_cache_folder_that_cannot_be_made_is_told(photos: Path, folder: Path) -> None:
     folder.write_text("a file")
-    dataset = loading.load_dataset(str(photos), 128, cache_folder=folder)
+    dataset = loading.load_dataset(str(photos), Resizing(128), cache_folder=folder)
     assert "could not be kept" in dataset.warnings[0]
 
 
@@ -309,5 +313,5 @@ def test_unreadable_files_are_remembered_and_mended_ones_are_read(photos: Path, 
 
 def test_default_folder_is_in_the_users_home(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    loading.load_dataset(str(photos), 128)
+    loading.load_dataset(str(photos), Resizing(128))
     assert len(list((tmp_path / ".cache" / "torchlight").iterdir())) == 2

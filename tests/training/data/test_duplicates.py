@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageEnhance
 from torch import Tensor
 
-from torchlight.model.images import to_tensor
+from torchlight.model.images import Resizing, to_tensor
 from torchlight.training.data import duplicates
 
 Change = Callable[[Image.Image], Image.Image]
@@ -61,7 +61,7 @@ SIZES = (32, 64, 224)
 
 
 def tensors(pictures: list[Image.Image], size: int = 32) -> Tensor:
-    return torch.stack([to_tensor(picture, size) for picture in pictures])
+    return torch.stack([to_tensor(picture, Resizing(size)) for picture in pictures])
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from torchlight.model.errors import DataError
+from torchlight.model.images import Resizing
 from torchlight.training.data import loading, sources
 from torchlight.training.data.sources import Item
 
@@ -38,7 +39,7 @@ def photos(draw_folder: DrawFolder, tmp_path: Path) -> Path:
 def test_csv_gives_what_the_folder_gives(photos: Path) -> None:
     files = sorted(path.relative_to(photos) for path in photos.rglob("*.png"))
     source = write_csv(photos, "path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in files))
-    one, other = loading.load_dataset(source, 8), loading.load_dataset(str(photos / "photos"), 8)
+    one, other = loading.load_dataset(source, Resizing(8)), loading.load_dataset(str(photos / "photos"), Resizing(8))
     assert one.class_names == other.class_names
     assert one.fingerprint == other.fingerprint
     assert all(torch.equal(one.splits[name].images, other.splits[name].images) for name in sources.SPLITS)
@@ -63,7 +64,7 @@ def test_csv_may_give_the_splits(photos: Path) -> None:
     lines = [
         f"photos/{name}/{k}.png,{name},{side}" for k, side in enumerate(sources.SPLITS) for name in ("sky", "leaf")
     ]
-    dataset = loading.load_dataset(write_csv(photos, "\n".join(["path,label,split", *lines])), 8)
+    dataset = loading.load_dataset(write_csv(photos, "\n".join(["path,label,split", *lines])), Resizing(8))
     assert {name: len(part) for name, part in dataset.splits.items()} == {"train": 2, "val": 2, "test": 2}
 
 
@@ -72,7 +73,11 @@ def test_csv_may_name_files_elsewhere(photos: Path, draw_picture: DrawPicture) -
     (photos / "lists").mkdir()
     text = f"path,label\n../photos/sky/0.png,a\n{photos}/elsewhere/1.png,b\n"
     assert (
-        len(loading.load_dataset(write_csv(photos / "lists", text), 8, val_fraction=0, test_fraction=0).splits["train"])
+        len(
+            loading.load_dataset(
+                write_csv(photos / "lists", text), Resizing(8), val_fraction=0, test_fraction=0
+            ).splits["train"]
+        )
         == 2
     )
 
@@ -84,7 +89,7 @@ def test_csv_may_name_files_elsewhere(photos: Path, draw_picture: DrawPicture) -
 )
 def test_class_names_in_a_csv_may_be_any_printable_text(label: str, photos: Path) -> None:
     text = f'path,label\nphotos/sky/0.png,"{label}"\nphotos/leaf/1.png,other\n'
-    dataset = loading.load_dataset(write_csv(photos, text), 8, val_fraction=0, test_fraction=0)
+    dataset = loading.load_dataset(write_csv(photos, text), Resizing(8), val_fraction=0, test_fraction=0)
     assert sorted(dataset.class_names) == sorted([label, "other"])
 
 
@@ -129,28 +134,28 @@ def test_class_names_are_one_whatever_way_their_accents_are_written(photos: Path
 )  # fmt: skip
 def test_csv_that_cannot_be_read_names_the_line(text: str | bytes, words: str, photos: Path) -> None:
     with pytest.raises(DataError, match=words) as caught:
-        loading.load_dataset(write_csv(photos, text), 8)
+        loading.load_dataset(write_csv(photos, text), Resizing(8))
     assert str(caught.value).isprintable()
 
 
 def test_broken_image_in_a_csv_is_listed_as_unreadable(photos: Path) -> None:
     (photos / "photos" / "sky" / "0.png").write_bytes(b"no picture")
     source = write_csv(photos, "path,label\nphotos/sky/0.png,a\nphotos/sky/1.png,a\nphotos/leaf/1.png,b\n")
-    dataset = loading.load_dataset(source, 8, val_fraction=0, test_fraction=0, skip_unreadable=True)
+    dataset = loading.load_dataset(source, Resizing(8), val_fraction=0, test_fraction=0, skip_unreadable=True)
     assert len(dataset.skipped) == 1
     assert "0.png: file is of an unknown format" in dataset.skipped[0]
 
 
 def test_other_file_is_not_taken_for_a_source(photos: Path) -> None:
     with pytest.raises(DataError, match=r"0\.png is a file; expected a folder of class folders, or a CSV"):
-        loading.load_dataset(str(photos / "photos" / "sky" / "0.png"), 8)
+        loading.load_dataset(str(photos / "photos" / "sky" / "0.png"), Resizing(8))
 
 
 def test_folder_of_images_without_class_folders_says_what_is_expected(photos: Path) -> None:
     with pytest.raises(
         DataError, match=r"no class folders with images \(12 files lie in it directly\); expected .*CSV"
     ):
-        loading.load_dataset(str(photos / "photos" / "sky"), 8)
+        loading.load_dataset(str(photos / "photos" / "sky"), Resizing(8))
 
 
 @pytest.mark.parametrize("name", ["valid", "bus"])
@@ -159,7 +164,7 @@ def test_folders_beside_the_splits_are_not_ignored(name: str, photos: Path) -> N
     shutil.copytree(photos / "photos", photos / "split" / "train")
     shutil.copytree(photos / "photos", photos / "split" / name)
     with pytest.raises(DataError, match=f"other folders beside train: {name}; only train, val and test may lie there"):
-        loading.load_dataset(str(photos / "split"), 8)
+        loading.load_dataset(str(photos / "split"), Resizing(8))
 
 
 @pytest.mark.parametrize(
@@ -170,29 +175,29 @@ def test_folders_beside_the_splits_are_not_ignored(name: str, photos: Path) -> N
 def test_class_folder_with_an_unprintable_name_is_named(name: str, words: str, photos: Path) -> None:
     (photos / "photos" / "sky").rename(photos / "photos" / name)
     with pytest.raises(DataError, match=words) as caught:
-        loading.load_dataset(str(photos / "photos"), 8)
+        loading.load_dataset(str(photos / "photos"), Resizing(8))
     assert str(caught.value).isprintable()
 
 
 def test_unprintable_file_name_is_named_on_one_line(photos: Path) -> None:
     (photos / "photos" / "sky" / os.fsdecode(b"\xe9\n.png")).write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"\\udce9\\n\.png: file is of an unknown format") as caught:
-        loading.load_dataset(str(photos / "photos"), 8)
+        loading.load_dataset(str(photos / "photos"), Resizing(8))
     assert str(caught.value).isprintable()
 
 
 def test_links_to_images_are_followed(photos: Path) -> None:
-    before = loading.load_dataset(str(photos / "photos"), 8)
+    before = loading.load_dataset(str(photos / "photos"), Resizing(8))
     original = photos / "photos" / "sky" / "0.png"
     original.rename(photos / "moved.png")
     original.symlink_to("../../moved.png")
-    assert loading.load_dataset(str(photos / "photos"), 8).fingerprint == before.fingerprint
+    assert loading.load_dataset(str(photos / "photos"), Resizing(8)).fingerprint == before.fingerprint
 
 
 def test_class_folder_may_be_a_link(photos: Path) -> None:
     (photos / "photos" / "sky").rename(photos / "moved")
     (photos / "photos" / "sky").symlink_to("../moved")
-    assert loading.load_dataset(str(photos / "photos"), 8).class_names == ("apple", "leaf", "sky")
+    assert loading.load_dataset(str(photos / "photos"), Resizing(8)).class_names == ("apple", "leaf", "sky")
 
 
 @pytest.mark.parametrize(
@@ -208,8 +213,8 @@ def test_class_folder_may_be_a_link(photos: Path) -> None:
 def test_what_is_no_file_is_listed_as_unreadable(make: Callable[[Path], None], words: str, photos: Path) -> None:
     make(photos / "photos" / "sky" / "odd.png")
     with pytest.raises(DataError, match=rf"1 of 37 files are unreadable \(.*odd\.png.*{words}"):
-        loading.load_dataset(str(photos / "photos"), 8)
-    assert len(loading.load_dataset(str(photos / "photos"), 8, skip_unreadable=True).skipped) == 1
+        loading.load_dataset(str(photos / "photos"), Resizing(8))
+    assert len(loading.load_dataset(str(photos / "photos"), Resizing(8), skip_unreadable=True).skipped) == 1
 
 
 def test_file_without_permission_is_listed_as_unreadable(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +226,7 @@ def test_file_without_permission_is_listed_as_unreadable(photos: Path, monkeypat
 
     monkeypatch.setattr(Path, "read_bytes", lambda path: (refuse if path.name == "3.png" else read)(path))
     with pytest.raises(DataError, match=r"3 of 36 files are unreadable \(.*3\.png: .*Permission denied"):
-        loading.load_dataset(str(photos / "photos"), 8)
+        loading.load_dataset(str(photos / "photos"), Resizing(8))
 
 
 @pytest.mark.parametrize("name", ["sky", "photos"])
@@ -237,4 +242,4 @@ def test_folder_without_permission_is_named(name: str, photos: Path, monkeypatch
     monkeypatch.setattr(os, "scandir", refusing(os.scandir))
     monkeypatch.setattr(os, "listdir", refusing(os.listdir))
     with pytest.raises(DataError, match=rf"folder .*{name} cannot be read .Permission denied"):
-        loading.load_dataset(str(photos / "photos"), 8)
+        loading.load_dataset(str(photos / "photos"), Resizing(8))
