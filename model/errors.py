@@ -19,7 +19,9 @@
     │   ├── InvalidIndex            some other kind of file, another version, or contents that do not fit together
     │   └── IndexMismatch           made for another checkpoint
     ├── NetworkError                a network that cannot be built
-    │   └── UnknownArchitecture
+    │   ├── UnknownArchitecture
+    │   ├── WeightsNotInstalled     of a published network: their package is missing
+    │   └── WeightsDamaged          the file in the package is not the one that was published
     ├── ViewError                   a view into the network that does not exist
     │   ├── UnknownLayer
     │   ├── ChannelOutOfRange
@@ -120,6 +122,14 @@ class NetworkError(TorchlightError):
 
 class UnknownArchitecture(NetworkError):
     """No architecture has that name."""
+
+
+class WeightsNotInstalled(NetworkError):
+    """The package that brings a network's published weights is missing."""
+
+
+class WeightsDamaged(NetworkError):
+    """The installed file of published weights is not the one that was published."""
 
 
 class ViewError(TorchlightError):

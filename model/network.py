@@ -5,7 +5,7 @@ Each of our own networks is one straight chain, so that a layer's dotted path re
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -14,10 +14,14 @@ from torch import Tensor, nn
 
 from torchlight.model.efficientnet_lite import EFFICIENTNET_LITES, MULTILEVEL, SIZES, build_efficientnet_lite
 from torchlight.model.errors import NetworkError, UnknownArchitecture
+from torchlight.model.images import ImageSpec
+from torchlight.model.published_weights import describe_weights, read_weights
 
 # Mean and standard deviation that torchvision's published weights were trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# Those of EfficientNet-Lite: (pixel - 127) / 128 for pixels of 0 to 255.
+LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 
 @dataclass(frozen=True)
@@ -53,29 +57,36 @@ def build_network(config: NetworkConfig) -> nn.Module:
 
 
 def load_pretrained(network: nn.Module, architecture: str) -> None:
-    """Copy torchvision's published weights into ``network``, all but a classifier head of another size.
+    """Copy published weights into ``network``, all but a classifier head of another size.
 
-    Fetches the file over the network the first time, checks its hash, and reads it with torch's weights-only
-    reader, which runs no code from the file.
+    Those of EfficientNet-Lite come with the installation; torchvision's are fetched over the network the first time.
+    Either file is read once its hash is right, with torch's weights-only reader, which runs no code from it.
 
     Raises:
         UnknownArchitecture: no network has that name.
         NetworkError: it has no published weights, or they cannot be fetched.
+        WeightsNotInstalled, WeightsDamaged: see :func:`model.published_weights.read_weights`.
     """
-    if architecture in OWN_ARCHITECTURES:
-        raise NetworkError(f"architecture {architecture!r} has no published weights; train it without --pretrained")
-    _require_torchvision(architecture)
-    weights = _torchvision_models().get_model_weights(architecture).DEFAULT
-    try:
-        published = torch.hub.load_state_dict_from_url(weights.url, check_hash=True, weights_only=True)
-    except OSError as error:
-        raise NetworkError(
-            f"weights of {architecture} cannot be fetched ({error}); put the file into {torch.hub.get_dir()}"
-            "/checkpoints yourself, or train without --pretrained"
-        ) from error
+    published = _read_published(architecture)
     own = network.state_dict()
-    fitting = {name: value for name, value in published.items() if name in own and own[name].shape == value.shape}
+    others = {_layer_of(name) for name, value in published.items() if name not in own or own[name].shape != value.shape}
+    fitting = {name: value for name, value in published.items() if _layer_of(name) not in others}
     network.load_state_dict(fitting, strict=False)
+
+
+def published_image_spec(architecture: str, image_size: int) -> ImageSpec:
+    """Return how images become input of a network with published weights."""
+    if architecture in EFFICIENTNET_LITES:
+        return ImageSpec(image_size, LITE_MEAN, LITE_STD, "centre_crop_bicubic_antialias")
+    return ImageSpec(image_size, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def describe_backbone(architecture: str) -> dict[str, str]:
+    """Return what a checkpoint that was trained from published weights says of them: name, source and licence."""
+    if architecture in EFFICIENTNET_LITES:
+        return describe_weights(architecture.removesuffix(MULTILEVEL))
+    weights = _torchvision_models().get_model_weights(architecture).DEFAULT
+    return {"name": architecture, "source": f"torchvision: {weights.url}", "licence": "see the source"}
 
 
 def default_image_size(architecture: str) -> int:
@@ -228,6 +239,31 @@ OWN_ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
     "guide": _guide,
     "lenet5": _lenet5,
 }
+
+
+def _layer_of(tensor_name: str) -> str:
+    """Return the path of the layer: a head takes weights and bias, or neither."""
+    return tensor_name.rpartition(".")[0]
+
+
+def _read_published(architecture: str) -> Mapping[str, Tensor]:
+    """Return published weights by name."""
+    if architecture in OWN_ARCHITECTURES:
+        raise NetworkError(f"architecture {architecture!r} has no published weights; train it without --pretrained")
+    if architecture in EFFICIENTNET_LITES:
+        return read_weights(architecture.removesuffix(MULTILEVEL))
+    _require_torchvision(architecture)
+    weights = _torchvision_models().get_model_weights(architecture).DEFAULT
+    try:
+        published: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
+            weights.url, check_hash=True, weights_only=True
+        )
+    except OSError as error:
+        raise NetworkError(
+            f"weights of {architecture} cannot be fetched from {weights.url} ({error}); put the file into "
+            f"{torch.hub.get_dir()}/checkpoints yourself, or train without --pretrained"
+        ) from error
+    return published
 
 
 def _torchvision_models() -> ModuleType:

@@ -31,7 +31,8 @@ FLOORS = {
     "model": (
         ("errors", "defaults", "versions", "efficientnet_lite"),
         ("files",),
-        ("images", "network"),
+        ("images", "published_weights"),
+        ("network",),
         ("checkpoint",),
         ("graph",),
         ("classifier",),

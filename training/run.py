@@ -18,6 +18,7 @@ import torch
 from torchlight.model.canary import canary_answer
 from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
 from torchlight.model.errors import TorchlightError
+from torchlight.model.network import describe_backbone
 from torchlight.model.versions import library_versions
 from torchlight.training.config import RunOptions
 from torchlight.training.data.held_out import select_held_out
@@ -212,11 +213,15 @@ def _explain_os_error(error: OSError, folder: Path) -> tuple[str, str]:
 def _describe_run(options: RunOptions, setup: Setup, device: torch.device, command: str) -> Header:
     """Return the header of the run's checkpoints, without figures."""
     dataset = setup.dataset
-    training: Mapping[str, Any] = dataclasses.asdict(setup.config) | {
+    training: dict[str, Any] = dataclasses.asdict(setup.config) | {
         "command": command,
         "device": device.type,
         "start_from": setup.start and setup.start.digest,
     }
+    if options.pretrained:
+        training["backbone"] = describe_backbone(options.architecture)
+    elif setup.start is not None and "backbone" in setup.start.header.training:
+        training["backbone"] = setup.start.header.training["backbone"]
     data: Mapping[str, Any] = {
         "source": Path(options.source).name,
         "fingerprint": dataset.fingerprint,

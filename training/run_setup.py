@@ -15,13 +15,12 @@ from torchlight.model.checkpoint import Checkpoint, load_checkpoint
 from torchlight.model.errors import DataError
 from torchlight.model.images import ImageSpec, Resizing
 from torchlight.model.network import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     NetworkConfig,
     build_network,
     check_image_size,
     default_image_size,
     load_pretrained,
+    published_image_spec,
 )
 from torchlight.training.config import (
     RunOptions,
@@ -81,10 +80,10 @@ def set_up(options: RunOptions, device: torch.device, observer: Observer, num_pr
         )
     size = options.image_size or default_image_size(options.architecture)
     check_image_size(options.architecture, size)
-    resizing = Resizing(size) if start is None else start.header.image_spec.resizing
+    known_spec = _known_image_spec(options, start, size)
     dataset = loading.load_dataset(
         options.source,
-        resizing,
+        Resizing(size) if known_spec is None else known_spec.resizing,
         val_fraction=options.val_fraction,
         test_fraction=options.test_fraction,
         seed=options.seed,
@@ -100,13 +99,10 @@ def set_up(options: RunOptions, device: torch.device, observer: Observer, num_pr
     network = build_network(network_config)
     if options.pretrained:
         load_pretrained(network, options.architecture)
-        spec = ImageSpec(size, IMAGENET_MEAN, IMAGENET_STD)
     elif start is not None:
         _check_classes(start, dataset)
         network.load_state_dict(start.network.state_dict())
-        spec = start.header.image_spec
-    else:
-        spec = ImageSpec(size, *loading.statistics(train.images))
+    spec = known_spec or ImageSpec(size, *loading.statistics(train.images))
     if config.whitening:
         whiten_first_layer(network, train.images, spec)
     return Setup(
@@ -118,6 +114,13 @@ def set_up(options: RunOptions, device: torch.device, observer: Observer, num_pr
         class_weights=loading.class_weights(train.labels, network_config.num_classes) if config.balance else None,
         start=start,
     )
+
+
+def _known_image_spec(options: RunOptions, start: Checkpoint | None, size: int) -> ImageSpec | None:
+    """Return how the first weights expect images; None if they are random."""
+    if options.pretrained:
+        return published_image_spec(options.architecture, size)
+    return None if start is None else start.header.image_spec
 
 
 def _configure(

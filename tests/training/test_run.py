@@ -16,7 +16,13 @@ from torchlight.model.canary import canary_answer
 from torchlight.model.checkpoint import Checkpoint, load_checkpoint
 from torchlight.model.errors import DataError, NetworkError, TorchlightError, UnknownArchitecture
 from torchlight.model.images import ImageSpec, Resizing
-from torchlight.model.network import IMAGENET_MEAN, IMAGENET_STD, NetworkConfig, build_network
+from torchlight.model.network import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    NetworkConfig,
+    build_network,
+    published_image_spec,
+)
 from torchlight.training import run, run_folder
 from torchlight.training.config import RunOptions, TrainingConfig
 from torchlight.training.data import loading
@@ -301,6 +307,21 @@ def test_pretrained_run_starts_from_the_published_weights_and_their_statistics(
     assert torch.equal(seen[0], published["conv1.weight"])
     assert (spec.size, spec.mean, spec.std) == (32, IMAGENET_MEAN, IMAGENET_STD)
     assert finished.load().header.training["optimizer"] == "sgd"
+    assert finished.load().header.training["backbone"]["name"] == "resnet18"
+
+
+def test_run_from_installed_weights_keeps_their_crop_and_names_their_licence(
+    draw_folder: DrawFolder, tmp_path: Path
+) -> None:
+    photos = draw_folder(tmp_path / "photos", 10)
+    options = {"architecture": "efficientnet_lite0", "image_size": 32, "epochs": 1}
+    finished = train(small(photos, tmp_path / "out", pretrained=True, **options))
+    header = finished.load().header
+    assert header.image_spec == published_image_spec("efficientnet_lite0", 32)
+    assert header.training["backbone"]["licence"] == "Apache-2.0"
+    more = train(small(photos, tmp_path / "more", start_from=finished.result.checkpoint, epochs=1)).load()
+    assert more.header.image_spec == header.image_spec
+    assert more.header.training["backbone"] == header.training["backbone"]
 
 
 def test_evaluating_on_the_training_data_takes_only_what_was_held_out(finished: Finished) -> None:
