@@ -21,7 +21,7 @@
     ├── NetworkError                a network that cannot be built
     │   ├── UnknownArchitecture
     │   ├── WeightsNotInstalled     of a published network: their package is missing
-    │   └── WeightsDamaged          the file in the package is not the one that was published
+    │   └── WeightsDamaged          the file is not the one that was published
     ├── ViewError                   a view into the network that does not exist
     │   ├── UnknownLayer
     │   ├── ChannelOutOfRange
@@ -129,7 +129,7 @@ class WeightsNotInstalled(NetworkError):
 
 
 class WeightsDamaged(NetworkError):
-    """The installed file of published weights is not the one that was published."""
+    """The file of published weights is not the one that was published."""
 
 
 class ViewError(TorchlightError):

@@ -4,16 +4,19 @@ Each of our own networks is one straight chain, so that a layer's dotted path re
 ``conv1``, ``relu1``, ``pool1``, ..., ``fc``.
 """
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
+from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
 
 from torchlight.model.efficientnet_lite import EFFICIENTNET_LITES, MULTILEVEL, SIZES, build_efficientnet_lite
-from torchlight.model.errors import NetworkError, UnknownArchitecture
+from torchlight.model.errors import NetworkError, UnknownArchitecture, WeightsDamaged
 from torchlight.model.images import ImageSpec
 from torchlight.model.published_weights import describe_weights, read_weights
 
@@ -56,8 +59,8 @@ def build_network(config: NetworkConfig) -> nn.Module:
     return network
 
 
-def load_pretrained(network: nn.Module, architecture: str) -> None:
-    """Copy published weights into ``network``, all but a classifier head of another size.
+def read_pretrained(architecture: str) -> Mapping[str, Tensor]:
+    """Return published weights by name.
 
     Those of EfficientNet-Lite come with the installation; torchvision's are fetched over the network the first time.
     Either file is read once its hash is right, with torch's weights-only reader, which runs no code from it.
@@ -65,9 +68,24 @@ def load_pretrained(network: nn.Module, architecture: str) -> None:
     Raises:
         UnknownArchitecture: no network has that name.
         NetworkError: it has no published weights, or they cannot be fetched.
-        WeightsNotInstalled, WeightsDamaged: see :func:`model.published_weights.read_weights`.
+        WeightsNotInstalled: their package is missing.
+        WeightsDamaged: the file is another one.
     """
-    published = _read_published(architecture)
+    if architecture in OWN_ARCHITECTURES:
+        raise NetworkError(f"architecture {architecture!r} has no published weights; train it without --pretrained")
+    if architecture in EFFICIENTNET_LITES:
+        return read_weights(architecture.removesuffix(MULTILEVEL))
+    published: Mapping[str, Tensor] = torch.load(_fetch_weights(architecture), map_location="cpu", weights_only=True)
+    return published
+
+
+def load_pretrained(network: nn.Module, architecture: str) -> None:
+    """Copy published weights into ``network``, all but a classifier head of another size.
+
+    Raises:
+        UnknownArchitecture, NetworkError: see :func:`read_pretrained`.
+    """
+    published = read_pretrained(architecture)
     own = network.state_dict()
     others = {_layer_of(name) for name, value in published.items() if name not in own or own[name].shape != value.shape}
     fitting = {name: value for name, value in published.items() if _layer_of(name) not in others}
@@ -246,24 +264,29 @@ def _layer_of(tensor_name: str) -> str:
     return tensor_name.rpartition(".")[0]
 
 
-def _read_published(architecture: str) -> Mapping[str, Tensor]:
-    """Return published weights by name."""
-    if architecture in OWN_ARCHITECTURES:
-        raise NetworkError(f"architecture {architecture!r} has no published weights; train it without --pretrained")
-    if architecture in EFFICIENTNET_LITES:
-        return read_weights(architecture.removesuffix(MULTILEVEL))
+def _fetch_weights(architecture: str) -> Path:
+    """Return torchvision's file of weights in torch hub's folder, its hash checked; fetches it if it is not there."""
     _require_torchvision(architecture)
-    weights = _torchvision_models().get_model_weights(architecture).DEFAULT
-    try:
-        published: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
-            weights.url, check_hash=True, weights_only=True
+    url = _torchvision_models().get_model_weights(architecture).DEFAULT.url
+    file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
+    expected = file.stem.rpartition("-")[2]  # resnet18-f37072fd: the first digits of its SHA-256
+    if not file.is_file():
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(file), expected)
+        except (OSError, RuntimeError) as error:  # no way there, no room here; another hash
+            raise NetworkError(
+                f"weights of {architecture} cannot be fetched from {url} ({error}); "
+                f"save them as {file} yourself, or train without --pretrained"
+            ) from error
+    with file.open("rb") as content:
+        found = hashlib.file_digest(content, "sha256").hexdigest()
+    if not found.startswith(expected):
+        raise WeightsDamaged(
+            f"weights of {architecture}: {file} has the SHA-256 {found[:12]}..., not {expected}...; "
+            f"remove it, so that {url} is fetched again"
         )
-    except OSError as error:
-        raise NetworkError(
-            f"weights of {architecture} cannot be fetched from {weights.url} ({error}); put the file into "
-            f"{torch.hub.get_dir()}/checkpoints yourself, or train without --pretrained"
-        ) from error
-    return published
+    return file
 
 
 def _torchvision_models() -> ModuleType:

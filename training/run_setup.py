@@ -21,6 +21,7 @@ from torchlight.model.network import (
     default_image_size,
     load_pretrained,
     published_image_spec,
+    read_pretrained,
 )
 from torchlight.training.config import (
     RunOptions,
@@ -80,6 +81,8 @@ def set_up(options: RunOptions, device: torch.device, observer: Observer, num_pr
         )
     size = options.image_size or default_image_size(options.architecture)
     check_image_size(options.architecture, size)
+    if options.pretrained:
+        read_pretrained(options.architecture)  # if they are out of reach, that is said before minutes of decoding
     known_spec = _known_image_spec(options, start, size)
     dataset = loading.load_dataset(
         options.source,

@@ -1,16 +1,23 @@
 """The architectures, and the guide's own arithmetic on a real convolution."""
 
-from collections.abc import Callable
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
-from urllib.error import URLError
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision import models
 
 from torchlight.model import network
 from torchlight.model.checkpoint import Header, save_checkpoint
-from torchlight.model.errors import NetworkError, UnknownArchitecture
+from torchlight.model.errors import NetworkError, UnknownArchitecture, WeightsDamaged
 from torchlight.model.network import (
     NetworkConfig,
     architecture_names,
@@ -20,6 +27,7 @@ from torchlight.model.network import (
     default_image_size,
 )
 
+Publish = Callable[..., "Published"]
 OURS = ("torchlight", "guide", "lenet5")
 EXAMPLES = (*OURS, "resnet18", "mobilenet_v3_small", "googlenet")
 
@@ -50,6 +58,25 @@ THE_MOUSES_EAR = [
     [0, 0, 50, 0, 0, 0, 0],
     [25, 25, 0, 50, 0, 0, 0],
 ]
+
+
+class Published(NamedTuple):
+    """Weights on a web server: where they are, the file there, and where it belongs once it is fetched."""
+
+    url: str
+    file: Path
+    fetched: Path
+
+
+@contextmanager
+def serve_folder(folder: Path) -> Iterator[str]:
+    """Serve the files of a folder over HTTP on this machine while the context lasts; yields the address."""
+    with HTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
 
 
 def like_first_layer(filters: int) -> nn.Conv2d:
@@ -204,48 +231,84 @@ def test_same_seed_gives_the_same_initial_weights(make_network: Callable[..., nn
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
 
 
+@pytest.fixture
+def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Publish]:
+    """Return a function that puts weights on a web server of this machine, as torchvision's are on its own."""
+    site, hub = tmp_path / "site", tmp_path / "hub"
+    site.mkdir()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(hub))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serve_folder(site) as address:
+
+        def publish(weights: dict[str, Tensor], digits: str | None = None) -> Published:
+            """``digits``: of the hash in the file's name, if they shall be wrong."""
+            torch.save(weights, site / "new")
+            digest = digits or hashlib.sha256((site / "new").read_bytes()).hexdigest()[:8]
+            name = f"network-{digest}.pth"
+            (site / "new").rename(site / name)
+            weights_enum = SimpleNamespace(DEFAULT=SimpleNamespace(url=f"{address}/{name}"))
+            monkeypatch.setattr(models, "get_model_weights", lambda name: weights_enum)
+            return Published(f"{address}/{name}", site / name, hub / "checkpoints" / name)
+
+        yield publish
+
+
 @pytest.mark.parametrize(("architecture", "head"), [("resnet18", "fc."), ("mobilenet_v3_small", "classifier.3.")])
-def test_pretrained_weights_fill_all_but_the_head(
-    architecture: str, head: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only the download is replaced: the published files cannot be fetched where tests have no internet."""
-    published = build_network(NetworkConfig(architecture, 1000)).state_dict()
-    asked: list[tuple[str, dict[str, object]]] = []
-
-    def download(url: str, **options: object) -> dict[str, Tensor]:
-        asked.append((url, options))
-        return published
-
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", download)
+def test_pretrained_weights_fill_all_but_the_head(architecture: str, head: str, publish: Publish) -> None:
+    weights = build_network(NetworkConfig(architecture, 1000)).state_dict()
+    publish(weights)
     built = build_network(NetworkConfig(architecture, 5))
     own_head = {name: value.clone() for name, value in built.state_dict().items() if name.startswith(head)}
 
     network.load_pretrained(built, architecture)
 
-    expected = {name: own_head.get(name, value) for name, value in published.items()}
+    expected = {name: own_head.get(name, value) for name, value in weights.items()}
     assert own_head
     assert all(torch.equal(value, expected[name]) for name, value in built.state_dict().items())
-    ((url, options),) = asked
-    assert url.startswith("https://download.pytorch.org/models/" + architecture)
-    assert options["check_hash"] is True
-    assert options["weights_only"] is True
 
 
-def test_pretrained_weights_for_the_published_classes_fill_the_head_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    published = build_network(NetworkConfig("resnet18", 1000)).state_dict()
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **options: published)
+def test_pretrained_weights_for_the_published_classes_fill_the_head_too(publish: Publish) -> None:
+    weights = build_network(NetworkConfig("resnet18", 1000)).state_dict()
+    publish(weights)
     built = build_network(NetworkConfig("resnet18", 1000))
     network.load_pretrained(built, "resnet18")
-    assert all(torch.equal(value, published[name]) for name, value in built.state_dict().items())
+    assert all(torch.equal(value, weights[name]) for name, value in built.state_dict().items())
 
 
-def test_pretrained_weights_that_cannot_be_fetched_say_where_to_put_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(url: str, **options: object) -> None:
-        raise URLError("no route to host")
+def test_pretrained_weights_are_fetched_once(publish: Publish) -> None:
+    published = publish({"fc.bias": torch.zeros(3)})
+    network.read_pretrained("resnet18")
+    published.file.unlink()
+    assert network.read_pretrained("resnet18").keys() == {"fc.bias"}
 
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
-    with pytest.raises(NetworkError, match=r"resnet18 cannot be fetched .*no route.*checkpoints"):
-        network.load_pretrained(build_network(NetworkConfig("resnet18", 3)), "resnet18")
+
+def test_pretrained_weights_that_cannot_be_fetched_say_from_where_and_where_to_put_them(publish: Publish) -> None:
+    published = publish({})
+    published.file.unlink()
+    with pytest.raises(NetworkError) as caught:
+        network.read_pretrained("resnet18")
+    assert str(caught.value) == (
+        f"weights of resnet18 cannot be fetched from {published.url} (HTTP Error 404: File not found); "
+        f"save them as {published.fetched} yourself, or train without --pretrained"
+    )
+    caught.value.__cause__.close()  # the server's answer
+
+
+def test_fetched_weights_with_another_hash_are_refused_and_not_kept(publish: Publish) -> None:
+    published = publish({}, digits="00000000")
+    with pytest.raises(NetworkError, match=r"cannot be fetched from .*invalid hash value .*00000000"):
+        network.read_pretrained("resnet18")
+    assert list(published.fetched.parent.iterdir()) == []
+
+
+def test_a_damaged_file_of_weights_is_named_and_refused(publish: Publish) -> None:
+    published = publish({})
+    network.read_pretrained("resnet18")
+    published.fetched.write_bytes(b"half of them")
+    with pytest.raises(WeightsDamaged) as caught:
+        network.read_pretrained("resnet18")
+    assert str(caught.value).startswith(f"weights of resnet18: {published.fetched} has the SHA-256 ")
+    assert str(caught.value).endswith(f"remove it, so that {published.url} is fetched again")
 
 
 @pytest.mark.parametrize("architecture", OURS)

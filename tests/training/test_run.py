@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from torchlight.model import network
 from torchlight.model.canary import canary_answer
 from torchlight.model.checkpoint import Checkpoint, load_checkpoint
 from torchlight.model.errors import DataError, NetworkError, TorchlightError, UnknownArchitecture
@@ -290,9 +291,10 @@ def test_errors_write_nothing(
 def test_pretrained_run_starts_from_the_published_weights_and_their_statistics(
     draw_folder: DrawFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the download is replaced: the published files cannot be fetched where tests have no internet."""
+    """Only the fetching is replaced: the published files cannot be had where tests have no internet."""
     published = build_network(NetworkConfig("resnet18", 1000)).state_dict()
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **options: published)
+    torch.save(published, tmp_path / "resnet18.pth")
+    monkeypatch.setattr(network, "_fetch_weights", lambda architecture: tmp_path / "resnet18.pth")
     seen: list[torch.Tensor] = []
 
     def epochs(training: Training, *_arguments: object) -> Iterator[EpochResult]:
@@ -322,6 +324,18 @@ def test_run_from_installed_weights_keeps_their_crop_and_names_their_licence(
     more = train(small(photos, tmp_path / "more", start_from=finished.result.checkpoint, epochs=1)).load()
     assert more.header.image_spec == header.image_spec
     assert more.header.training["backbone"] == header.training["backbone"]
+
+
+def test_weights_out_of_reach_are_told_before_any_image_is_decoded(
+    draw_folder: DrawFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nothing listens
+    photos, decoded = draw_folder(tmp_path / "photos", 10), []
+    options = small(photos, tmp_path / "out", architecture="resnet18", pretrained=True)
+    with pytest.raises(NetworkError, match=r"fetched from https://\S+\.pth .*save them as /\S+\.pth "):
+        run.train(options, CPU, "", Observer(on_image=lambda done, total: decoded.append(done)))
+    assert decoded == []
 
 
 def test_evaluating_on_the_training_data_takes_only_what_was_held_out(finished: Finished) -> None:
