@@ -137,7 +137,9 @@ class ModelResponse(ModelSummary):
     parameters: int = Field(description="Numbers that training may change.", examples=[1_570_000])
     multiply_adds: int = Field(description="For one image.", examples=[150_000_000])
     metrics: dict[str, Any] = Field(
-        description="What it reached, on which split.", examples=[{"test": {"accuracy": 0.9}}]
+        description="What it reached, on which split; `cross_validation` is of networks that had not seen the photos "
+        "they were asked about, while the one served learnt from all of them.",
+        examples=[{"test": {"accuracy": 0.9}}],
     )
     training: dict[str, Any] = Field(description="How it was trained.", examples=[{"epochs": 30}])
     device: str = Field(examples=["cpu"])

@@ -110,9 +110,9 @@ function curve(history) {
 function tested(metrics) {
   const splits = Object.entries(metrics).filter(([, one]) => typeof one?.accuracy === "number");
   if (!splits.length) return quiet(t("tested_none"));
-  return splits.map(([split, { accuracy, images, recall }]) => [
+  return splits.map(([split, { accuracy, images, recall, ...rest }]) => [
     h("p", { class: "big-figure" }, h("data", { value: accuracy }, percent(accuracy))),
-    h("p", {}, images ? t("tested_on", { share: percent(accuracy), images: images.toLocaleString("en"), split }) : t("tested_some", { share: percent(accuracy), split })),
+    h("p", {}, sayTested(split, { share: percent(accuracy), images: images?.toLocaleString("en"), ...rest })),
     recall && [
       quiet(t("recall")),
       h("ol", { class: "bars" }, Object.entries(recall).map(([label, share]) =>
@@ -120,6 +120,12 @@ function tested(metrics) {
       )),
     ],
   ]);
+}
+
+function sayTested(split, { interval, ...words }) {
+  if (split !== "cross_validation") return t(words.images ? "tested_on" : "tested_some", { ...words, split });
+  const [low, high] = interval.map(percent);
+  return t("cross_validated", { ...words, low, high });
 }
 
 /** What the checkpoint says of itself, all that is one number or word. */

@@ -255,6 +255,7 @@ const WORDS = {
   tested: ["How well it does", "它有多准"],
   tested_on: ["{share} of {images} pictures right ({split})", "{images} 张图片中答对 {share}（{split}）"],
   tested_some: ["{share} right ({split})", "答对 {share}（{split}）"],
+  cross_validated: ["{share} of {images} pictures right, each judged by a network that had not seen it ({folds}-fold cross-validation); this network then learnt from all of them. Of many more pictures of the same kind: {low} to {high}, with 95% confidence.", "{images} 张图片中答对 {share}，每张都由没有见过它的网络来判断（{folds} 折交叉验证）；随后这个网络用全部图片学习。若有更多同类图片，答对的份额有 95% 的把握在 {low} 到 {high} 之间。"],
   tested_none: ["This checkpoint does not say how well it does.", "这个检查点没有说它有多准。"],
   recall: ["of the pictures of each class, how many it got right", "每一类的图片中答对了多少"],
   facts: ["The facts", "基本情况"],

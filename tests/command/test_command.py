@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,10 @@ from torch import Tensor
 from torchlight import command
 from torchlight.app.settings import Settings
 from torchlight.commands.options import TRAIN_OPTIONS, run_options
-from torchlight.model.checkpoint import load_checkpoint
+from torchlight.model.checkpoint import load_checkpoint, save_checkpoint
+from torchlight.model.network import build_network
 from torchlight.training.config import RunOptions, TrainingConfig
+from torchlight.training.data.loading import load_dataset
 
 COMMAND = Path(sys.executable).with_name("torchlight")
 PART = str(Path(command.__file__).with_name("training") / "report" / "missing.css")
@@ -112,6 +114,73 @@ def test_evaluate_uses_only_held_out_images_and_says_so(trained: Trained) -> Non
         ("leaf", "2"),
         ("sky", "2"),
     ]
+
+
+def test_evaluate_has_no_figures_for_a_class_without_images(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("leaf", "sky"):
+        draw(tmp_path / "photos" / name / "1.png", COLOURS[name], 500)
+        draw(tmp_path / "photos" / name / "2.png", COLOURS[name], 501)
+    code, out, _ = call(capsys, monkeypatch, "evaluate", trained.checkpoint, str(tmp_path / "photos"))
+    assert code == 0
+    assert [line.split() for line in out.splitlines() if "apple" in line] == [["apple", "0", "–", "–"]]
+    assert len(re.findall(r"^ *(?:leaf|sky) +2 +[\d.]+% +[\d.]+%", out, re.MULTILINE)) == 2
+
+
+@pytest.fixture(scope="module")
+def cross_validated(trained: Trained) -> Trained:
+    """A checkpoint beside the trained one that learnt from all photos, as its header says."""
+    header = load_checkpoint(Path(trained.checkpoint)).header
+    dataset = load_dataset(
+        str(trained.folder / "photos"), header.image_spec.resizing, val_fraction=0.0, test_fraction=0.0
+    )
+    measured = {"accuracy": 0.9, "interval": [0.8, 0.953], "loss": 0.3, "calibration_error": 0.05}
+    header = replace(
+        header,
+        metrics={"cross_validation": measured | {"images": 60, "folds": 5}},
+        data=header.data | {"fingerprint": dataset.fingerprint, "val_fraction": 0.0, "test_fraction": 0.0},
+    )
+    folder = trained.folder / "all"
+    save_checkpoint(folder / "out" / "checkpoint.safetensors", build_network(header.network), header)
+    return Trained(folder, trained.process)
+
+
+def test_evaluate_tells_the_cross_validation_of_what_was_learnt_and_no_flattering_figure(
+    trained: Trained, cross_validated: Trained
+) -> None:
+    process = run(trained.folder, "evaluate", cross_validated.checkpoint, "photos")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.splitlines()[-3:] == [
+        "The network learnt from every photo of photos: its answers to them say nothing about others.",
+        "In 5-fold cross-validation it was right in 90 of 100 of these 60 photos (80 to 96 with 95% confidence), each "
+        "judged by a network that had not seen it; loss 0.3000, calibration error 5.00%.",
+        "To measure the network itself, give it a folder of photos that it has not seen.",
+    ]
+    assert "precision" not in process.stdout
+
+
+def test_evaluate_writes_no_report_on_what_was_learnt(
+    trained: Trained,
+    cross_validated: Trained,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photos, out = str(trained.folder / "photos"), tmp_path / "report"
+    code, _, error = call(capsys, monkeypatch, "evaluate", cross_validated.checkpoint, photos, "--out", str(out))
+    assert code == 1
+    assert error.startswith(f"torchlight: the network learnt from every photo of {photos}, so a report on them would")
+    assert not out.exists()
+
+
+def test_evaluate_measures_a_cross_validated_network_on_other_photos(
+    cross_validated: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_photos(tmp_path, 21)
+    code, out, _ = call(capsys, monkeypatch, "evaluate", cross_validated.checkpoint, str(tmp_path))
+    assert code == 0
+    assert re.search(r"^accuracy .* of 63 images, .*; split: all images$", out, re.MULTILINE)
 
 
 def test_predict_goes_on_after_a_broken_file_and_fails_at_the_end(trained: Trained) -> None:

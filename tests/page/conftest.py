@@ -116,7 +116,10 @@ def other_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]
         network=NetworkConfig("resnet18", len(names)),
         class_names=names,
         image_spec=ImageSpec(224, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
-        metrics={"test": {"accuracy": 0.75, "images": 400}},
+        metrics={
+            "test": {"accuracy": 0.75, "images": 400},
+            "cross_validation": {"accuracy": 0.8, "images": 1250, "interval": [0.777, 0.821], "folds": 5},
+        },
         training={"epochs": 3, "history": epochs},
         data={},
         versions={"torch": torch.__version__},

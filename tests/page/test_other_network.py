@@ -51,7 +51,12 @@ def test_its_units_and_their_evidence_are_shown(other_visit: Visit, other_stored
 def test_its_training_is_told(other_visit: Visit) -> None:
     other_visit.open("training")
     expect(other_visit.page.locator("#curve polyline")).to_have_count(3)
-    expect(other_visit.page.locator("#tested")).to_contain_text("75.0 %")
+    tested = other_visit.page.locator("#tested")
+    expect(tested).to_contain_text("75.0 % of 400 pictures right (test)")
+    expect(tested).to_contain_text(
+        "80.0 % of 1,250 pictures right, each judged by a network that had not seen it (5-fold"
+    )
+    expect(tested).to_contain_text("77.7 % to 82.1 %, with 95% confidence")
     film = other_visit.page.locator("#film")
     expect(film.locator("canvas")).to_have_count(64)
     expect(film).to_contain_text("Filters after epoch 3")

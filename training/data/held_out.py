@@ -1,7 +1,7 @@
 """Which images a trained network is measured on: of its own training data only those held out then."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -11,7 +11,9 @@ from torchlight.model.checkpoint import Checkpoint
 from torchlight.training.data import loading
 from torchlight.training.data.loading import DataSet, LabelledImages
 
-Exposure = Literal["unseen", "chose_epoch", "unknown"]  # of images, in the training of the network they measure
+# Of images, in the training of the network that they measure.
+Exposure = Literal["unseen", "chose_epoch", "cross_validated", "learnt", "unknown"]
+DESCRIPTIONS = {"cross_validated": " (cross-validated)", "learnt": " (it learnt from them)", "unknown": ""}
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,11 @@ class HeldOut:
     """Images to measure a network on.
 
     Attributes:
-        split: ``test``, ``val`` or ``all images``.
-        exposure: what they had to do with the training: nothing (``unseen``), they decided which epoch was kept
-            (``chose_epoch``), or nobody knows (``unknown``).
+        split: ``test``, ``val``, ``all photos`` or ``all images``.
+        exposure: what they had to do with the training: nothing (``unseen``); they decided which epoch was kept
+            (``chose_epoch``); each is answered by a network that did not learn from it, while the one that is kept
+            learnt from all (``cross_validated``); the network that answers learnt from them (``learnt``); or nobody
+            knows (``unknown``).
         dataset: that they are part of.
     """
 
@@ -32,13 +36,33 @@ class HeldOut:
 
     def __str__(self) -> str:
         """Return the name to print."""
-        return self.split if self.exposure == "unknown" else f"{self.split} (held out of its training data)"
+        return self.split + DESCRIPTIONS.get(self.exposure, " (held out of its training data)")
 
 
-def select_held_out(dataset: DataSet) -> HeldOut:
-    """Return the images of a run's own data that its final figures are of: the test split, or val if test is empty."""
-    split = "test" if len(dataset.splits["test"]) else "val"
-    return HeldOut(split, "unseen" if split == "test" else "chose_epoch", dataset.splits[split], dataset)
+def select_held_out(dataset: DataSet, *, is_cross_validated: bool = False) -> HeldOut:
+    """Return the images of a run's own data that its final figures are of.
+
+    They are the test split; if that is empty, val, or all that a cross-validated run learns from.
+    """
+    if len(dataset.splits["test"]):
+        return HeldOut("test", "unseen", dataset.splits["test"], dataset)
+    if is_cross_validated:
+        return HeldOut("all photos", "cross_validated", select_cross_validated(dataset), dataset)
+    return HeldOut("val", "chose_epoch", dataset.splits["val"], dataset)
+
+
+def select_cross_validated(dataset: DataSet) -> LabelledImages:
+    """Return what a cross-validated run divides into folds, and finally learns from: train, then val."""
+    return _join([dataset.splits["train"], dataset.splits["val"]])
+
+
+def _join(parts: Sequence[LabelledImages]) -> LabelledImages:
+    """Return the images of all parts; those of a single one without copying them."""
+    filled = [part for part in parts if len(part)]
+    if len(filled) == 1:
+        return filled[0]
+    images, labels = torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
+    return LabelledImages(images, labels, tuple(name for part in parts for name in part.names))
 
 
 def load_as_divided_in_training(
@@ -87,8 +111,8 @@ def load_held_out(
 ) -> HeldOut:
     """Return what to evaluate a checkpoint on.
 
-    If ``source`` is what it was trained on, only the images held out then; else the source's own test split, or all
-    of its images.
+    If ``source`` is what it was trained on, only the images held out then; if none were, since it was cross-validated,
+    what it learnt from, with the exposure ``learnt``. Of any other source its own test split, or all of its images.
 
     Raises:
         DataError: see :func:`training.data.loading.load_dataset`.
@@ -97,10 +121,8 @@ def load_held_out(
         trained, source, skip_unreadable=skip_unreadable, on_image=on_image
     )
     if is_training_data:
-        return select_held_out(dataset)
+        found = select_held_out(dataset, is_cross_validated="cross_validation" in trained.header.metrics)
+        return replace(found, exposure="learnt") if found.exposure == "cross_validated" else found
     if len(dataset.splits["test"]):
         return HeldOut("test", "unknown", dataset.splits["test"], dataset)
-    parts = dataset.splits.values()
-    images, labels = torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
-    names = tuple(name for part in parts for name in part.names)
-    return HeldOut("all images", "unknown", LabelledImages(images, labels, names), dataset)
+    return HeldOut("all images", "unknown", _join(list(dataset.splits.values())), dataset)

@@ -1,14 +1,17 @@
-"""What k-fold cross-validation found: ways to learn, compared, and the answers of the chosen one. Computes nothing.
+"""What k-fold cross-validation found: ways to learn, compared, and the answers of the chosen one.
 
 Source: Stone: Cross-Validatory Choice and Assessment of Statistical Predictions, JRSS B 1974.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from torchlight.training.evaluation.calibration import Calibration
+from torchlight.training.evaluation.classification_metrics import Metrics
+from torchlight.training.evaluation.evaluate_checkpoint import summarise_metrics
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class CrossValidation:
 
     Attributes:
         num_folds: parts that the photos were divided into.
-        logits: (N, K) float32 of each photo, from a network that saw neither it nor its near copies, divided by the
-            cross-fitted temperature.
+        logits: (N, K) float32 of the photos of :func:`training.data.held_out.select_cross_validated`, in their order,
+            each from a network that saw neither it nor its near copies, divided by the cross-fitted temperature.
         calibration: cross-fitted; its temperature is 1 where none helped.
         candidates: best first.
         reason: why the winner won, one sentence.
@@ -50,3 +53,12 @@ class CrossValidation:
     calibration: Calibration
     candidates: Sequence[CandidateResult]
     reason: str
+
+
+def summarise_cross_validation(metrics: Metrics, num_folds: int) -> dict[str, Any]:
+    """Return the figures that travel in the checkpoint as ``metrics["cross_validation"]``.
+
+    Args:
+        metrics: of the logits in :class:`CrossValidation`.
+    """
+    return summarise_metrics(metrics) | {"interval": list(metrics.accuracy_interval), "folds": num_folds}

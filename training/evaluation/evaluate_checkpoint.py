@@ -74,11 +74,11 @@ def calibrate(
 
 
 def summarise_metrics(metrics: Metrics) -> dict[str, Any]:
-    """Return the figures that travel in the checkpoint."""
+    """Return the figures that travel in the checkpoint; of recall those of classes that were seen."""
     return {
         "images": metrics.images,
         "accuracy": metrics.accuracy,
         "loss": metrics.loss,
         "calibration_error": metrics.calibration_error,
-        "recall": {one.label: one.recall for one in metrics.per_class},
+        "recall": {one.label: one.recall for one in metrics.per_class if one.images},
     }

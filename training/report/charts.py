@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from xml.etree.ElementTree import Element, SubElement, fromstring
+from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
 
 import numpy as np
 from matplotlib import rc_context
@@ -20,8 +20,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from torchlight.training.evaluation.calibration import ReliabilityBin
 from torchlight.training.evaluation.classification_metrics import Metrics, wilson_interval
+from torchlight.training.evaluation.cross_validation import CandidateResult
 from torchlight.training.optimisation.loop import EpochResult, best_epoch
-from torchlight.training.report.markup import clean, percent, shorten
+from torchlight.training.report.markup import clean, name_interval, percent, shorten
 
 # The colours of report.css by day, under the names of its variables; grey and blue are apart in lightness too, for
 # print and for the colour-blind.
@@ -36,6 +37,7 @@ VARIABLES = {PAPER: "paper", INK: "ink", MUTED: "muted", LINE: "line"} | {
 WIDTH, HEIGHT = 420, 260  # of a chart, in pixels of the page
 MAX_MATRIX = 40  # classes; more cells than these cannot be told apart on paper
 MAX_BESIDE = 12  # classes of a matrix that leaves room for something at its side
+ROW = 38  # pixels of a bar with its name
 CELL = 34  # pixels, up to 20 classes; more share the room of 20
 TIP = "tip:"  # marks an id that becomes a tooltip
 
@@ -144,6 +146,31 @@ def draw_reliability(bins: Sequence[ReliabilityBin]) -> Figure:
     return figure
 
 
+def draw_candidates(candidates: Sequence[CandidateResult], num_photos: int, most_frequent: float) -> Figure:
+    """Return a bar for each way to learn that was tried: its share of right answers with the 95% interval.
+
+    Args:
+        num_photos: that each share is of.
+        most_frequent: the share that always answering the most frequent class would get; dotted.
+    """
+    figure = _make_figure(WIDTH, 62 + ROW * len(candidates), left=16)
+    axes = figure.subplots()
+    for row, one in enumerate(candidates):
+        share = one.accuracy or 0.0
+        low, high = wilson_interval(round(share * num_photos), num_photos)
+        tip = f"{clean(one.name)}: {percent(share)}, 95% confidence {name_interval((low, high))}"
+        colour = RIGHT if one.is_chosen else TRAIN
+        axes.add_patch(Rectangle((0, row), share, 0.4, color=colour, linewidth=0, gid=TIP + tip))
+        axes.plot([low, high], [row + 0.2] * 2, color=INK, linewidth=1.5)
+        axes.plot([most_frequent] * 2, [row, row + 0.4], color=INK, linewidth=1.5, linestyle=":")
+        axes.text(0, row - 0.08, shorten(clean(one.name), 48), color=INK, fontsize=11, parse_math=False)
+        axes.text(1, row - 0.08, percent(share), color=INK, fontsize=11, ha="right")
+    axes.set(xlim=(0, 1), ylim=(len(candidates) - 0.4, -0.6), yticks=[])
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    _finish_axes(axes, "share of right answers", has_grid=False)
+    return figure
+
+
 def _make_figure(width: float, height: float, left: float = 48, bottom: float = 40) -> Figure:
     """Return a figure of so many points, with room for text around its axes; fixed, so that nothing is measured."""
     figure = Figure(figsize=(width / 72, height / 72), dpi=150)  # 72 points an inch
@@ -198,6 +225,14 @@ def to_svg(figure: Figure, label: str) -> Element:
     svg = Element("svg", size | {"role": "img", "aria-label": label, "stroke-linecap": "round"})
     svg.extend(_inline(child) for child in root if child.tag.endswith("}g"))
     return svg
+
+
+def to_html(figure: Figure, label: str, size: str = "") -> str:
+    """Return the figure for a page; ``size`` names a rule of the style sheet, and ``label`` is for screen readers."""
+    svg = to_svg(figure, label)
+    if size:
+        svg.set("class", size)
+    return tostring(svg, encoding="unicode", method="html")
 
 
 def _inline(node: Element) -> Element:

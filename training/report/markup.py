@@ -6,6 +6,13 @@ Knows nothing of networks.
 import base64
 import re
 
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchlight.model.drawing.figures import draw_plain_image
+from torchlight.training.evaluation.classification_metrics import Interval
+
+MAX_PICTURE = 224  # pixels a side; a larger picture is shrunk by a whole number
 # Control characters and lone surrogates: no document may hold them, and file names may.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -13,6 +20,14 @@ UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufff
 def data_uri(png: bytes) -> str:
     """Return an address that holds the picture itself."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def photo_uri(image: Tensor) -> str:
+    """Return an address that holds a picture (3, S, S) uint8 RGB, shrunk if it is large."""
+    factor = -(-max(image.shape[1:]) // MAX_PICTURE)
+    if factor > 1:
+        image = F.avg_pool2d(image.float(), factor).round().to(image.dtype)  # (3, S / factor, S / factor)
+    return data_uri(draw_plain_image(image))
 
 
 def clean(text: str) -> str:
@@ -29,3 +44,9 @@ def percent(share: float) -> str:
     """Return a share of 0 to 1 as ``88.4%``; only 0 and 1 themselves are shown as 0% and 100%."""
     shown = f"{100 * share:.1f}%"
     return {"0.0%": "0%" if share == 0 else "<0.1%", "100.0%": "100%" if share == 1 else ">99.9%"}.get(shown, shown)
+
+
+def name_interval(interval: Interval) -> str:
+    """Return an interval of shares as ``89.6 to 95.9%``."""
+    low, high = interval
+    return f"{percent(low)} to {percent(high)}".replace("% to", " to")

@@ -12,28 +12,33 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import tostring
 
-import torch.nn.functional as F
 from jinja2 import Environment, StrictUndefined, Template
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from torchlight.model.checkpoint import Header
-from torchlight.model.drawing.figures import draw_plain_filters, draw_plain_image
+from torchlight.model.drawing.figures import draw_plain_filters
 from torchlight.model.files.atomic import write_bytes
-from torchlight.training.data.held_out import Exposure
+from torchlight.training.data.held_out import Exposure, select_cross_validated
 from torchlight.training.evaluation.calibration import Calibration
-from torchlight.training.evaluation.classification_metrics import Interval, Metrics, Mistake
+from torchlight.training.evaluation.classification_metrics import Metrics, Mistake
+from torchlight.training.evaluation.cross_validation import CrossValidation
 from torchlight.training.evaluation.evaluate_checkpoint import Evaluation
+from torchlight.training.evaluation.label_doubts import MIN_IMAGES
 from torchlight.training.optimisation.filter_history import frame_positions
 from torchlight.training.optimisation.loop import EpochResult, best_epoch
-from torchlight.training.report import charts, report_text
-from torchlight.training.report.markup import clean, data_uri, percent, shorten
+from torchlight.training.report import charts, few_photos_text, report_text
+from torchlight.training.report.few_photos import (
+    MAX_DOUBTS,
+    CrossValidated,
+    describe_cross_validated,
+    list_advice,
+    relate,
+)
+from torchlight.training.report.markup import clean, data_uri, name_interval, percent, photo_uri, shorten
 
 REPORT_FILES = ("report.html", "confusion.png", "curves.png")
 MAX_FILTERS, FILTER_COLUMNS = 64, 8  # of a frame
-MAX_PICTURE = 224  # pixels a side; a larger picture is shrunk by a whole number
 MAX_NAME = 80  # characters
 BAR = 160  # pixels, the width of a bar of image counts; the template's viewBox has the same
 MAX_ROWS = 40  # of a table; what follows is folded away
@@ -48,8 +53,7 @@ class Report:
     Attributes:
         source: name of the data that the figures are of.
         split: the part of it that they are of: ``test``, ``val``, ``train`` or any words, such as ``all images``.
-        exposure: what that part had to do with the training: nothing (``unseen``), it decided which epoch was kept
-            (``chose_epoch``), or nobody knows (``unknown``).
+        exposure: what that part had to do with the training, as in :class:`training.data.held_out.HeldOut`.
         command: the command line that wrote the report.
         header, digest: of the checkpoint.
         metrics: of the split, its class names in the order of the header.
@@ -62,6 +66,8 @@ class Report:
         filters: of the first layer, (epoch, (C, 3, kernel height, kernel width)); epoch 0 is before training. Empty
             tensors, for a network whose first layer is not worth a look, are left out.
         calibration: of the split; with temperature 1 the report says only how things are.
+        cross_validated: of the training, if its way to learn was chosen so. With the exposure ``cross_validated`` the
+            split and its metrics are those in there.
     """
 
     source: str
@@ -79,6 +85,7 @@ class Report:
     history: Sequence[EpochResult] = ()
     filters: Sequence[tuple[int, Tensor]] = ()
     calibration: Calibration | None = None
+    cross_validated: CrossValidated | None = None
 
 
 def make_report(
@@ -88,10 +95,21 @@ def make_report(
     command: str,
     history: Sequence[EpochResult] = (),
     filters: Sequence[Tensor] = (),
+    cross_validation: CrossValidation | None = None,
 ) -> Report:
-    """Return the report on a checkpoint; arguments as in :class:`Report`, ``filters`` without their epochs."""
+    """Return the report on a checkpoint; arguments as in :class:`Report`, ``filters`` without their epochs.
+
+    Args:
+        cross_validation: its logits are of the photos of :func:`training.data.held_out.select_cross_validated`.
+    """
     held_out, dataset = evaluation.held_out, evaluation.held_out.dataset
     number = len(dataset.class_names)
+    splits, cross_validated = dataset.splits, None
+    if cross_validation is not None:
+        is_first = held_out.exposure == "cross_validated"
+        photos = held_out.examples if is_first else select_cross_validated(dataset)
+        splits = {"train": photos, "test": splits["test"]}
+        cross_validated = relate(cross_validation, photos, dataset.class_names)
     return Report(
         source=source,
         split=held_out.split,
@@ -102,12 +120,13 @@ def make_report(
         metrics=evaluation.metrics,
         images=held_out.examples.images,
         names=held_out.examples.names,
-        counts={name: part.labels.bincount(minlength=number).tolist() for name, part in dataset.splits.items()},
+        counts={name: part.labels.bincount(minlength=number).tolist() for name, part in splits.items()},
         warnings=dataset.warnings,
         skipped=dataset.skipped,
         history=history,
         filters=list(enumerate(filters)),
         calibration=evaluation.calibration,
+        cross_validated=cross_validated,
     )
 
 
@@ -120,7 +139,8 @@ def write_report(folder: Path, report: Report) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     html, confusion, curves = (folder / name for name in REPORT_FILES)
     write_bytes(html, render_report(report).encode())
-    write_bytes(confusion, charts.to_png(charts.draw_confusion(report.metrics, report.split)))
+    measured_on = f"{report.split}, cross-validated" if report.exposure == "cross_validated" else report.split
+    write_bytes(confusion, charts.to_png(charts.draw_confusion(report.metrics, measured_on)))
     if report.history:
         write_bytes(curves, charts.to_png(charts.draw_curves(report.history)))
 
@@ -145,7 +165,7 @@ def _compile(template: str) -> Template:
     environment.filters |= {
         "counted": report_text.count_noun,
         "duration": report_text.duration,
-        "interval": _name_interval,
+        "interval": name_interval,
         "operations": report_text.operations,
         "percent": percent,
         "short": "{:.6g}".format,
@@ -158,6 +178,7 @@ def _compile(template: str) -> Template:
 def describe_report(report: Report) -> dict[str, Any]:
     """Return what ``report.html.j2`` needs beside the report itself: texts, addresses of pictures, figures as SVG."""
     style, metrics, calibration = STYLE.read_text(encoding="utf-8"), report.metrics, report.calibration
+    part = report.cross_validated
     seen = [one for one in metrics.per_class if one.images]
     means = [sum(getattr(one, kind) for one in seen) / max(1, len(seen)) for kind in ("precision", "recall", "f1")]
     return {
@@ -167,15 +188,19 @@ def describe_report(report: Report) -> dict[str, Any]:
         "max_name": MAX_NAME,
         "max_rows": MAX_ROWS,
         "max_filters": MAX_FILTERS,
+        "min_images": MIN_IMAGES,
         "training": report.header.training,
         "split": report_text.name_split(report.split),
-        "summary": list(report_text.summarise(metrics)),
+        "title": _title(report),
+        "summary": _summarise(report),
+        "advice": list_advice(part, len(report.warnings)) if part else [],
+        "cross_validated": describe_cross_validated(part) if part else None,
         "curves": _describe_curves(report.history),
         "confusion": _describe_confusion(metrics),
         "classes": metrics.per_class,
         "ranked_classes": sorted(metrics.per_class, key=lambda one: (not one.images, one.f1)),
         "means": ["mean of the classes", f"{metrics.images:,}", *map(percent, means)],
-        "mistakes": [_describe_mistake(report, one) for one in metrics.mistakes],
+        "mistakes": [_describe_mistake(report, one) for one in _mistakes_left_to_show(report)],
         "reliability": _draw_reliability(calibration) if calibration else None,
         "filters": _describe_filters(report.filters),
         "data": _describe_data(report),
@@ -185,11 +210,45 @@ def describe_report(report: Report) -> dict[str, Any]:
     }
 
 
+def summarise_run(report: Report) -> list[str]:
+    """Return the sentences that a run ends with: how good the network is, how sure that is, what would help most."""
+    part = report.cross_validated
+    advice = list_advice(part, len(report.warnings)) if part else []
+    return _summarise(report) + [f"{one.title}: {one.sentence}" for one in advice]
+
+
+def _title(report: Report) -> str:
+    if report.exposure != "cross_validated":
+        return f"{percent(report.metrics.accuracy)} right"
+    if report.metrics.accuracy == 1:
+        return f"All of {report.metrics.images:,} right"
+    return f"About {few_photos_text.of_hundred(report.metrics.accuracy)} right"
+
+
+def _summarise(report: Report) -> list[str]:
+    """Return what the report begins with; held-out images, if there are any, speak before cross-validation."""
+    part = report.cross_validated
+    if part is None:
+        return list(report_text.summarise(report.metrics))
+    if report.exposure == "cross_validated":
+        return list(few_photos_text.summarise_cross_validated(part.metrics, part.result.num_folds))
+    second = few_photos_text.describe_second_opinion(part.metrics, part.result.num_folds)
+    return [*report_text.summarise(report.metrics), second]
+
+
+def _mistakes_left_to_show(report: Report) -> list[Mistake]:
+    """Return the mistakes that are not already shown as doubtful labels."""
+    part = report.cross_validated
+    doubts = part.doubts[:MAX_DOUBTS] if part and report.exposure == "cross_validated" else ()
+    shown = {doubt.index for doubt in doubts}
+    return [one for one in report.metrics.mistakes if one.index not in shown]
+
+
 def _describe_curves(history: Sequence[EpochResult]) -> dict[str, Any] | None:
     if not history:
         return None
     drawn = {
-        kind.lower(): _to_svg(charts.draw_curves(history, [kind]), charts.label_curve(history, kind))
+        kind.lower(): charts.to_html(charts.draw_curves(history, [kind]), charts.label_curve(history, kind))
         for kind in ("Loss", "Accuracy")
     }
     return {"best": best_epoch(history), **drawn}
@@ -202,30 +261,26 @@ def _describe_confusion(metrics: Metrics) -> dict[str, Any]:
     size = "small" if is_small else "large"
     return {
         "sentence": sentence,
-        "matrix": _to_svg(charts.draw_confusion(metrics), label, size) if is_drawn else None,
+        "matrix": charts.to_html(charts.draw_confusion(metrics), label, size) if is_drawn else None,
         "pairs": report_text.confused_pairs(metrics)[: 10 if is_drawn else MAX_ROWS],
         "layout": "beside" if is_small else "below",
     }
 
 
 def _describe_mistake(report: Report, one: Mistake) -> dict[str, Any]:
-    image = report.images[one.index]  # (3, S, S)
-    factor = -(-max(image.shape[1:]) // MAX_PICTURE)
-    if factor > 1:
-        image = F.avg_pool2d(image.float(), factor).round().to(image.dtype)  # (3, S / factor, S / factor)
     unnamed = f"image {one.index} of {report_text.name_split(report.split)}"
     return {
         "true": report.metrics.per_class[one.true].label,
         "predicted": report.metrics.per_class[one.predicted].label,
         "probability": one.probability,
         "where": report.names[one.index] if report.names else unnamed,
-        "image": data_uri(draw_plain_image(image)),
+        "image": photo_uri(report.images[one.index]),
     }
 
 
 def _draw_reliability(calibration: Calibration) -> str:
     label = f"Reliability diagram. Expected calibration error {percent(calibration.ece_after)}."
-    return _to_svg(charts.draw_reliability(calibration.reliability), label)
+    return charts.to_html(charts.draw_reliability(calibration.reliability), label)
 
 
 def _describe_filters(snapshots: Sequence[tuple[int, Tensor]]) -> dict[str, Any] | None:
@@ -268,16 +323,3 @@ def _describe_settings(training: Mapping[str, Any]) -> list[tuple[str, str]]:
         for name, value in sorted(training.items())
         if isinstance(value, str | int | float | bool) and name not in ("command", "seconds", "flops")
     ]
-
-
-def _to_svg(figure: Figure, label: str, size: str = "") -> str:
-    """Return the figure for the page; ``size`` names a rule of the style sheet, and ``label`` is for screen readers."""
-    svg = charts.to_svg(figure, label)
-    if size:
-        svg.set("class", size)
-    return tostring(svg, encoding="unicode", method="html")
-
-
-def _name_interval(interval: Interval) -> str:
-    low, high = interval
-    return f"{percent(low)} to {percent(high)}".replace("% to", " to")

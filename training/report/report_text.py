@@ -28,7 +28,7 @@ def summarise(metrics: Metrics) -> Iterator[str]:
     best, worst = max(seen, key=lambda one: one.recall), min(seen, key=lambda one: one.recall)
     if best.recall > worst.recall:
         yield (
-            f"It knows {_name(best)} best ({percent(best.recall)} found) and {_name(worst)} least "
+            f"It knows {name_class(best)} best ({percent(best.recall)} found) and {name_class(worst)} least "
             f"({percent(worst.recall)}). {name_confusion(metrics)}"
         )
 
@@ -47,9 +47,9 @@ def name_confusion(metrics: Metrics) -> str:
     one, other = divmod(int(together.argmax()), len(mistakes))
     first, second = metrics.per_class[one], metrics.per_class[other]
     return (
-        f"It confuses {_name(first)} with {_name(second)} most: {mistakes[one, other]:,} of {first.images:,} images of "
-        f"{_name(first)} were taken for {_name(second)}, and {mistakes[other, one]:,} of {second.images:,} the other "
-        "way round."
+        f"It confuses {name_class(first)} with {name_class(second)} most: {mistakes[one, other]:,} of {first.images:,} "
+        f"images of {name_class(first)} were taken for {name_class(second)}, and {mistakes[other, one]:,} of "
+        f"{second.images:,} the other way round."
     )
 
 
@@ -101,7 +101,7 @@ def _mistakes(metrics: Metrics) -> NDArray[np.int64]:
     return counts
 
 
-def _name(one: ClassMetrics) -> str:
+def name_class(one: ClassMetrics) -> str:
     """Return a class's name, in quotes unless it reads like one word."""
     return one.label if one.label.isalnum() and len(one.label) <= NAME else f"“{shorten(one.label, NAME)}”"
 

@@ -1,0 +1,102 @@
+"""The cross-validated part of a report: what follows from a cross-validation and its photos, as values for the page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torchlight.training.data.loading import LabelledImages
+from torchlight.training.evaluation.classification_metrics import Metrics, compute_metrics
+from torchlight.training.evaluation.cross_validation import CandidateResult, CrossValidation
+from torchlight.training.evaluation.label_doubts import LabelDoubt, find_label_doubts
+from torchlight.training.report import charts
+from torchlight.training.report.few_photos_text import Advice, advise
+from torchlight.training.report.markup import percent, photo_uri
+from torchlight.training.report.report_text import count_noun, duration
+
+MAX_DOUBTS = 12  # photos that are shown
+
+
+@dataclass(frozen=True)
+class CrossValidated:
+    """A cross-validation, the photos that its logits are of, and what follows from both.
+
+    Attributes:
+        doubts: photos whose label is doubtful, the least probable label first.
+    """
+
+    result: CrossValidation
+    photos: LabelledImages
+    metrics: Metrics
+    doubts: Sequence[LabelDoubt]
+
+
+def relate(result: CrossValidation, photos: LabelledImages, class_names: Sequence[str]) -> CrossValidated:
+    """Return what follows from a cross-validation and its photos, in the order of its logits.
+
+    Raises:
+        ValueError: there are not as many photos as logits.
+    """
+    if len(result.logits) != len(photos):
+        raise ValueError(f"{len(result.logits)} logits of {len(photos)} photos")
+    metrics = compute_metrics(result.logits, photos.labels, class_names)
+    return CrossValidated(result, photos, metrics, find_label_doubts(result.logits, photos.labels))
+
+
+def list_advice(part: CrossValidated, num_warnings: int) -> list[Advice]:
+    """Return what would help most, the most urgent first."""
+    return list(advise(part.metrics, len(part.doubts), num_warnings))
+
+
+def describe_cross_validated(part: CrossValidated) -> dict[str, Any]:
+    """Return what ``report.html.j2`` says of the ways to learn and of doubtful labels."""
+    return {
+        "num_folds": part.result.num_folds,
+        "images": part.metrics.images,
+        "temperature": part.result.calibration.temperature,
+        "reason": part.result.reason,
+        "candidates": _describe_candidates(part),
+        "doubts": [_describe_doubt(part, doubt) for doubt in part.doubts[:MAX_DOUBTS]],
+        "num_doubts": len(part.doubts),
+    }
+
+
+def _describe_candidates(part: CrossValidated) -> dict[str, Any]:
+    tried = [one for one in part.result.candidates if one.accuracy is not None]
+    untried = [one for one in part.result.candidates if one.accuracy is None]
+    most_frequent = max(one.images for one in part.metrics.per_class) / part.metrics.images
+    label = f"Share of right answers of {count_noun(len(tried), 'way', 'ways')} to learn: " + "; ".join(
+        f"{one.name} {percent(one.accuracy or 0.0)}" for one in tried
+    )
+    figure = charts.draw_candidates(tried, part.metrics.images, most_frequent)
+    return {
+        "chart": charts.to_html(figure, label) if tried else None,
+        "rows": [_describe_candidate(one) for one in (*tried, *untried)],
+        "untried": len(untried),
+        "most_frequent": most_frequent,
+    }
+
+
+def _describe_candidate(one: CandidateResult) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "note": one.note,
+        "is_chosen": one.is_chosen,
+        "accuracy": "not tried" if one.accuracy is None else percent(one.accuracy),
+        "loss": "–" if one.loss is None else f"{one.loss:.3f}",
+        "seconds": "–" if one.seconds is None else _describe_seconds(one.seconds),
+    }
+
+
+def _describe_seconds(seconds: float) -> str:
+    return duration(seconds) if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def _describe_doubt(part: CrossValidated, doubt: LabelDoubt) -> dict[str, Any]:
+    return {
+        "given": part.metrics.per_class[doubt.given].label,
+        "predicted": part.metrics.per_class[doubt.predicted].label,
+        "given_probability": doubt.given_probability,
+        "predicted_probability": doubt.predicted_probability,
+        "where": part.photos.names[doubt.index] if part.photos.names else f"photo {doubt.index}",
+        "image": photo_uri(part.photos.images[doubt.index]),
+    }
