@@ -27,6 +27,9 @@ def quantise(
 ) -> Quantisation:
     """Return how to compute a checkpoint in int8, and its accuracy with that on images held out of its training.
 
+    Where none were, since it is cross-validated, the accuracy is on those that it learnt from, as its ``split`` says:
+    what int8 costs shows there too, how good the network is does not.
+
     Args:
         source: what the checkpoint was trained on, or other images with a train and a test split.
         on_image: called with how many images are read, and how many there are.

@@ -136,7 +136,7 @@ function facts(model) {
     [t("fact_parameters"), model.parameters.toLocaleString("en")],
     [t("fact_multiply_adds"), model.multiply_adds.toLocaleString("en")],
     [t("fact_device"), model.device],
-    ...(model.engine.accuracy ? [[t("fact_int8"), percent(model.engine.accuracy.int8)]] : []),
+    ...(model.engine.accuracy ? [[t("fact_int8"), `${percent(model.engine.accuracy.int8)} (${model.engine.accuracy.split})`]] : []),
     ...Object.entries(model.training).filter(([, value]) => ["string", "number", "boolean"].includes(typeof value)).map(([name, value]) => [name.replaceAll("_", " "), Number.isInteger(value) ? value.toLocaleString("en") : String(value)]),
     [t("fact_digest"), `${model.digest.slice(0, 19)}…`],
   ];
