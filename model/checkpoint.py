@@ -7,7 +7,7 @@ The header is a flat map of text. Beside ``format`` and ``format_version`` each 
     network          {"architecture", "num_classes"}
     class_names      ["airplane", ...]                     in the order of the network's outputs
     image_spec       {"size", "mean", "std", "resize"}
-    metrics          {"val": {"accuracy", ...}, ...}       by split; also "best_epoch", "calibration", "cross_validation"
+    metrics          {"val": {"accuracy", ...}, ...}       by split; "best_epoch", "calibration", "cross_validation"
     training         the training configuration, the command, seconds, operations, multiply-adds of one image, device
     data             {"source", "fingerprint", images per split, ...}
     versions         {"torchlight", "torch", ...}
