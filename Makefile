@@ -72,10 +72,10 @@ sbom: $(DEV)  ## list all that the service is made of, as CycloneDX: SBOM=sbom.c
 
 peers: $(PEERS)  ## install the services that benchmarks.serving compares with, and wrk
 
-bench: $(DEV) $(PEERS)  ## list the benchmarks and run each
-	@grep -l __main__ benchmarks/*.py
-	@for file in $$(grep -l __main__ benchmarks/*.py); do name=$$(basename $$file .py); \
-		echo "== $$name"; $(VENV)/bin/python -m benchmarks.$$name $(ARGS) || exit 1; done
+# Those that need no arguments: benchmarks.own_photos wants folders of photos.
+BENCHMARKS = decoding inspection page serving training
+bench: $(DEV) $(PEERS)  ## run the benchmarks of speed
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(VENV)/bin/python -m benchmarks.$$name $(ARGS) || exit 1; done
 
 lock: $(VENV)/bin/uv  ## compile requirements*.txt from pyproject.toml (ARGS=--upgrade for newer versions)
 	$(COMPILE) --group build --output-file requirements.txt pyproject.toml

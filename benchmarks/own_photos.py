@@ -1,0 +1,213 @@
+"""How right ``torchlight train FOLDER`` is on people's own photos, and how long it takes, by photos a class.
+
+    python -m benchmarks.own_photos NAME=TRAIN_FOLDER,APART_FOLDER... [--each 5 10 20 50 all] [--seeds 3]
+        [--only default] [--rows runs/own-photos.jsonl] [--markdown docs/own-photos-results.md]
+        [--picture docs/pictures/own-photos.svg]
+
+Each run is a real process, in an empty folder and with empty caches: the command without options, with those of each
+candidate alone, and the plain baseline, scikit-learn's logistic regression on frozen features. The run's seed draws the
+photos of each class that it learns from, and from the second one on is its ``--seed`` too. Its seconds are those from
+the command to its end, report included.
+
+Accuracy and calibration error are measured on the photos apart, which no run sees. Beside the error stands what chance
+makes: the mean error of as many photos whose answers are right exactly as often as the probabilities say.
+
+A row is written after each run, and runs that have one are not repeated: the same command resumes.
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from benchmarks.logistic_regression import compute_features, list_photos
+from benchmarks.own_photos_report import ALL, BASELINE, DEFAULT, Row, draw_picture, make_report
+from stress.load.report import finish
+from torchlight.model.checkpoint import load_checkpoint
+from torchlight.training.data.loading import load_dataset
+from torchlight.training.evaluation.calibration import expected_calibration_error
+from torchlight.training.evaluation.classification_metrics import infer
+
+ROOT = Path(__file__).parents[1]
+# What is compared -> the options that make it.
+WAYS: dict[str, tuple[str, ...]] = {
+    DEFAULT: (),
+    "fine-tuned": ("--architecture", "efficientnet_lite0", "--pretrained"),
+    "from nothing": ("--from-scratch",),
+    BASELINE: (),
+}
+EACH = (5, 10, 20, 50, ALL)
+REFUSED = 1  # exit code of the command, for photos that it cannot learn from
+DRAWS = 1000  # sets of answers that show what chance makes
+
+
+@dataclass(frozen=True)
+class PhotoSet:
+    """Photos to learn from and photos apart, both as class folders."""
+
+    name: str
+    train: Path
+    apart: Path
+
+
+def main() -> int:
+    """Measure what has no row yet, and report all rows of the sets."""
+    arguments = _read_arguments()
+    sets, console = arguments.sets, Console()
+    rows = read_rows(arguments.rows)
+    wanted = [
+        (photos, way, each, seed)
+        for photos in sets
+        for each in arguments.each
+        for seed in range(arguments.seeds)
+        for way in arguments.only
+        if (photos.name, way, each, seed) not in rows
+    ]
+    arguments.rows.parent.mkdir(parents=True, exist_ok=True)
+    for photos, way, each, seed in track(wanted, "measuring", console=console):
+        row = measure_run(photos, way, each, seed)
+        rows[row.key] = row
+        with arguments.rows.open("a") as lines:
+            lines.write(json.dumps(asdict(row)) + "\n")
+    names = {photos.name for photos in sets}
+    chosen = [row for row in rows.values() if row.set in names]
+    if arguments.picture is not None:
+        draw_picture(chosen, arguments.picture)
+    command = "python -m benchmarks.own_photos " + " ".join(f"{name}=..." for name in names)
+    return finish(make_report(chosen), console, command, arguments.markdown, arguments.picture)
+
+
+def read_rows(path: Path) -> dict[tuple[str, str, int, int], Row]:
+    """Return the rows that an earlier run left."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    rows = [Row(**json.loads(line)) for line in lines]
+    return {row.key: row for row in rows}
+
+
+def measure_run(photos: PhotoSet, way: str, each: int, seed: int) -> Row:
+    """Learn from some photos of each class in a process of its own, and measure that on all photos apart."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        number = draw_photos(photos.train, folder / "photos", each, seed)
+        started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = _run(way, folder, seed)
+        seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+        figures: Mapping[str, float | None] = dict.fromkeys(("accuracy", "calibration_error", "by_chance"))
+        if done.returncode == 0:
+            figures = measure_answers(*_answer(way, folder, photos.apart))
+        return Row(
+            set=photos.name,
+            way=way,
+            each=each,
+            seed=seed,
+            photos=number,
+            seconds=seconds,
+            cpu_seconds=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+            says=" ".join((done.stderr or "\n".join(done.stdout.splitlines()[:-1])).splitlines()[-1:]),
+            **figures,
+        )
+
+
+def draw_photos(source: Path, folder: Path, each: int, seed: int) -> int:
+    """Copy ``each`` photos of every class, drawn by the seed, and return how many that are."""
+    number = 0
+    for class_folder in sorted(path for path in source.iterdir() if path.is_dir()):
+        found = sorted(class_folder.iterdir())
+        chosen = random.Random(seed).sample(found, min(each, len(found)) if each != ALL else len(found))
+        (folder / class_folder.name).mkdir(parents=True)
+        for photo in chosen:
+            shutil.copy(photo, folder / class_folder.name)
+        number += len(chosen)
+    return number
+
+
+def measure_answers(probabilities: Tensor, labels: Tensor) -> dict[str, float | None]:
+    """Return accuracy, calibration error, and the error that chance makes of probabilities (N, K) that are true."""
+    confidence = probabilities.double().max(1).values
+    generator = torch.Generator().manual_seed(0)
+    by_chance = []
+    for _ in range(DRAWS):  # class 0 is right, class 1 is not
+        is_wrong = torch.rand(len(labels), generator=generator, dtype=torch.float64) >= confidence
+        by_chance.append(expected_calibration_error(torch.stack([confidence, 0 * confidence], 1), is_wrong.long()))
+    return {
+        "accuracy": (probabilities.argmax(1) == labels).double().mean().item(),
+        "calibration_error": expected_calibration_error(probabilities, labels),
+        "by_chance": float(np.mean(by_chance)),
+    }
+
+
+def _run(way: str, folder: Path, seed: int) -> subprocess.CompletedProcess[str]:
+    """Run the command that learns from ``photos`` in the folder."""
+    program = ["benchmarks.logistic_regression", "photos", "head.npz"]
+    if way != BASELINE:
+        program = ["torchlight", "train", "photos", *WAYS[way], *(["--seed", str(seed)] if seed else [])]
+    environment = os.environ | {
+        "HOME": str(folder),  # where nothing is cached
+        "MPLCONFIGDIR": matplotlib.get_configdir(),  # but the list of fonts, made once on a machine
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [sys.executable, "-m", *program]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, REFUSED):
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
+    return done
+
+
+def _answer(way: str, folder: Path, apart: Path) -> tuple[Tensor, Tensor]:
+    """Return the probabilities (N, K) that a run gives to the photos apart, and their labels (N,)."""
+    if way == BASELINE:
+        photos, labels = list_photos(apart)
+        head = np.load(folder / "head.npz")
+        logits = torch.from_numpy(compute_features(photos) @ head["weight"].T + head["bias"])
+        return logits.softmax(1), torch.from_numpy(labels)
+    checkpoint = load_checkpoint(folder / "runs" / "photos" / "checkpoint.safetensors")
+    header = checkpoint.header
+    examples = load_dataset(
+        str(apart), header.image_spec.resizing, val_fraction=0, test_fraction=0, class_names=header.class_names
+    ).splits["train"]
+    return infer(checkpoint.network, examples.images, header.image_spec).softmax(1), examples.labels
+
+
+def _read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="+", type=_photo_set, metavar="NAME=TRAIN_FOLDER,APART_FOLDER")
+    parser.add_argument("--each", nargs="+", type=lambda text: ALL if text == "all" else int(text), default=EACH)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY")
+    parser.add_argument("--rows", type=Path, default=ROOT / "runs" / "own-photos.jsonl")
+    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--picture", type=Path)
+    return parser.parse_args()
+
+
+def _photo_set(named: str) -> PhotoSet:
+    """Return what ``NAME=TRAIN_FOLDER,APART_FOLDER`` names.
+
+    Raises:
+        argparse.ArgumentTypeError: it is something else, or a folder is missing.
+    """
+    name, _, folders = named.partition("=")
+    train, _, apart = folders.partition(",")
+    if not (name and train and apart and Path(train).is_dir() and Path(apart).is_dir()):
+        raise argparse.ArgumentTypeError(f"{named!r} is not NAME=TRAIN_FOLDER,APART_FOLDER with two folders of photos")
+    return PhotoSet(name, Path(train), Path(apart))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
