@@ -32,6 +32,7 @@ from torchlight.app.telemetry.metrics import Metrics
 from torchlight.app.telemetry.trace_context import Exporter
 from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.classifier import Classifier, choose_device
+from torchlight.model.named_checkpoints import find_checkpoint
 from torchlight.model.versions import torchlight_version
 
 
@@ -49,7 +50,7 @@ def create_app(settings: Settings, metrics_dir: Path | None = None) -> FastAPI:
         StoreUnavailable: the folder for uploads cannot be used.
         StartError: traces are wanted, but OpenTelemetry is not installed.
     """
-    loaded = load_checkpoint(settings.checkpoint)
+    loaded = load_checkpoint(find_checkpoint(settings.checkpoint))
     model = prepare_model(Classifier(loaded, choose_device(settings.device)), settings)
     service = Service(settings, model, Metrics(metrics_dir))
     service.metrics.expect_codes(problems.CODES)

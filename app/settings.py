@@ -37,7 +37,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
-    checkpoint: Path = Field(default=PRETRAINED, description="The `.safetensors` file to serve.")
+    checkpoint: Path = Field(default=PRETRAINED, description="The `.safetensors` file to serve, or `imagenet`.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", description="Where the network runs: `auto` takes the first GPU there is, else the CPU."
     )

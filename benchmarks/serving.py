@@ -55,6 +55,7 @@ from torchlight.model.engines.engine import choose_engine
 from torchlight.model.engines.int8_ranges import quantisation_path
 from torchlight.model.engines.parity import InferenceFunction
 from torchlight.model.images import ImageSpec, prepare_image
+from torchlight.model.named_checkpoints import find_checkpoint
 from torchlight.model.network import NetworkConfig, build_network
 
 PEERS = ROOT / ".venv" / "peers" / "bin"
@@ -219,7 +220,7 @@ def _read_arguments() -> argparse.Namespace:
     parser.add_argument("--also", action="append", type=_other_checkout, default=[], metavar="NAME=DIR")
     parser.add_argument("--connections", nargs="+", type=int, default=CONNECTIONS)
     network = parser.add_mutually_exclusive_group()
-    network.add_argument("--checkpoint", type=Path, default=PRETRAINED)
+    network.add_argument("--checkpoint", type=lambda text: find_checkpoint(Path(text)), default=PRETRAINED)
     network.add_argument("--random", metavar="ARCHITECTURE", help="random weights, 10 classes, 224 pixels")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--picture", type=Path)

@@ -4,3 +4,8 @@ from pathlib import Path
 
 PRETRAINED = Path(__file__).parent / "pretrained" / "torchlight-cifar10.safetensors"
 MAX_PIXELS = 40_000_000  # a 40-megapixel camera; about 160 MB while being decoded
+
+
+def cache_folder() -> Path:
+    """Return where files are kept that can be made again: deleting it is always safe."""
+    return Path.home() / ".cache" / "torchlight"

@@ -15,6 +15,9 @@ __all__ = ["load"]
 def load(checkpoint: str | Path) -> "ImageClassifier":
     """Return the network of a checkpoint, ready to predict on the CPU.
 
+    Args:
+        checkpoint: a file, or ``imagenet``: a thousand kinds of things, made from installed weights the first time.
+
     Raises:
         CheckpointError: there is no such file, or it is not a checkpoint; the message says which and why.
     """

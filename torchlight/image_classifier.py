@@ -8,6 +8,7 @@ from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.classifier import Classifier, Prediction
 from torchlight.model.engines.engine import choose_engine
 from torchlight.model.images import prepare_image
+from torchlight.model.named_checkpoints import find_checkpoint
 
 
 class ImageClassifier:
@@ -18,7 +19,7 @@ class ImageClassifier:
     """
 
     def __init__(self, checkpoint: Path) -> None:
-        self._classifier = Classifier(load_checkpoint(checkpoint), torch.device("cpu"))
+        self._classifier = Classifier(load_checkpoint(find_checkpoint(checkpoint)), torch.device("cpu"))
         self._run = choose_engine(self._classifier, "auto").run
         self.class_names = self._classifier.class_names
 

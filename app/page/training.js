@@ -130,6 +130,8 @@ function sayTested(split, { interval, ...words }) {
 
 /** What the checkpoint says of itself, all that is one number or word. */
 function facts(model) {
+  const { backbone = {}, ...training } = model.training;
+  const backboneFacts = Object.entries(backbone).map(([name, value]) => [`backbone: ${name}`, value]);
   const rows = [
     [t("fact_name"), model.name],
     [t("fact_architecture"), model.architecture],
@@ -137,7 +139,7 @@ function facts(model) {
     [t("fact_multiply_adds"), model.multiply_adds.toLocaleString("en")],
     [t("fact_device"), model.device],
     ...(model.engine.accuracy ? [[t("fact_int8"), `${percent(model.engine.accuracy.int8)} (${model.engine.accuracy.split})`]] : []),
-    ...Object.entries(model.training).filter(([, value]) => ["string", "number", "boolean"].includes(typeof value)).map(([name, value]) => [name.replaceAll("_", " "), Number.isInteger(value) ? value.toLocaleString("en") : String(value)]),
+    ...[...Object.entries(training), ...backboneFacts].filter(([, value]) => ["string", "number", "boolean"].includes(typeof value)).map(([name, value]) => [name.replaceAll("_", " "), Number.isInteger(value) ? value.toLocaleString("en") : String(value)]),
     [t("fact_digest"), `${model.digest.slice(0, 19)}…`],
   ];
   return h("dl", { class: "facts" }, rows.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));

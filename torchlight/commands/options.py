@@ -24,7 +24,21 @@ Source = Annotated[
         show_default=False,
     ),
 ]
-CheckpointPath = Annotated[Path, typer.Argument(help="A .safetensors file that `torchlight train` wrote.")]
+
+
+def find_named(checkpoint_path: Path | None) -> Path | None:
+    """Return the file of a checkpoint that may be given by its name; say so on standard error if it has to be made."""
+    from torchlight.model.named_checkpoints import find_checkpoint
+
+    def say(sentence: str) -> None:
+        typer.echo(sentence, err=True)
+
+    return None if checkpoint_path is None else find_checkpoint(checkpoint_path, say)
+
+
+CheckpointPath = Annotated[
+    Path, typer.Argument(help="A .safetensors file that `torchlight train` wrote, or imagenet.", callback=find_named)
+]
 SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave unreadable files out.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
@@ -35,7 +49,7 @@ TRAIN_OPTIONS: dict[str, Any] = {
     ),
     "architecture": typer.Option(help="torchlight, guide, lenet5, or a torchvision model such as resnet18."),
     "pretrained": typer.Option("--pretrained", help="Start from torchvision's published weights."),
-    "start_from": typer.Option(help="A checkpoint of the same classes to continue training from."),
+    "start_from": typer.Option(help="A checkpoint of the same classes to continue training from.", callback=find_named),
     "resume": typer.Option("--resume", help="Resume the run that is in --out."),
     "image_size": typer.Option(min=8, max=1024, help="Side of the input; default: the network's own."),
     "epochs": typer.Option(

@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
+from torchlight.commands.options import find_named
+
 
 def serve(
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Default: TORCHLIGHT_CHECKPOINT, else the one that ships.")
+        Path | None, typer.Option(help="A file, or imagenet; default: TORCHLIGHT_CHECKPOINT, else the one that ships.")
     ] = None,
     host: Annotated[str | None, typer.Option(help="Default: TORCHLIGHT_HOST, else 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Default: TORCHLIGHT_PORT, else 8000.")] = None,
@@ -19,4 +21,6 @@ def serve(
     from torchlight.app.settings import read_settings
 
     given = {"checkpoint": checkpoint, "host": host, "port": port, "workers": workers}
-    run(read_settings(**{name: value for name, value in given.items() if value is not None}))
+    settings = read_settings(**{name: value for name, value in given.items() if value is not None})
+    find_named(settings.checkpoint)  # made here if need be, once for all workers
+    run(settings)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from torchlight.model import defaults
 from torchlight.model.errors import DataError
 from torchlight.model.images import Resizing
 from torchlight.training.data import dataset_cache, dataset_warnings
@@ -85,7 +86,7 @@ def load_dataset(
     """
     items = find_items(source)
     names = _name_classes(source, items, class_names)
-    folder = cache_folder or Path.home() / ".cache" / "torchlight"
+    folder = cache_folder or defaults.cache_folder()
     decoded, notes = dataset_cache.decode_once(source, resizing, items, folder, on_image)
     skipped = tuple(f"{item.name}: {error}" for item, error in zip(items, decoded.errors, strict=True) if error)
     if skipped and not skip_unreadable:

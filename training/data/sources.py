@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torchvision
 from torch import Tensor
 
-from torchlight.model.defaults import MAX_PIXELS
+from torchlight.model.defaults import MAX_PIXELS, cache_folder
 from torchlight.model.errors import DataError, UnreadableImage
 from torchlight.model.images import Resizing, prepare_image, to_tensor
 
@@ -239,7 +239,7 @@ def _check_label(label: str, where: str) -> str:
 
 def _find_named(name: str) -> list[Item]:
     """Return torchvision's own train and test split of a named set, fetching it to ~/.cache/torchlight if need be."""
-    root = Path.home() / ".cache" / "torchlight"
+    root = cache_folder()
     stamp = f"torchvision {torchvision.__version__}"  # which compares the files with its own checksums
     items = []
     for split in ("train", "test"):
