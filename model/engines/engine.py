@@ -6,6 +6,7 @@ request, the answers do differ, by as much as was measured when the ranges were.
 """
 
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from torchlight.model.classifier import Classifier
 from torchlight.model.engines.int8_ranges import Quantisation
-from torchlight.model.engines.openvino_network import import_openvino, translate_network
+from torchlight.model.engines.openvino_network import import_openvino, translate_layers, translate_network
 from torchlight.model.engines.parity import BATCH_SIZES, TOLERANCE, InferenceFunction, largest_difference
 from torchlight.model.errors import EngineUnavailable
 
@@ -81,11 +82,12 @@ def openvino_engine(classifier: Classifier, quantisation: Quantisation | None = 
     Raises:
         EngineUnavailable: another device, no OpenVINO, a layer that cannot be translated, or answers that differ.
     """
-    if classifier.device.type != "cpu":
-        raise EngineUnavailable(f"OpenVINO is for the CPU; the device is {classifier.device}")
-    if find_spec("openvino") is None:
-        raise EngineUnavailable("OpenVINO is not installed; add it with `pip install openvino`")
-    run = _compile(translate_network(classifier, quantisation), torch.get_num_threads())
+    _check_available(classifier)
+    outputs = _compile(translate_network(classifier, quantisation), torch.get_num_threads())
+
+    def run(images: Tensor) -> Tensor:
+        return outputs(images)[0]
+
     difference = largest_difference(classifier, run, BATCH_SIZES)
     limit = TOLERANCE if quantisation is None else quantisation.difference + INT8_SLACK
     if not difference <= limit:
@@ -95,7 +97,46 @@ def openvino_engine(classifier: Classifier, quantisation: Quantisation | None = 
     return Engine(f"openvino {version('openvino')}", run, difference, quantisation=quantisation)
 
 
-def _compile(network: Any, threads: int) -> InferenceFunction:
+def layer_outputs(classifier: Classifier, names: Sequence[str]) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """Return a function from images to the outputs of some layers, such as the features that a new head is fitted to.
+
+    OpenVINO computes them five times as fast as PyTorch, within rounding; PyTorch does where OpenVINO cannot. Batches
+    of 8 images are as fast as larger ones, in less memory.
+
+    Args:
+        classifier: not changed.
+        names: of layers of ``classifier.graph``.
+
+    Returns:
+        (N, 3, S, S) uint8 RGB -> one (N, ...) float32 tensor on the CPU for each name.
+
+    Raises:
+        UnknownLayer: one of the names does not exist.
+    """
+    for name in names:
+        classifier.graph.find_layer(name)
+    try:
+        _check_available(classifier)
+        return _compile(translate_layers(classifier, names), torch.get_num_threads())
+    except EngineUnavailable:
+        return lambda images: _run_graph(classifier, names, images)
+
+
+def _run_graph(classifier: Classifier, names: Sequence[str], images: Tensor) -> tuple[Tensor, ...]:
+    with torch.inference_mode():
+        outputs = classifier.graph.run(classifier.network_input(images), names)
+    return tuple(outputs[name].float().cpu() for name in names)
+
+
+def _check_available(classifier: Classifier) -> None:
+    if classifier.device.type != "cpu":
+        raise EngineUnavailable(f"OpenVINO is for the CPU; the device is {classifier.device}")
+    if find_spec("openvino") is None:
+        raise EngineUnavailable("OpenVINO is not installed; add it with `pip install openvino`")
+
+
+def _compile(network: Any, threads: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """Return a function from the network's input to its outputs."""
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,  # one batch at a time, on all threads
@@ -106,9 +147,9 @@ def _compile(network: Any, threads: int) -> InferenceFunction:
     request = import_openvino().Core().compile_model(network, "CPU", settings).create_infer_request()
     lock = threading.Lock()  # a request holds the buffers of one call
 
-    def run(images: Tensor) -> Tensor:
+    def run(images: Tensor) -> tuple[Tensor, ...]:
         with lock:
-            (probabilities,) = request.infer([images.numpy()]).values()
-            return torch.from_numpy(probabilities.copy())  # the next call overwrites the buffer
+            outputs = request.infer([images.numpy()]).values()
+            return tuple(torch.from_numpy(output.copy()) for output in outputs)  # the next call overwrites the buffers
 
     return run

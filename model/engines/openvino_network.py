@@ -20,7 +20,7 @@ from torch import Tensor
 from torchlight.model.classifier import Classifier
 from torchlight.model.engines.int8_ranges import LEVELS, Quantisation, on_grid
 from torchlight.model.errors import EngineUnavailable
-from torchlight.model.graph import INPUT, Layer
+from torchlight.model.graph import INPUT, Layer, NetworkGraph
 
 SMALLEST = 1e-30  # range of weights that are all 0: a range of 0 has no levels
 REPORTER = "openvino_telemetry"  # a dependency of OpenVINO that reports its use to Intel
@@ -51,20 +51,52 @@ def translate_network(classifier: Classifier, quantisation: Quantisation | None 
         EngineUnavailable: a layer cannot be translated.
     """
     openvino = import_openvino()
-    ops, spec, graph = openvino.opset13, classifier.spec, classifier.graph
+    images, outputs = _translate_layers(openvino.opset13, classifier, quantisation)
+    probabilities = openvino.opset13.softmax(outputs[classifier.graph.output], axis=1)  # (N, K)
+    return openvino.Model([probabilities], [images], classifier.checkpoint.path.stem)
+
+
+def translate_layers(classifier: Classifier, names: Sequence[str]) -> Any:
+    """Return the outputs of some layers, in float32, as an ``openvino.Model``; layers after the last one are left out.
+
+    Raises:
+        EngineUnavailable: a layer cannot be translated.
+    """
+    openvino = import_openvino()
+    images, outputs = _translate_layers(openvino.opset13, classifier, None)
+    return openvino.Model([outputs[name] for name in names], [images], classifier.checkpoint.path.stem)
+
+
+def _translate_layers(
+    ops: Any, classifier: Classifier, quantisation: Quantisation | None
+) -> tuple[Any, dict[str, Any]]:
+    """Return the parameter that takes (N, 3, S, S) uint8 images, and the output of each layer by its name."""
+    spec, graph = classifier.spec, classifier.graph
     images = ops.parameter([-1, 3, spec.size, spec.size], np.uint8, name="images")  # (N, 3, S, S)
     mean, std = (np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (spec.mean, spec.std))
     pixels = ops.divide(ops.convert(images, np.float32), np.float32(255))
     outputs = {INPUT: ops.divide(ops.subtract(pixels, mean), std)}
+    ranges = {} if quantisation is None else _ranges_before_padding(graph, quantisation.ranges)
     for name, layer in graph.layers.items():
         inputs = [outputs[source] for source in layer.inputs]
-        if quantisation is not None and name in quantisation.ranges:
-            inputs = [_round_to_levels(ops, inputs[0], *on_grid(*quantisation.ranges[name]), LEVELS)]
+        if name in ranges:
+            inputs = [_round_to_levels(ops, inputs[0], *on_grid(*ranges[name]), LEVELS)]
         if layer.type not in LAYERS:
             raise EngineUnavailable(f"layer {name} is a {layer.type}, which OpenVINO is not given here")
         outputs[name] = LAYERS[layer.type](_Step(ops, layer, inputs, is_int8=quantisation is not None))
-    probabilities = ops.softmax(outputs[graph.output], axis=1)  # (N, K)
-    return openvino.Model([probabilities], [images], classifier.checkpoint.path.stem)
+    return images, outputs
+
+
+def _ranges_before_padding(graph: NetworkGraph, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+    """Return the ranges by the layers whose input is to be rounded: a padding in place of the layer that reads it.
+
+    The zeros of the padding are levels too, and OpenVINO makes a convolution of both only if nothing is between them.
+    """
+    first = {name: graph.layers.get(graph.layers[name].inputs[0]) for name in ranges}
+    return {
+        name if source is None or source.type != "ZeroPad2d" else source.name: ranges[name]
+        for name, source in first.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -93,12 +125,13 @@ class _Step:
         values = _as_array(weights)
         if not self.is_int8:
             return values
-        # One range for each output channel: the maximum over the axes within it. These are the last three of a
-        # convolution (grouped weights have five axes), the last one of a linear layer.
+        # One range for each output channel, over the axes within it: the last three of a convolution (grouped weights
+        # have five axes), the last one of a linear layer.
         axes = tuple(range(max(1, values.ndim - 3), values.ndim))
         most = np.abs(values).max(axis=axes, keepdims=True).clip(min=SMALLEST)
-        # as many levels below 0 as above, so that 0 stays 0
-        return _round_to_levels(self.ops, self.ops.constant(values), -most, most, LEVELS - 1)
+        step = most / (LEVELS // 2 - 1)  # as many levels below 0 as above, so that 0 stays 0
+        rounded = _round_keeping_sums((values / step).reshape(most.size, -1)).reshape(values.shape) * step
+        return _round_to_levels(self.ops, self.ops.constant(rounded), -most, most, LEVELS - 1)
 
     def refuse(self, reason: str) -> EngineUnavailable:
         """Return the error for a layer whose type is known, but not this use of it."""
@@ -133,6 +166,11 @@ def _batch_norm(step: _Step) -> Any:
     scale = 1 / std if module.weight is None else module.weight / std
     shift = -module.running_mean * scale if module.bias is None else module.bias - module.running_mean * scale
     return step.ops.add(step.ops.multiply(step.inputs[0], _per_channel(scale)), _per_channel(shift))
+
+
+def _zero_pad(step: _Step) -> Any:
+    left, right, top, bottom = step.module.padding
+    return step.ops.pad(step.inputs[0], [0, 0, top, left], [0, 0, bottom, right], "constant", np.float32(0))
 
 
 def _max_pool(step: _Step) -> Any:
@@ -210,6 +248,7 @@ LAYERS: Mapping[str, Callable[[_Step], Any]] = {  # by :attr:`Layer.type`: a mod
     "Conv2d": _convolution,
     "Linear": _linear,
     "BatchNorm2d": _batch_norm,
+    "ZeroPad2d": _zero_pad,
     "MaxPool2d": _max_pool,
     "AvgPool2d": _average_pool,
     "AdaptiveAvgPool2d": _adaptive_average_pool,
@@ -232,6 +271,22 @@ LAYERS: Mapping[str, Callable[[_Step], Any]] = {  # by :attr:`Layer.type`: a mod
     "cat": _concatenation,
     "mean": _mean,
 }
+
+
+def _round_keeping_sums(rows: Any) -> Any:
+    """Return each row as whole numbers whose sum is the row's, rounded: those of the largest remainders are rounded up.
+
+    After ReLU a filter reads values of one sign, so errors of its weights that do not cancel move its whole map. Each
+    weight rounded by itself costs more, see docs/log.md.
+
+    Args:
+        rows: (filters, weights) float32.
+    """
+    below = np.floor(rows)
+    remainders = rows - below
+    ups = remainders.sum(axis=1, keepdims=True).round()  # how many weights of each row are rounded up
+    ranks = (-remainders).argsort(axis=1).argsort(axis=1)  # 0 for the largest remainder
+    return below + (ranks < ups)
 
 
 def _round_to_levels(ops: Any, values: Any, low: Any, high: Any, levels: int) -> Any:

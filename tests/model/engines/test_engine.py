@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from torchlight.model.classifier import Classifier
 from torchlight.model.engines import openvino_network
-from torchlight.model.engines.engine import choose_engine, openvino_engine
-from torchlight.model.errors import EngineUnavailable
-from torchlight.model.network import classifier_head
+from torchlight.model.engines.engine import choose_engine, layer_outputs, openvino_engine
+from torchlight.model.errors import EngineUnavailable, UnknownLayer
+from torchlight.model.network import classifier_head, load_pretrained
 
 MakeClassifier = Callable[..., Classifier]
 ROOT = Path(__file__).parents[3]
@@ -32,7 +32,13 @@ def with_answers(classifier: Classifier) -> Classifier:
         for _ in range(20):  # until batch norm knows what is usual here: else rounding grows from layer to layer
             classifier.network(classifier.network_input(tiles(32, size)))
         classifier.network.eval()
-        logits = classifier.logits(tiles(32, size))
+    return with_spread_logits(classifier)
+
+
+def with_spread_logits(classifier: Classifier) -> Classifier:
+    """Change the last layer until the classes are equally likely, and each image has one."""
+    logits = classifier.logits(tiles(32, classifier.spec.size))
+    with torch.no_grad():
         last, scale = classifier_head(classifier.network), 2 / logits.std(dim=0).mean()
         last.weight *= scale
         last.bias.copy_((last.bias - logits.mean(dim=0)) * scale)
@@ -104,6 +110,43 @@ def test_openvino_knows_what_efficient_networks_are_made_of(make_classifier: Mak
     assert expected.std(dim=0).max() > 0.02
     chosen = openvino_engine(classifier)
     torch.testing.assert_close(chosen.run(tiles(9, 44)), expected, rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def backbone(make_classifier: MakeClassifier) -> Classifier:
+    """The published EfficientNet-Lite0, whose last layer also reads two earlier maps and has random weights."""
+    classifier = make_classifier("efficientnet_lite0_multilevel", size=224)
+    load_pretrained(classifier.network, "efficientnet_lite0_multilevel")
+    return with_spread_logits(classifier)
+
+
+def test_openvino_knows_the_padding_and_the_levels_of_the_backbone(backbone: Classifier) -> None:
+    expected = backbone.probabilities(tiles(3, 224))
+    assert expected.std(dim=0).max() > 0.02
+    chosen = openvino_engine(backbone)
+    torch.testing.assert_close(chosen.run(tiles(3, 224)), expected, rtol=0, atol=2e-5)
+
+
+def test_outputs_of_layers_are_those_of_pytorch(backbone: Classifier) -> None:
+    names = ["level1.flatten", "block12.depthwise_relu", "flatten"]
+    expected = backbone.graph.run(backbone.network_input(tiles(3, 224)), names)
+    given = layer_outputs(backbone, names)(tiles(3, 224))
+    assert [output.shape[1:] for output in given] == [(1792,), (672, 7, 7), (1280,)]
+    for name, output in zip(names, given, strict=True):
+        torch.testing.assert_close(output, expected[name], rtol=1e-4, atol=1e-4)
+
+
+def test_outputs_of_layers_that_openvino_does_not_know_come_from_pytorch(make_classifier: MakeClassifier) -> None:
+    classifier = make_classifier("shufflenet_v2_x0_5", size=64)
+    name = "stage4.0.branch2.7"
+    expected = classifier.graph.run(classifier.network_input(tiles(3, 64)), [name])
+    (given,) = layer_outputs(classifier, [name])(tiles(3, 64))
+    assert torch.equal(given, expected[name])
+
+
+def test_outputs_of_a_layer_that_does_not_exist_are_refused(make_classifier: MakeClassifier) -> None:
+    with pytest.raises(UnknownLayer, match="layer 'conv9' does not exist"):
+        layer_outputs(make_classifier("guide"), ["conv9"])
 
 
 @pytest.mark.parametrize("architecture", ["shufflenet_v2_x0_5", pytest.param("vit_b_32", marks=pytest.mark.slow)])

@@ -1,6 +1,7 @@
 """8 bits: ranges that hold what the layers read, answers near those of float32, a file that fits no other model."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.defaults import PRETRAINED
-from torchlight.model.engines import int8_ranges
+from torchlight.model.engines import int8_ranges, openvino_network
 from torchlight.model.engines.engine import choose_engine, openvino_engine
 from torchlight.model.engines.int8_ranges import (
     Accuracy,
@@ -34,8 +35,8 @@ def images_of(number: int, size: int, seed: int = 0) -> Tensor:
     return squares.repeat_interleave(size // 4, dim=2).repeat_interleave(size // 4, dim=3)
 
 
-def quantised(classifier: Classifier) -> Quantisation:
-    ranges = int8_ranges.measure_ranges(classifier, images_of(150, classifier.spec.size))
+def quantised(classifier: Classifier, number: int = 150) -> Quantisation:
+    ranges = int8_ranges.measure_ranges(classifier, images_of(number, classifier.spec.size))
     return Quantisation(classifier.digest, ranges, MEASURED, difference=0.5)
 
 
@@ -85,6 +86,28 @@ def test_a_range_that_is_too_small_shows_in_the_answers(make_classifier: MakeCla
     expected = classifier.probabilities(images)
     wide_error = (openvino_engine(classifier, made).run(images) - expected).abs().max()
     assert (openvino_engine(classifier, narrow).run(images) - expected).abs().max() > 5 * wide_error
+
+
+def test_int8_computes_padding_within_the_convolution(make_classifier: MakeClassifier) -> None:
+    """Padding apart from it would be computed in float32, and slowly."""
+    classifier = make_classifier("efficientnet_lite0", size=64)
+    openvino = openvino_network.import_openvino()
+    network = openvino_network.translate_network(classifier, quantised(classifier, 4))
+    compiled = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).get_runtime_model()
+    facts = [operation.get_rt_info() for operation in compiled.get_ops()]
+    kinds = Counter((fact["layerType"].astype(str), fact["runtimePrecision"].astype(str)) for fact in facts)
+    assert kinds["Convolution", "u8"] + kinds["Convolution", "i8"] == 49
+    assert "Pad" not in {kind for kind, _ in kinds}
+
+
+def test_rounded_weights_of_a_filter_have_the_same_sum() -> None:
+    rows = torch.randn(50, 25, generator=torch.Generator().manual_seed(0)).numpy() * 30
+    rows[0] = range(-12, 13)
+    rounded = openvino_network._round_keeping_sums(rows)
+    assert (rounded == rounded.round()).all()
+    assert abs(rounded - rows).max() < 1
+    assert abs(rounded.sum(axis=1) - rows.sum(axis=1)).max() <= 0.5 + 1e-4
+    assert (rounded[0] == rows[0]).all()
 
 
 @pytest.fixture(scope="module")
