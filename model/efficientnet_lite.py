@@ -99,17 +99,22 @@ class Residual(nn.Sequential):
         return output + maps  # (N, C, H, W) both
 
 
+def feature_sizes(name: str) -> dict[str, int]:
+    """Return what ``fc`` reads, in order, with how many numbers each part has; a plain network has only ``last``."""
+    width = SIZES[name.removesuffix(MULTILEVEL)].width
+    levels = LEVELS if name.endswith(MULTILEVEL) else ()
+    sizes = [PLACES**2 * _scale_channels(STAGES[place].channels, width) for place in levels]
+    return {f"level{number}": size for number, size in enumerate(sizes, 1)} | {"last": HEAD_CHANNELS}
+
+
 def build_efficientnet_lite(name: str, num_classes: int) -> nn.Sequential:
     """Return the network of that name in ``EFFICIENTNET_LITES``, freshly initialised, in training mode."""
     size, is_multilevel = SIZES[name.removesuffix(MULTILEVEL)], name.endswith(MULTILEVEL)
     layers = OrderedDict(_body(size, is_multilevel))
-    features = HEAD_CHANNELS + sum(
-        PLACES**2 * _scale_channels(STAGES[place].channels, size.width) for place in LEVELS if is_multilevel
-    )
     layers["global_pool"] = nn.AdaptiveAvgPool2d(1)  # (N, 1280, 7, 7) -> (N, 1280, 1, 1) at 224 pixels
     layers["flatten"] = nn.Flatten()
     layers["dropout"] = nn.Dropout(size.dropout)
-    layers["fc"] = nn.Linear(features, num_classes)
+    layers["fc"] = nn.Linear(sum(feature_sizes(name).values()), num_classes)
     return Multilevel(layers) if is_multilevel else nn.Sequential(layers)
 
 

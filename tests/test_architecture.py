@@ -46,10 +46,11 @@ FLOORS = {
         ("data",),
         ("evaluation",),
         ("optimisation",),
+        ("transfer",),
         ("report",),
         ("run_setup", "index_images", "int8_calibration"),
         ("run_folder", "lr_finder"),
-        ("run",),
+        ("run", "run_transfer"),
     ),
 }
 FILES = [file for name in (*PACKAGES, "torchlight") for file in (ROOT / name).rglob("*.py")]

@@ -5,6 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+HELD_OUT = 0.1  # share of each class, for validation and again for testing
+DEFAULT_ARCHITECTURE = "torchlight"
+FEW_PHOTOS = 250
+BACKBONES = "efficientnet_lite"  # how the names begin of those whose features can be taken as they are
+
 Optimizer = Literal["sgd", "muon"]
 Loss = Literal["cross_entropy", "mse"]
 Schedule = Literal["linear", "constant"]
@@ -63,7 +68,13 @@ class RunOptions:
     """What the user asked for.
 
     Attributes:
+        architecture: None lets the photos choose how to learn, and is the default network in a training loop.
+        pretrained: start from published weights.
+        from_scratch: learn from nothing, in a training loop.
+        budget_s: seconds in which ways to learn are tried; None takes :func:`default_budget_s`.
         image_size: None takes the network's own.
+        val_fraction, test_fraction: None is ``HELD_OUT`` in a training loop. Where the photos choose, validation needs
+            none, and for testing only what is asked for is held out.
         start_from: a checkpoint whose weights to start from; architecture, image size and classes are its own.
         resume: continue the run in ``out``, if there is one.
         settings: fields of :class:`TrainingConfig`; those left out follow from network and data.
@@ -71,11 +82,13 @@ class RunOptions:
 
     source: str
     out: Path
-    architecture: str = "torchlight"
+    architecture: str | None = None
     pretrained: bool = False
+    from_scratch: bool = False
+    budget_s: float | None = None
     image_size: int | None = None
-    val_fraction: float = 0.1
-    test_fraction: float = 0.1
+    val_fraction: float | None = None
+    test_fraction: float | None = None
     skip_unreadable: bool = False
     resume: bool = False
     start_from: Path | None = None
@@ -86,6 +99,29 @@ class RunOptions:
         """The seed in ``settings``, or its default."""
         seed: int = self.settings.get("seed", TrainingConfig.seed)
         return seed
+
+    @property
+    def loop_architecture(self) -> str:
+        """The network that a training loop trains."""
+        return self.architecture or DEFAULT_ARCHITECTURE
+
+    @property
+    def asks_for_loop(self) -> bool:
+        """Whether an option was given that only a training loop knows, or a network that only it can train."""
+        loop_options = (self.from_scratch, self.start_from, self.image_size, self.val_fraction)
+        is_other_network = self.architecture is not None and not (
+            self.pretrained and self.architecture.startswith(BACKBONES)
+        )
+        return (
+            any(option not in (None, False) for option in loop_options)
+            or is_other_network
+            or any(name != "seed" for name in self.settings)
+        )
+
+
+def default_budget_s(num_photos: int) -> float:
+    """Return 10 seconds for few photos, where heads on frozen features are hard to beat, and 2 minutes for more."""
+    return 10.0 if num_photos <= FEW_PHOTOS else 120.0
 
 
 def default_optimizer(architecture: str, pretrained: bool) -> Optimizer:

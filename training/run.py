@@ -17,7 +17,6 @@ import torch
 
 from torchlight.model.canary import canary_answer
 from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
-from torchlight.model.errors import TorchlightError
 from torchlight.model.network import describe_backbone
 from torchlight.model.versions import library_versions
 from torchlight.training.config import RunOptions
@@ -30,16 +29,12 @@ from torchlight.training.optimisation.filter_history import select_frames
 from torchlight.training.optimisation.loop import StepResult, Training, TrainingDiverged
 from torchlight.training.report.report import make_report, write_report
 from torchlight.training.run_folder import RunFolder, check_run_folder
-from torchlight.training.run_setup import Observer, Setup, set_up
+from torchlight.training.run_setup import Observer, RunStopped, Setup, held_out_share, set_up
 
 # What the system says when a file cannot be written, and the way out.
 WRITE_ERRORS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room") | dict.fromkeys(
     (errno.EACCES, errno.EPERM, errno.EROFS), "make it writable"
 )
-
-
-class RunStopped(TorchlightError):
-    """A run ended before its last epoch; what it has done is kept."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +214,7 @@ def _describe_run(options: RunOptions, setup: Setup, device: torch.device, comma
         "start_from": setup.start and setup.start.digest,
     }
     if options.pretrained:
-        training["backbone"] = describe_backbone(options.architecture)
+        training["backbone"] = describe_backbone(options.loop_architecture)
     elif setup.start is not None and "backbone" in setup.start.header.training:
         training["backbone"] = setup.start.header.training["backbone"]
     data: Mapping[str, Any] = {
@@ -227,8 +222,8 @@ def _describe_run(options: RunOptions, setup: Setup, device: torch.device, comma
         "fingerprint": dataset.fingerprint,
         "images": {name: len(examples) for name, examples in dataset.splits.items()},
         "skipped": len(dataset.skipped),
-        "val_fraction": options.val_fraction,
-        "test_fraction": options.test_fraction,
+        "val_fraction": held_out_share(options.val_fraction),
+        "test_fraction": held_out_share(options.test_fraction),
         "trained_at": time.strftime("%Y-%m-%d", time.gmtime()),
     }
     return Header(

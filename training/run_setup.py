@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchlight.model.checkpoint import Checkpoint, load_checkpoint
-from torchlight.model.errors import DataError
+from torchlight.model.errors import DataError, TorchlightError
 from torchlight.model.images import ImageSpec, Resizing
 from torchlight.model.network import (
     NetworkConfig,
@@ -24,6 +24,7 @@ from torchlight.model.network import (
     read_pretrained,
 )
 from torchlight.training.config import (
+    HELD_OUT,
     RunOptions,
     TrainingConfig,
     default_batch_size,
@@ -36,12 +37,22 @@ from torchlight.training.optimisation.initialisation import whiten_first_layer
 from torchlight.training.optimisation.loop import EpochResult, StepResult, best_precision
 
 
+class RunStopped(TorchlightError):
+    """A run ended before its end; what it has done is kept."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Observer:
-    """What a run reports while it trains, and asks."""
+    """What a run reports while it learns, and asks.
+
+    ``on_data`` gets no configuration where the photos choose how to learn; ``on_stage`` gets what is being done, how
+    much of it is, and how much there is.
+    """
 
     on_image: Callable[[int, int], None] = lambda done, total: None
-    on_data: Callable[[DataSet, TrainingConfig], None] = lambda dataset, config: None
+    on_data: Callable[[DataSet, TrainingConfig | None], None] = lambda dataset, config: None
+    on_stage: Callable[[str, int, int], None] = lambda name, done, total: None
+    on_note: Callable[[str], None] = lambda sentence: None
     on_step: Callable[[StepResult], None] = lambda result: None
     on_epoch: Callable[[EpochResult], None] = lambda result: None
     should_stop: Callable[[], bool] = lambda: False
@@ -79,16 +90,16 @@ def set_up(options: RunOptions, device: torch.device, observer: Observer, num_pr
         options = dataclasses.replace(
             options, architecture=known.network.architecture, image_size=known.image_spec.size
         )
-    size = options.image_size or default_image_size(options.architecture)
-    check_image_size(options.architecture, size)
+    size = options.image_size or default_image_size(options.loop_architecture)
+    check_image_size(options.loop_architecture, size)
     if options.pretrained:
-        read_pretrained(options.architecture)  # if they are out of reach, that is said before minutes of decoding
+        read_pretrained(options.loop_architecture)  # if they are out of reach, that is said before minutes of decoding
     known_spec = _known_image_spec(options, start, size)
     dataset = loading.load_dataset(
         options.source,
         Resizing(size) if known_spec is None else known_spec.resizing,
-        val_fraction=options.val_fraction,
-        test_fraction=options.test_fraction,
+        val_fraction=held_out_share(options.val_fraction),
+        test_fraction=held_out_share(options.test_fraction),
         seed=options.seed,
         skip_unreadable=options.skip_unreadable,
         on_image=observer.on_image,
@@ -98,10 +109,10 @@ def set_up(options: RunOptions, device: torch.device, observer: Observer, num_pr
 
     torch.manual_seed(config.seed)  # of the initial weights
     train = dataset.splits["train"]
-    network_config = NetworkConfig(options.architecture, len(dataset.class_names))
+    network_config = NetworkConfig(options.loop_architecture, len(dataset.class_names))
     network = build_network(network_config)
     if options.pretrained:
-        load_pretrained(network, options.architecture)
+        load_pretrained(network, options.loop_architecture)
     elif start is not None:
         _check_classes(start, dataset)
         network.load_state_dict(start.network.state_dict())
@@ -119,10 +130,15 @@ def set_up(options: RunOptions, device: torch.device, observer: Observer, num_pr
     )
 
 
+def held_out_share(given: float | None) -> float:
+    """Return the share of each class that a training loop holds out for a split."""
+    return HELD_OUT if given is None else given
+
+
 def _known_image_spec(options: RunOptions, start: Checkpoint | None, size: int) -> ImageSpec | None:
     """Return how the first weights expect images; None if they are random."""
     if options.pretrained:
-        return published_image_spec(options.architecture, size)
+        return published_image_spec(options.loop_architecture, size)
     return None if start is None else start.header.image_spec
 
 
@@ -138,8 +154,10 @@ def _configure(
     defaults: dict[str, Any] = {
         "epochs": default_epochs(number),
         "batch_size": default_batch_size(number, num_processes),
-        "optimizer": default_optimizer(options.architecture, options.pretrained),
-        "whitening": options.architecture == "torchlight" and not options.pretrained and options.start_from is None,
+        "optimizer": default_optimizer(options.loop_architecture, options.pretrained),
+        "whitening": options.loop_architecture == "torchlight"
+        and not options.pretrained
+        and options.start_from is None,
         "frozen_epochs": 1 if options.pretrained else 0,  # a new head's first gradients would spoil learned filters
         "shift": size // 8,  # 4 of 32 pixels
         "cutout": size // 4,  # 8 of 32 pixels

@@ -468,7 +468,6 @@ def test_help_names_the_default_of_each_setting(
     _, training, _ = call(capsys, monkeypatch, "train", "--help")
     for name, default in [
         ("momentum", TrainingConfig.momentum),
-        ("architecture", RunOptions.architecture),
         ("seed", 0),
     ]:
         assert re.search(rf"--{name} .*\. Default: {default}\. ", training)

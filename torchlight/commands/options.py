@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from torchlight.training.config import RunOptions, TrainingConfig, default_batch_size, default_epochs
+from torchlight.training.config import FEW_PHOTOS, RunOptions, TrainingConfig, default_batch_size, default_epochs
 
 if TYPE_CHECKING:  # each command imports what it needs: torch takes seconds, and the help needs none of it
     from torchlight.model.classifier import Classifier
 
 Given = dict[str, Any]  # values of those options of a table that were given; the others follow from network and data
+MAX_BUDGET_S = 24 * 3600
 MANY = 10**9  # images: enough for the other end of a default that follows from their number
 
 Source = Annotated[
@@ -42,13 +43,38 @@ CheckpointPath = Annotated[
 SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave unreadable files out.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of a duration such as ``10s``, ``2m``, ``1h`` or ``90``."""
+    number, unit = text.strip().rstrip("smh"), text.strip()[-1:]
+    try:
+        seconds = float(number) * {"m": 60, "h": 3600}.get(unit, 1)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no duration; write 10s, 2m or 1h") from error
+    if not 0 <= seconds <= MAX_BUDGET_S:
+        raise typer.BadParameter(f"{text!r} is not between 0 and {MAX_BUDGET_S // 3600} hours")
+    return seconds
+
+
 # Fields of RunOptions and TrainingConfig, in the order of --help. Help that names no default gets the field's own.
 TRAIN_OPTIONS: dict[str, Any] = {
     "out": typer.Option(
         help="Folder for the checkpoint, the report and the figures; default: runs/, named like the source."
     ),
-    "architecture": typer.Option(help="torchlight, guide, lenet5, or a torchvision model such as resnet18."),
-    "pretrained": typer.Option("--pretrained", help="Start from torchvision's published weights."),
+    "budget_s": typer.Option(
+        "--budget",
+        parser=parse_duration,
+        metavar="DURATION",
+        help=f"How long to try ways to learn, such as 10s, 2m or 20m; default: 10s up to {FEW_PHOTOS} photos, else 2m.",
+    ),
+    "architecture": typer.Option(
+        help="Train this network: torchlight, guide, lenet5, efficientnet_lite0, 1, 2, or a torchvision model such as "
+        "resnet18; default: the photos choose."
+    ),
+    "pretrained": typer.Option("--pretrained", help="Start from published weights."),
+    "from_scratch": typer.Option(
+        "--from-scratch", help="Learn from nothing, with torchlight unless --architecture is given."
+    ),
     "start_from": typer.Option(help="A checkpoint of the same classes to continue training from.", callback=find_named),
     "resume": typer.Option("--resume", help="Resume the run that is in --out."),
     "image_size": typer.Option(min=8, max=1024, help="Side of the input; default: the network's own."),

@@ -73,7 +73,7 @@ def catch_interrupts() -> Iterator[Callable[[], bool]]:
 
 
 class TrainingBar:
-    """Draws a run's progress: a bar while images are read, then one for the epochs with a line for each."""
+    """Draws a run's progress: a bar for reading images, one for each stage, and for epochs a line for each."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -82,18 +82,23 @@ class TrainingBar:
     def on_image(self, done: int, total: int) -> None:
         self._progress.update(self._task, completed=done, total=total)
 
-    def on_data(self, dataset: "DataSet", config: TrainingConfig) -> None:
-        sizes = ", ".join(f"{len(examples)} {name}" for name, examples in dataset.splits.items())
+    def on_data(self, dataset: "DataSet", config: TrainingConfig | None) -> None:
+        splits = {name: len(part) for name, part in dataset.splits.items() if config is not None or len(part)}
+        sizes = ", ".join(f"{number} {name}" for name, number in splits.items())
         write_line(f"{len(dataset.class_names)} classes, images: {sizes}")
         for line in dataset.skipped:
             write_line(f"skipped {line}")
         for line in dataset.warnings:
             write_line(f"note: {line}")
-        steps = len(dataset.splits["train"]) // config.batch_size
-        self.begin("training", config.epochs * steps)
+        if config is not None:
+            steps = len(dataset.splits["train"]) // config.batch_size
+            self.begin("training", config.epochs * steps)
 
     def begin(self, description: str, steps: int) -> None:
         self._progress.reset(self._task, total=steps, description=description)
+
+    def on_stage(self, name: str, done: int, total: int) -> None:
+        self._progress.update(self._task, description=name, completed=done, total=total, figures="")
 
     def on_step(self, result: "StepResult") -> None:
         figures = f"loss {result.loss:.3f}  accuracy {result.accuracy:.1%}"

@@ -1,15 +1,13 @@
 """Which images a trained network is measured on: of its own training data only those held out then."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-import torch
-
 from torchlight.model.checkpoint import Checkpoint
 from torchlight.training.data import loading
-from torchlight.training.data.loading import DataSet, LabelledImages
+from torchlight.training.data.loading import DataSet, LabelledImages, join_parts
 
 # Of images, in the training of the network that they measure.
 Exposure = Literal["unseen", "chose_epoch", "cross_validated", "learnt", "unknown"]
@@ -53,16 +51,7 @@ def select_held_out(dataset: DataSet, *, is_cross_validated: bool = False) -> He
 
 def select_cross_validated(dataset: DataSet) -> LabelledImages:
     """Return what a cross-validated run divides into folds, and finally learns from: train, then val."""
-    return _join([dataset.splits["train"], dataset.splits["val"]])
-
-
-def _join(parts: Sequence[LabelledImages]) -> LabelledImages:
-    """Return the images of all parts; those of a single one without copying them."""
-    filled = [part for part in parts if len(part)]
-    if len(filled) == 1:
-        return filled[0]
-    images, labels = torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
-    return LabelledImages(images, labels, tuple(name for part in parts for name in part.names))
+    return join_parts([dataset.splits["train"], dataset.splits["val"]])
 
 
 def load_as_divided_in_training(
@@ -125,4 +114,4 @@ def load_held_out(
         return replace(found, exposure="learnt") if found.exposure == "cross_validated" else found
     if len(dataset.splits["test"]):
         return HeldOut("test", "unknown", dataset.splits["test"], dataset)
-    return HeldOut("all images", "unknown", _join(list(dataset.splits.values())), dataset)
+    return HeldOut("all images", "unknown", join_parts(list(dataset.splits.values())), dataset)

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, compress
 from pathlib import Path
 
 import torch
@@ -24,14 +25,39 @@ from torchlight.training.data.splitting import Example, divide, fractions_to_hol
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """A split in memory: images (N, 3, S, S) uint8 RGB, labels (N,) int64, and N names of the images or none."""
+    """A split in memory.
+
+    Attributes:
+        images: (N, 3, S, S) uint8 RGB.
+        labels: (N,) int64.
+        names: of the images, or none.
+        groups: equal for near-identical images, or none.
+    """
 
     images: Tensor
     labels: Tensor
     names: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def select(self, chosen: Tensor) -> "LabelledImages":
+        """Return the images at which ``chosen`` (N,) bool is true."""
+        if chosen.all():
+            return self
+        names, groups = (tuple(compress(all_of, chosen.tolist())) for all_of in (self.names, self.groups))
+        return LabelledImages(self.images[chosen], self.labels[chosen], names, groups)
+
+
+def join_parts(parts: Sequence[LabelledImages]) -> LabelledImages:
+    """Return the images of all parts; those of a single one that has any without copying them."""
+    filled = [part for part in parts if len(part)]
+    if len(filled) == 1:
+        return filled[0]
+    images, labels = torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
+    names, groups = (tuple(chain.from_iterable(getattr(p, field) for p in parts)) for field in ("names", "groups"))
+    return LabelledImages(images, labels, names, groups)
 
 
 @dataclass(frozen=True)
@@ -216,7 +242,8 @@ def _select(
     images = torch.from_numpy(decoded.images)  # (N, 3, S, S) uint8, in the order of the items
     if len(members) < len(images):
         images = images[torch.tensor([rows[position] for position in members], dtype=torch.int64)]
-    return LabelledImages(images, labels, tuple(examples[position].name for position in members))
+    names, groups = ([getattr(examples[position], field) for position in members] for field in ("name", "group"))
+    return LabelledImages(images, labels, tuple(names), tuple(groups))
 
 
 def _fingerprint(examples: Sequence[Example], sides: Sequence[str | None]) -> str:

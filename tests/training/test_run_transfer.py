@@ -1,0 +1,143 @@
+"""A few photos, from the folder to a checkpoint that answers: by the real command, on the real backbone."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from torchlight.model.checkpoint import load_checkpoint
+from torchlight.model.classifier import Classifier
+from torchlight.model.errors import DataError
+from torchlight.training.config import RunOptions, default_budget_s
+from torchlight.training.data.loading import load_dataset
+from torchlight.training.run_setup import Observer, RunStopped
+from torchlight.training.run_transfer import TransferResult, transfer
+
+DrawFolder = Callable[..., Path]
+
+
+def run(source: Path, out: Path, observer: Observer | None = None, **options: object) -> TransferResult:
+    fields = {"budget_s": 0.0} | options
+    asked = RunOptions(source=str(source), out=out, **fields)
+    return transfer(asked, torch.device("cpu"), "torchlight train photos", observer or Observer())
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory, draw_folder: DrawFolder) -> Path:
+    return draw_folder(tmp_path_factory.mktemp("photos"), 6)
+
+
+@pytest.fixture(scope="module")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> TransferResult:
+    return run(photos, tmp_path_factory.mktemp("run") / "out")
+
+
+def test_the_checkpoint_answers_and_says_what_it_is_made_of(finished: TransferResult, photos: Path) -> None:
+    checkpoint = load_checkpoint(finished.checkpoint)
+    header = checkpoint.header
+    assert header.network.architecture.startswith("efficientnet_lite2")
+    assert header.training["backbone"]["name"] == "efficientnet_lite2"
+    assert header.image_spec.size == 260
+    dataset = load_dataset(str(photos), header.image_spec.resizing, val_fraction=0, test_fraction=0)
+    assert header.data["images"] == {"train": 18}
+    assert header.data["fingerprint"] == dataset.fingerprint
+    images, labels = dataset.splits["train"].images, dataset.splits["train"].labels
+    probabilities = Classifier(checkpoint, torch.device("cpu")).probabilities(images)
+    assert (probabilities.argmax(1) == labels).all()
+
+
+def test_figures_are_of_photos_that_were_not_learnt_from(finished: TransferResult) -> None:
+    figures = load_checkpoint(finished.checkpoint).header.metrics["cross_validation"]
+    assert (figures["images"], figures["folds"]) == (18, 5)
+    assert 0.8 < figures["accuracy"] <= 1
+    assert "18" in finished.summary[0]
+
+
+def test_the_report_compares_ways_to_learn(finished: TransferResult) -> None:
+    report = (finished.checkpoint.parent / "report.html").read_text()
+    for row in ("efficientnet_lite2, last layer", "from nothing: torchlight, 32 pixels", "fine-tuned"):
+        assert row in report
+    assert "not tried: there was not enough time" in report
+
+
+def test_the_same_photos_and_seed_give_the_same_checkpoint(
+    finished: TransferResult, photos: Path, tmp_path: Path
+) -> None:
+    again = run(photos, tmp_path / "out")
+    weights = [load_checkpoint(path).network.state_dict() for path in (finished.checkpoint, again.checkpoint)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_test_folder_is_never_learnt_from(tmp_path: Path, draw_folder: DrawFolder) -> None:
+    for name, seed in (("train", 1), ("test", 2)):
+        draw_folder(tmp_path / "photos" / name, 4, seed=seed)
+    result = run(tmp_path / "photos", tmp_path / "out")
+    header = load_checkpoint(result.checkpoint).header
+    assert header.data["images"] == {"train": 12, "test": 12}
+    assert header.metrics["test"]["images"] == header.metrics["cross_validation"]["images"] == 12
+
+
+def test_one_photo_a_class_is_enough_to_answer_and_the_report_says_that_nothing_is_known(
+    tmp_path: Path, draw_folder: DrawFolder
+) -> None:
+    draw_folder(tmp_path / "photos", 1)
+    result = run(tmp_path / "photos", tmp_path / "out")
+    assert load_checkpoint(result.checkpoint).header.metrics["cross_validation"]["accuracy"] == 0
+    assert "nothing is known" in " ".join(result.summary).lower()
+
+
+def test_two_classes_with_the_same_photos_are_said_to_be_at_chance(tmp_path: Path, draw_folder: DrawFolder) -> None:
+    colours = {"first": (200, 30, 30), "second": (200, 30, 30)}
+    draw_folder(tmp_path / "photos", 5, colours)
+    for file in (tmp_path / "photos" / "first").iterdir():
+        (tmp_path / "photos" / "second" / file.name).write_bytes(file.read_bytes())
+    result = run(tmp_path / "photos", tmp_path / "out")
+    assert load_checkpoint(result.checkpoint).header.metrics["cross_validation"]["accuracy"] <= 0.5
+
+
+def test_a_run_that_exists_is_not_overwritten(finished: TransferResult, photos: Path) -> None:
+    with pytest.raises(DataError, match="exists already; choose another --out"):
+        run(photos, finished.checkpoint.parent)
+
+
+def test_stopping_before_anything_is_chosen_leaves_nothing_behind(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunStopped, match="nothing was chosen yet"):
+        run(photos, tmp_path / "out", Observer(should_stop=lambda: True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_stopping_while_trainings_are_tried_keeps_the_heads(photos: Path, tmp_path: Path) -> None:
+    stages: list[str] = []
+    observer = Observer(
+        on_stage=lambda name, done, total: stages.append(name), should_stop=lambda: stages[-1].startswith("trying")
+    )
+    result = run(photos, tmp_path / "out", observer, budget_s=3600.0)
+    assert stages[-1].startswith("trying from nothing")
+    assert (result.checkpoint.parent / "report.html").exists()
+
+
+@pytest.mark.parametrize(("photos", "seconds"), [(20, 10), (250, 10), (251, 120), (20_000, 120)])
+def test_few_photos_have_seconds_and_many_two_minutes(photos: int, seconds: float) -> None:
+    assert default_budget_s(photos) == seconds
+
+
+@pytest.mark.parametrize(
+    ("options", "asks"),
+    [
+        ({}, False),
+        ({"settings": {"seed": 3}}, False),
+        ({"test_fraction": 0.2}, False),
+        ({"architecture": "efficientnet_lite0", "pretrained": True}, False),
+        ({"architecture": "efficientnet_lite0"}, True),
+        ({"architecture": "resnet18", "pretrained": True}, True),
+        ({"from_scratch": True}, True),
+        ({"settings": {"epochs": 3}}, True),
+        ({"image_size": 64}, True),
+        ({"val_fraction": 0.2}, True),
+        ({"start_from": Path("x")}, True),
+    ],
+    ids=str,
+)
+def test_options_of_a_training_loop_ask_for_one(options: dict[str, object], asks: bool) -> None:
+    assert RunOptions(source="photos", out=Path("out"), **options).asks_for_loop == asks

@@ -1,0 +1,300 @@
+"""The straight path from a few photos: features of a published network, a last layer, and honest figures.
+
+Every photo is learnt from. What the figures say of a photo comes from networks that did not learn from it. Writes
+files, prints nothing.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchlight.model.canary import canary_answer
+from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
+from torchlight.model.images import ImageSpec, Resizing
+from torchlight.model.network import NetworkConfig, count_multiply_adds, default_image_size, describe_backbone
+from torchlight.model.versions import library_versions
+from torchlight.training.config import DEFAULT_ARCHITECTURE, RunOptions, default_budget_s
+from torchlight.training.data.held_out import HeldOut, select_cross_validated
+from torchlight.training.data.loading import DataSet, LabelledImages, load_dataset
+from torchlight.training.evaluation.calibration import measure_calibration
+from torchlight.training.evaluation.classification_metrics import compute_metrics, infer
+from torchlight.training.evaluation.cross_validation import CandidateResult, CrossValidation, summarise_cross_validation
+from torchlight.training.evaluation.evaluate_checkpoint import Evaluation, summarise_metrics
+from torchlight.training.report.report import make_report, summarise_run, write_report
+from torchlight.training.run_folder import CHECKPOINT, check_run_folder
+from torchlight.training.run_setup import Observer, RunStopped
+from torchlight.training.transfer.feature_cache import compute_once
+from torchlight.training.transfer.features import Backbone, attach_head, extract_features, load_backbone
+from torchlight.training.transfer.folds import FOLDS, assign_folds
+from torchlight.training.transfer.head_choice import (
+    HeadChoice,
+    choose_heads,
+    describe_heads,
+    fit_again,
+    fit_all_heads,
+    may_be_mirrored,
+)
+from torchlight.training.transfer.recipes import recipe_fine_tuned, recipe_from_nothing
+from torchlight.training.transfer.trained_candidates import Recipe, try_training
+
+BACKBONE = "efficientnet_lite2"  # right on 2 to 3 of 100 photos more than lite0, see docs/log.md
+CACHE = Path.home() / ".cache" / "torchlight"
+
+
+@dataclass(frozen=True)
+class TransferResult:
+    """Where the checkpoint is, and what to say of it.
+
+    Attributes:
+        summary: sentences on how good it is.
+        seconds: from the first photo to the report.
+    """
+
+    checkpoint: Path
+    summary: Sequence[str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """The network that won, and its answers to photos that it, or its like, did not learn from.
+
+    Attributes:
+        judged: (N,) bool, the photos that the logits are of.
+        logits, undivided_logits: (M, K) of those, with and without a temperature that they had no part in.
+    """
+
+    architecture: str
+    network: nn.Module
+    spec: ImageSpec
+    judged: Tensor
+    logits: Tensor
+    undivided_logits: Tensor
+    temperature: float
+    candidates: Sequence[CandidateResult]
+    reason: str
+
+
+def transfer(options: RunOptions, device: torch.device, command: str, observer: Observer) -> TransferResult:
+    """Let the photos choose how to learn, learn from all of them, and write everything to ``options.out``.
+
+    Writes ``checkpoint.safetensors``, ``report.html`` and ``confusion.png``: the checkpoint as soon as heads on frozen
+    features are fitted, and again if a trained network is better. A run that exists is never overwritten.
+
+    Args:
+        command: the command line, kept in the checkpoint.
+
+    Raises:
+        DataError: see :func:`training.data.loading.load_dataset`.
+        NetworkError: the backbone's weights are not installed or damaged; nothing is decoded then.
+    """
+    began = time.monotonic()
+    check_run_folder(options.out, resume=False)
+    backbone = load_backbone(options.architecture or BACKBONE)
+    dataset = _load(options, backbone.spec.resizing, observer)
+    photos = select_cross_validated(dataset)
+    observer.on_data(dataset, None)
+    deadline = began + (options.budget_s if options.budget_s is not None else default_budget_s(len(photos)))
+
+    folds = assign_folds(photos.labels, photos.groups, options.seed)
+    features = _compute_features(options, backbone, photos.images, device, observer)
+    heads = fit_all_heads(
+        features,
+        photos.labels,
+        folds,
+        backbone.blocks,
+        partial(_report_stage, observer, "fitting heads"),
+    )
+    choice = choose_heads(heads, photos.labels, folds)
+    learnt = _learn_heads(backbone, choice, photos, time.monotonic() - began)
+    path = options.out / CHECKPOINT
+    header = _describe_run(options, dataset, device, command, backbone)
+    _save(path, learnt, header, photos, dataset)
+
+    with suppress(RunStopped):  # what is best so far is kept
+        flip = True
+        if time.monotonic() < deadline:
+            mirrored = _compute_features(options, backbone, photos.images.flip(3), device, observer, "-mirrored")
+            flip = may_be_mirrored(choice, features, mirrored, photos.labels, folds, backbone.blocks)
+        fit = partial(fit_again, choice.chosen[0], features, photos.labels, backbone.blocks)
+        for recipe in _make_recipes(options, backbone, photos, flip, fit, device):
+            learnt = _try(recipe, learnt, folds, deadline, device, observer)
+    header = dataclasses.replace(header, training={**header.training, "seconds": round(time.monotonic() - began)})
+    evaluation, cross_validation = _save(path, learnt, header, photos, dataset)
+    report = make_report(
+        evaluation, source=Path(options.source).name, command=command, cross_validation=cross_validation
+    )
+    write_report(options.out, report)
+    return TransferResult(path, summarise_run(report), time.monotonic() - began)
+
+
+def _load(options: RunOptions, resizing: Resizing, observer: Observer) -> DataSet:
+    return load_dataset(
+        options.source,
+        resizing,
+        val_fraction=0.0,
+        test_fraction=options.test_fraction or 0.0,
+        seed=options.seed,
+        skip_unreadable=options.skip_unreadable,
+        on_image=observer.on_image,
+    )
+
+
+def _report_stage(observer: Observer, name: str, done: int, total: int) -> None:
+    """Report how far a stage is; raise RunStopped if somebody wants to stop."""
+    observer.on_stage(name, done, total)
+    if observer.should_stop():
+        raise RunStopped(
+            f"stopped while {name}; nothing was chosen yet, and what was computed is kept for the next run"
+        )
+
+
+def _compute_features(
+    options: RunOptions, backbone: Backbone, images: Tensor, device: torch.device, observer: Observer, name: str = ""
+) -> Tensor:
+    """Return the features (N, D) of images, from the cache or into it; ``name`` is of another form of a source."""
+
+    def compute() -> Tensor:
+        return extract_features(backbone, images, device, partial(_report_stage, observer, "looking at photos"))
+
+    return compute_once(CACHE, Path(options.source).resolve().name + name, images, backbone.digest, compute)
+
+
+def _learn_heads(backbone: Backbone, choice: HeadChoice, photos: LabelledImages, seconds: float) -> Learnt:
+    """Return the backbone with the chosen heads folded into its last layer."""
+    architecture, network = attach_head(backbone, choice.weight, choice.bias)
+    candidates = describe_heads(choice, photos.labels, backbone.architecture, seconds)
+    return Learnt(
+        architecture=architecture,
+        network=network,
+        spec=backbone.spec,
+        judged=torch.ones(len(photos), dtype=torch.bool),
+        logits=choice.held_out_logits,
+        undivided_logits=choice.undivided_logits,
+        temperature=choice.temperature,
+        candidates=candidates,
+        reason=f"The mean of the {len(choice.chosen)} heads with the lowest loss on photos they had not seen was kept.",
+    )
+
+
+def _try(
+    recipe: Recipe,
+    learnt: Learnt,
+    folds: Tensor,
+    deadline: float,
+    device: torch.device,
+    observer: Observer,
+) -> Learnt:
+    """Return what has learnt best so far: the recipe's network, if it is right more often."""
+    rival = torch.zeros(len(folds), learnt.logits.shape[1])
+    rival[learnt.judged] = learnt.logits
+    result, trained = try_training(
+        recipe,
+        torch.where(learnt.judged, folds, -1),
+        rival,
+        deadline,
+        device,
+        partial(_report_stage, observer, f"trying {recipe.name}"),
+    )
+    if trained is None:
+        return dataclasses.replace(learnt, candidates=[*learnt.candidates, result])
+    others = [dataclasses.replace(one, is_chosen=False) for one in learnt.candidates]
+    return Learnt(
+        architecture=recipe.architecture,
+        network=trained.network,
+        spec=recipe.spec,
+        judged=trained.judged,
+        logits=trained.held_out_logits,
+        undivided_logits=trained.undivided_logits,
+        temperature=trained.temperature,
+        candidates=[result, *others],
+        reason=f"The network that was trained was {result.note}.",
+    )
+
+
+def _save(
+    path: Path, learnt: Learnt, header: Header, photos: LabelledImages, dataset: DataSet
+) -> tuple[Evaluation, CrossValidation]:
+    """Write the checkpoint with its figures, and return them: of the test images if there are any."""
+    test, names = dataset.splits["test"], dataset.class_names
+    labels = photos.labels[learnt.judged]
+    calibration = measure_calibration(learnt.undivided_logits, learnt.logits, labels, learnt.temperature)
+    cross_validation = CrossValidation(FOLDS, learnt.logits, calibration, learnt.candidates, learnt.reason)
+    judged_metrics = compute_metrics(learnt.logits, labels, names)
+    figures: dict[str, Any] = {"cross_validation": summarise_cross_validation(judged_metrics, FOLDS)}
+    metrics = judged_metrics
+    if len(test):
+        logits = infer(learnt.network, test.images, learnt.spec)  # (N, K)
+        metrics = compute_metrics(logits, test.labels, names)
+        figures["test"] = summarise_metrics(metrics)
+    figures["calibration"] = {name: value for name, value in vars(calibration).items() if name != "reliability"}
+    cost = {"multiply_adds_per_image": count_multiply_adds(learnt.network, learnt.spec.size)}
+    header = dataclasses.replace(
+        header,
+        network=NetworkConfig(learnt.architecture, len(names)),
+        image_spec=learnt.spec,
+        metrics=figures,
+        training={**header.training, **cost},
+        golden=canary_answer(learnt.network, learnt.spec),
+    )
+    save_checkpoint(path, learnt.network, header)
+    held_out = HeldOut("test", "unseen", test, dataset)
+    if len(test):
+        calibration = measure_calibration(logits, logits, test.labels, 1.0)
+    else:
+        held_out = HeldOut("all photos", "cross_validated", photos.select(learnt.judged), dataset)
+    return Evaluation(load_checkpoint(path), held_out, metrics, calibration), cross_validation
+
+
+def _describe_run(
+    options: RunOptions, dataset: DataSet, device: torch.device, command: str, backbone: Backbone
+) -> Header:
+    """Return the header of the run's checkpoint, without the network and its figures."""
+    training: dict[str, Any] = {
+        "command": command,
+        "device": device.type,
+        "seed": options.seed,
+        "start_from": None,
+        "backbone": describe_backbone(backbone.architecture),
+    }
+    data: dict[str, Any] = {
+        "source": Path(options.source).name,
+        "fingerprint": dataset.fingerprint,
+        "images": {name: len(part) for name, part in dataset.splits.items() if len(part)},
+        "skipped": len(dataset.skipped),
+        "val_fraction": 0.0,
+        "test_fraction": options.test_fraction or 0.0,
+        "trained_at": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+    return Header(
+        network=NetworkConfig(backbone.architecture, len(dataset.class_names)),
+        class_names=dataset.class_names,
+        image_spec=backbone.spec,
+        metrics={},
+        training=training,
+        data=data,
+        versions=library_versions("torch", "torchvision", "pillow", "safetensors"),
+    )
+
+
+def _make_recipes(
+    options: RunOptions,
+    backbone: Backbone,
+    photos: LabelledImages,
+    flip: bool,
+    fit: Callable[[Tensor], tuple[Tensor, Tensor]],
+    device: torch.device,
+) -> Iterator[Recipe]:
+    """Yield the trainings to try; each reads its photos only when its turn comes."""
+    decoded = select_cross_validated(_load(options, Resizing(default_image_size(DEFAULT_ARCHITECTURE)), Observer()))
+    num_classes = int(photos.labels.max()) + 1
+    yield recipe_from_nothing(decoded, num_classes, flip, device, options.seed)
+    yield recipe_fine_tuned(photos, backbone, fit, flip, device, options.seed)

@@ -1,0 +1,1 @@
+"""Features of a published network to a classifier of other photos, chosen by cross-validation."""

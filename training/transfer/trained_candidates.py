@@ -1,0 +1,179 @@
+"""Networks that are trained by gradient descent, tried against the heads on frozen features while there is time.
+
+One fold is trained first. A network that is not better there than the heads are on the same photos is given up; else
+more folds are judged as long as the final network, which learns from all photos, can still be trained.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchlight.model.images import ImageSpec
+from torchlight.model.network import count_multiply_adds
+from torchlight.training.config import TrainingConfig
+from torchlight.training.data.loading import LabelledImages
+from torchlight.training.evaluation.calibration import divide_crosswise, divide_logits, fit_temperature
+from torchlight.training.evaluation.classification_metrics import infer
+from torchlight.training.evaluation.cross_validation import CandidateResult
+from torchlight.training.optimisation.loop import StepResult, Training
+from torchlight.training.transfer.folds import FOLDS
+
+PROBE_STEPS = 4  # timed to foresee how long a training takes; the first one, which is slower, does not count
+FASTEST = {
+    "cpu": 1e12
+}  # floating-point operations a second: more is not to be hoped for, so no time is spent on trying
+FASTEST_ACCELERATOR = 1e14
+LEAST_EPOCHS = 10  # fewer are not worth a try, unless the recipe has fewer itself
+
+
+class _Enough(Exception):
+    """Ends the timing of a training."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network and how it is trained.
+
+    Attributes:
+        name: for the report.
+        architecture: of the network.
+        spec: how photos become its input.
+        photos: all that are learnt from, decoded by ``spec``.
+        config: of the loop; of its epochs as many are run as there is time for.
+        build: returns the network that a training starts from, given the photos that it may see, (N,) bool.
+    """
+
+    name: str
+    architecture: str
+    spec: ImageSpec
+    photos: LabelledImages
+    config: TrainingConfig
+    build: Callable[[Tensor], nn.Module]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that was better than the heads.
+
+    Attributes:
+        network: learnt from all photos, its logits divided by the temperature.
+        judged: (N,) bool, the photos of the folds that there was time for.
+        held_out_logits, undivided_logits: (M, K) of those, with and without a temperature that they had no part in.
+    """
+
+    recipe: Recipe
+    network: nn.Module
+    judged: Tensor
+    held_out_logits: Tensor
+    undivided_logits: Tensor
+    temperature: float
+
+
+def try_training(
+    recipe: Recipe,
+    folds: Tensor,
+    rival: Tensor,
+    deadline: float,
+    device: torch.device,
+    on_step: Callable[[int, int], None],
+) -> tuple[CandidateResult, Trained | None]:
+    """Train a network on some folds, and on everything if it is right more often than its rival.
+
+    Args:
+        folds: (N,) int64.
+        rival: (N, K) logits of the heads, each photo's by heads that did not learn from it.
+        deadline: by ``time.monotonic``; no training is begun that would end after it.
+        on_step: called with the steps done and the steps of the training under way.
+
+    Returns:
+        What to say of it, and the network if it won.
+    """
+    began, labels = time.monotonic(), recipe.photos.labels
+    least = min(LEAST_EPOCHS, recipe.config.epochs)
+    seconds_per_epoch = _foresee_epoch(recipe, device)
+    if began + 2 * least * seconds_per_epoch < deadline:
+        seconds_per_epoch = _time_epoch(recipe, device)
+    epochs = min(recipe.config.epochs, int((deadline - time.monotonic()) / (2 * seconds_per_epoch)))
+    if epochs < least:
+        note = "not tried: there was not enough time; a longer --budget tries it"
+        return CandidateResult(recipe.name, None, None, None, False, note), None
+    recipe = replace(recipe, config=replace(recipe.config, epochs=epochs))
+    run_s = seconds_per_epoch * epochs
+    logits = torch.zeros_like(rival)
+    judged = torch.zeros(len(labels), dtype=torch.bool)
+    for fold in range(FOLDS):
+        own = folds == fold
+        if not own.any():
+            continue
+        network = _train(recipe, ~own, device, on_step)
+        logits[own] = infer(network, recipe.photos.images[own], recipe.spec)
+        judged |= own
+        right, rival_right = (_count_right(one[judged], labels[judged]) for one in (logits, rival))
+        if right <= rival_right or time.monotonic() + 2 * run_s > deadline:
+            break
+    accuracy, loss = right / int(judged.sum()), F.cross_entropy(logits[judged], labels[judged]).item()
+    comparison = f"right on {right} of {int(judged.sum())} photos, where the heads are on {rival_right}"
+    trained = None
+    if right > rival_right:
+        trained = _finish(recipe, logits[judged], judged, _train(recipe, torch.ones_like(judged), device, on_step))
+    seconds = time.monotonic() - began
+    return CandidateResult(recipe.name, accuracy, loss, seconds, trained is not None, comparison), trained
+
+
+def _finish(recipe: Recipe, logits: Tensor, judged: Tensor, network: nn.Module) -> Trained:
+    labels = recipe.photos.labels[judged]
+    divided = divide_crosswise(logits, labels).float()
+    helps = F.cross_entropy(divided, labels) < F.cross_entropy(logits, labels)
+    temperature = fit_temperature(logits, labels) if helps else 1.0
+    divide_logits(network, temperature)
+    return Trained(recipe, network.cpu(), judged, divided if helps else logits, logits, temperature)
+
+
+def _train(recipe: Recipe, seen: Tensor, device: torch.device, on_step: Callable[[int, int], None]) -> nn.Module:
+    """Return a network trained on some photos, its last epoch: no photo chooses one."""
+    photos = recipe.photos
+    part = LabelledImages(photos.images[seen], photos.labels[seen])
+    training = Training(recipe.build(seen).to(device), part, recipe.spec, recipe.config)
+    total = recipe.config.epochs * training.steps_per_epoch
+
+    def report(result: StepResult) -> None:
+        on_step(result.step, total)
+
+    few = LabelledImages(part.images[:1], part.labels[:1])  # the loop validates after each epoch
+    deque(training.epochs(few, report), maxlen=0)
+    return training.network
+
+
+def _foresee_epoch(recipe: Recipe, device: torch.device) -> float:
+    """Return the seconds that one epoch takes at least, without a trial."""
+    multiply_adds = count_multiply_adds(
+        recipe.build(torch.ones(len(recipe.photos), dtype=torch.bool)), recipe.spec.size
+    )
+    return 2 * 3 * multiply_adds * len(recipe.photos) / FASTEST.get(device.type, FASTEST_ACCELERATOR)
+
+
+def _time_epoch(recipe: Recipe, device: torch.device) -> float:
+    """Return the seconds of one epoch over all photos, foreseen from a few steps."""
+    times: list[float] = []
+
+    def note(_result: StepResult) -> None:
+        times.append(time.monotonic())
+        if len(times) > PROBE_STEPS:
+            raise _Enough
+
+    everything = torch.ones(len(recipe.photos), dtype=torch.bool)
+    training = Training(recipe.build(everything).to(device), recipe.photos, recipe.spec, recipe.config)
+    few = LabelledImages(recipe.photos.images[:1], recipe.photos.labels[:1])
+    with suppress(_Enough):
+        deque(training.epochs(few, note), maxlen=0)
+    return (times[-1] - times[0]) / (len(times) - 1) * training.steps_per_epoch
+
+
+def _count_right(logits: Tensor, labels: Tensor) -> int:
+    return int((logits.argmax(1) == labels).sum())
