@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,29 @@ from torch import Tensor, nn
 
 from torchlight.model.canary import canary_answer
 from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
+from torchlight.model.defaults import cache_folder
 from torchlight.model.images import ImageSpec, Resizing
 from torchlight.model.network import NetworkConfig, count_multiply_adds, default_image_size, describe_backbone
 from torchlight.model.versions import library_versions
 from torchlight.training.config import DEFAULT_ARCHITECTURE, RunOptions, default_budget_s
-from torchlight.training.data.held_out import HeldOut, select_cross_validated
+from torchlight.training.data.held_out import HeldOut, select_cross_validated, select_held_out
 from torchlight.training.data.loading import DataSet, LabelledImages, load_dataset
-from torchlight.training.evaluation.calibration import measure_calibration
+from torchlight.training.evaluation.calibration import Calibration, measure_calibration
 from torchlight.training.evaluation.classification_metrics import compute_metrics, infer
 from torchlight.training.evaluation.cross_validation import CandidateResult, CrossValidation, summarise_cross_validation
-from torchlight.training.evaluation.evaluate_checkpoint import Evaluation, summarise_metrics
+from torchlight.training.evaluation.evaluate_checkpoint import Evaluation, evaluate_checkpoint, summarise_metrics
 from torchlight.training.report.report import make_report, summarise_run, write_report
 from torchlight.training.run_folder import CHECKPOINT, check_run_folder
 from torchlight.training.run_setup import Observer, RunStopped
 from torchlight.training.transfer.feature_cache import compute_once
-from torchlight.training.transfer.features import Backbone, attach_head, extract_features, load_backbone
+from torchlight.training.transfer.features import (
+    BATCH,
+    Backbone,
+    attach_head,
+    compile_features,
+    extract_features,
+    load_backbone,
+)
 from torchlight.training.transfer.folds import FOLDS, assign_folds
 from torchlight.training.transfer.head_choice import (
     HeadChoice,
@@ -46,7 +54,8 @@ from torchlight.training.transfer.recipes import recipe_fine_tuned, recipe_from_
 from torchlight.training.transfer.trained_candidates import Recipe, try_training
 
 BACKBONE = "efficientnet_lite2"  # right on 2 to 3 of 100 photos more than lite0, see docs/log.md
-CACHE = Path.home() / ".cache" / "torchlight"
+REPORT_S = 2.0  # of the budget are left for the report
+MIRRORING_S = 3.0  # with less time left no training would fit, so mirror images need not be looked at
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,9 @@ class Learnt:
     reason: str
 
 
-def transfer(options: RunOptions, device: torch.device, command: str, observer: Observer) -> TransferResult:
+def transfer(
+    options: RunOptions, device: torch.device, command: str, observer: Observer, began: float | None = None
+) -> TransferResult:
     """Let the photos choose how to learn, learn from all of them, and write everything to ``options.out``.
 
     Writes ``checkpoint.safetensors``, ``report.html`` and ``confusion.png``: the checkpoint as soon as heads on frozen
@@ -91,44 +102,45 @@ def transfer(options: RunOptions, device: torch.device, command: str, observer: 
 
     Args:
         command: the command line, kept in the checkpoint.
+        began: when the command did, by ``time.monotonic``; without it, now.
 
     Raises:
         DataError: see :func:`training.data.loading.load_dataset`.
         NetworkError: the backbone's weights are not installed or damaged; nothing is decoded then.
+        RunStopped: ``observer`` asked for it before anything was learnt.
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     check_run_folder(options.out, resume=False)
     backbone = load_backbone(options.architecture or BACKBONE)
     dataset = _load(options, backbone.spec.resizing, observer)
     photos = select_cross_validated(dataset)
     observer.on_data(dataset, None)
-    deadline = began + (options.budget_s if options.budget_s is not None else default_budget_s(len(photos)))
+    budget_s = default_budget_s(len(photos)) if options.budget_s is None else options.budget_s
+    deadline = began + budget_s - REPORT_S
 
     folds = assign_folds(photos.labels, photos.groups, options.seed)
-    features = _compute_features(options, backbone, photos.images, device, observer)
+    compute = cache(partial(compile_features, backbone, device))  # at most once, and not if the features are cached
+    features = _compute_features(options, backbone, photos.images, compute, observer)
     heads = fit_all_heads(
-        features,
-        photos.labels,
-        folds,
-        backbone.blocks,
-        partial(_report_stage, observer, "fitting heads"),
+        features, photos.labels, folds, backbone.blocks, partial(_report_stage, observer, "fitting heads")
     )
     choice = choose_heads(heads, photos.labels, folds)
     learnt = _learn_heads(backbone, choice, photos, time.monotonic() - began)
     path = options.out / CHECKPOINT
     header = _describe_run(options, dataset, device, command, backbone)
-    _save(path, learnt, header, photos, dataset)
+    _save(path, learnt, header, photos, dataset, began)
 
     with suppress(RunStopped):  # what is best so far is kept
         flip = True
-        if time.monotonic() < deadline:
-            mirrored = _compute_features(options, backbone, photos.images.flip(3), device, observer, "-mirrored")
+        if time.monotonic() + MIRRORING_S < deadline:
+            mirrored = _compute_features(options, backbone, photos.images.flip(3), compute, observer, "-mirrored")
             flip = may_be_mirrored(choice, features, mirrored, photos.labels, folds, backbone.blocks)
         fit = partial(fit_again, choice.chosen[0], features, photos.labels, backbone.blocks)
         for recipe in _make_recipes(options, backbone, photos, flip, fit, device):
-            learnt = _try(recipe, learnt, folds, deadline, device, observer)
-    header = dataclasses.replace(header, training={**header.training, "seconds": round(time.monotonic() - began)})
-    evaluation, cross_validation = _save(path, learnt, header, photos, dataset)
+            best, learnt = learnt, _try(recipe, learnt, folds, deadline, device, observer)
+            if learnt.network is not best.network:
+                _save(path, learnt, header, photos, dataset, began)
+    evaluation, cross_validation = _evaluate(path, learnt, photos, dataset)
     report = make_report(
         evaluation, source=Path(options.source).name, command=command, cross_validation=cross_validation
     )
@@ -158,14 +170,19 @@ def _report_stage(observer: Observer, name: str, done: int, total: int) -> None:
 
 
 def _compute_features(
-    options: RunOptions, backbone: Backbone, images: Tensor, device: torch.device, observer: Observer, name: str = ""
+    options: RunOptions,
+    backbone: Backbone,
+    images: Tensor,
+    compile_once: Callable[[], Callable[[Tensor], Tensor]],
+    observer: Observer,
+    form: str = "",
 ) -> Tensor:
-    """Return the features (N, D) of images, from the cache or into it; ``name`` is of another form of a source."""
+    """Return the features (N, D) of images, from the cache or into it; ``form`` tells mirror images apart there."""
 
     def compute() -> Tensor:
-        return extract_features(backbone, images, device, partial(_report_stage, observer, "looking at photos"))
+        return extract_features(compile_once(), images, partial(_report_stage, observer, "looking at photos"))
 
-    return compute_once(CACHE, Path(options.source).resolve().name + name, images, backbone.digest, compute)
+    return compute_once(cache_folder(), Path(options.source).resolve().name + form, images, backbone.digest, compute)
 
 
 def _learn_heads(backbone: Backbone, choice: HeadChoice, photos: LabelledImages, seconds: float) -> Learnt:
@@ -220,23 +237,20 @@ def _try(
     )
 
 
-def _save(
-    path: Path, learnt: Learnt, header: Header, photos: LabelledImages, dataset: DataSet
-) -> tuple[Evaluation, CrossValidation]:
-    """Write the checkpoint with its figures, and return them: of the test images if there are any."""
+def _save(path: Path, learnt: Learnt, header: Header, photos: LabelledImages, dataset: DataSet, began: float) -> None:
+    """Write the checkpoint with its figures: of cross-validation, and of the test images if there are any."""
     test, names = dataset.splits["test"], dataset.class_names
-    labels = photos.labels[learnt.judged]
-    calibration = measure_calibration(learnt.undivided_logits, learnt.logits, labels, learnt.temperature)
-    cross_validation = CrossValidation(FOLDS, learnt.logits, calibration, learnt.candidates, learnt.reason)
-    judged_metrics = compute_metrics(learnt.logits, labels, names)
-    figures: dict[str, Any] = {"cross_validation": summarise_cross_validation(judged_metrics, FOLDS)}
-    metrics = judged_metrics
+    calibration, labels = _calibrate(learnt, photos), photos.labels[learnt.judged]
+    cross_validated = summarise_cross_validation(compute_metrics(learnt.logits, labels, names), FOLDS)
+    figures: dict[str, Any] = {"cross_validation": cross_validated}
     if len(test):
-        logits = infer(learnt.network, test.images, learnt.spec)  # (N, K)
-        metrics = compute_metrics(logits, test.labels, names)
-        figures["test"] = summarise_metrics(metrics)
+        logits = infer(learnt.network, test.images, learnt.spec, BATCH)  # (N, K)
+        figures["test"] = summarise_metrics(compute_metrics(logits, test.labels, names))
     figures["calibration"] = {name: value for name, value in vars(calibration).items() if name != "reliability"}
-    cost = {"multiply_adds_per_image": count_multiply_adds(learnt.network, learnt.spec.size)}
+    cost = {
+        "seconds": round(time.monotonic() - began),
+        "multiply_adds_per_image": count_multiply_adds(learnt.network, learnt.spec.size),
+    }
     header = dataclasses.replace(
         header,
         network=NetworkConfig(learnt.architecture, len(names)),
@@ -246,12 +260,26 @@ def _save(
         golden=canary_answer(learnt.network, learnt.spec),
     )
     save_checkpoint(path, learnt.network, header)
-    held_out = HeldOut("test", "unseen", test, dataset)
-    if len(test):
-        calibration = measure_calibration(logits, logits, test.labels, 1.0)
-    else:
-        held_out = HeldOut("all photos", "cross_validated", photos.select(learnt.judged), dataset)
-    return Evaluation(load_checkpoint(path), held_out, metrics, calibration), cross_validation
+
+
+def _evaluate(
+    path: Path, learnt: Learnt, photos: LabelledImages, dataset: DataSet
+) -> tuple[Evaluation, CrossValidation]:
+    """Return what the report is of: the test images if there are any, else the photos that were judged."""
+    checkpoint = load_checkpoint(path)
+    calibration = _calibrate(learnt, photos)
+    cross_validation = CrossValidation(FOLDS, learnt.logits, calibration, learnt.candidates, learnt.reason)
+    if len(dataset.splits["test"]):
+        return evaluate_checkpoint(checkpoint, select_held_out(dataset), torch.device("cpu")), cross_validation
+    judged = photos.select(learnt.judged)
+    metrics = compute_metrics(learnt.logits, judged.labels, dataset.class_names)
+    held_out = HeldOut("all photos", "cross_validated", judged, dataset)
+    return Evaluation(checkpoint, held_out, metrics, calibration), cross_validation
+
+
+def _calibrate(learnt: Learnt, photos: LabelledImages) -> Calibration:
+    labels = photos.labels[learnt.judged]
+    return measure_calibration(learnt.undivided_logits, learnt.logits, labels, learnt.temperature)
 
 
 def _describe_run(

@@ -1,6 +1,7 @@
 """``torchlight train``."""
 
 import shlex
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,7 @@ def train(source: Source, given: Annotated[Given, TRAIN_OPTIONS], device: Device
     for one. The guide's own recipe is --from-scratch --optimizer sgd --momentum 0 --weight-decay 0 --schedule constant
     --warmup 0, with either --loss. Ctrl+C saves and stops.
     """
+    began = time.monotonic()  # importing torch is part of the wait
     from torchlight.model.classifier import choose_device
     from torchlight.model.errors import WeightsNotInstalled
     from torchlight.training.data.sources import NAMED
@@ -36,7 +38,7 @@ def train(source: Source, given: Annotated[Given, TRAIN_OPTIONS], device: Device
         if options.asks_for_loop or options.resume or source in NAMED or processes.number > 1:
             return _train_in_loop(options, processes.own_device(chosen), processes)
         try:
-            return _let_photos_choose(options, chosen)
+            return _let_photos_choose(options, chosen, began)
         except WeightsNotInstalled as error:
             if options.pretrained:
                 raise
@@ -44,7 +46,7 @@ def train(source: Source, given: Annotated[Given, TRAIN_OPTIONS], device: Device
             return _train_in_loop(options, chosen, processes)
 
 
-def _let_photos_choose(options: RunOptions, device: "torch.device") -> None:
+def _let_photos_choose(options: RunOptions, device: "torch.device", began: float) -> None:
     from torchlight.training.run_setup import Observer
     from torchlight.training.run_transfer import transfer
 
@@ -53,7 +55,7 @@ def _let_photos_choose(options: RunOptions, device: "torch.device") -> None:
         observer = Observer(
             on_image=bar.on_image, on_data=bar.on_data, on_stage=bar.on_stage, should_stop=is_interrupted
         )
-        result = transfer(options, device, terminal.command_line(), observer)
+        result = transfer(options, device, terminal.command_line(), observer, began)
     for number, sentence in enumerate(result.summary):
         terminal.write_line(sentence, style="bold" if number == 0 else None)
     terminal.write_line(f"{result.seconds:.0f} s; the report: {shlex.quote(str(options.out / 'report.html'))}")

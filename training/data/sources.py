@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torchvision
 from torch import Tensor
 
 from torchlight.model.defaults import MAX_PIXELS, cache_folder
@@ -24,10 +23,10 @@ from torchlight.model.images import Resizing, prepare_image, to_tensor
 
 SPLITS = ("train", "val", "test")
 NAMED = {
-    "cifar10": torchvision.datasets.CIFAR10,
-    "cifar100": torchvision.datasets.CIFAR100,
-    "mnist": torchvision.datasets.MNIST,
-    "fashion_mnist": torchvision.datasets.FashionMNIST,
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
 }
 UNUSABLE = ("Cc", "Cs", "Zl", "Zp")  # Unicode's control characters, halves of pairs, line and paragraph separators
 
@@ -239,12 +238,14 @@ def _check_label(label: str, where: str) -> str:
 
 def _find_named(name: str) -> list[Item]:
     """Return torchvision's own train and test split of a named set, fetching it to ~/.cache/torchlight if need be."""
+    import torchvision  # takes longer than learning from a few photos
+
     root = cache_folder()
     stamp = f"torchvision {torchvision.__version__}"  # which compares the files with its own checksums
     items = []
     for split in ("train", "test"):
         try:
-            images = NAMED[name](root=root, train=split == "train", download=True)
+            images = getattr(torchvision.datasets, NAMED[name])(root=root, train=split == "train", download=True)
         except (OSError, RuntimeError) as error:
             raise DataError(
                 f"{name} cannot be fetched ({error}); put its files into {root}, or name a folder"

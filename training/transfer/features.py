@@ -64,21 +64,27 @@ def load_backbone(architecture: str) -> Backbone:
     return Backbone(architecture, network, spec, blocks, describe_backbone(architecture)["sha256"])
 
 
-def extract_features(
-    backbone: Backbone, images: Tensor, device: torch.device, on_photo: Callable[[int, int], None]
-) -> Tensor:
-    """Return the features (N, D) float32, on the CPU.
-
-    Args:
-        images: (N, 3, S, S) uint8 RGB, by ``backbone.spec``.
-        on_photo: called after each batch with how many photos are done and how many there are.
-    """
+def compile_features(backbone: Backbone, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return a function from images (n, 3, S, S) uint8 RGB to their features (n, D) float32, on the CPU."""
     header = Header(NetworkConfig(backbone.architecture + MULTILEVEL, 2), ("", " "), backbone.spec, {}, {}, {}, {})
     classifier = Classifier(Checkpoint(header, backbone.network, "", Path("backbone")), device)
     compute = layer_outputs(classifier, ["level1.flatten", "level2.flatten", "flatten"])
+    return lambda images: torch.cat(compute(images), 1)
+
+
+def extract_features(
+    compute: Callable[[Tensor], Tensor], images: Tensor, on_photo: Callable[[int, int], None]
+) -> Tensor:
+    """Return the features (N, D) float32 of many images, a few at a time.
+
+    Args:
+        compute: as :func:`compile_features` returns it.
+        images: (N, 3, S, S) uint8 RGB, by the backbone's spec.
+        on_photo: called after each batch with how many photos are done and how many there are.
+    """
     parts: list[Tensor] = []
     for start in range(0, len(images), BATCH):
-        parts.append(torch.cat(compute(images[start : start + BATCH]), 1))  # (n, D)
+        parts.append(compute(images[start : start + BATCH]))
         on_photo(min(start + BATCH, len(images)), len(images))
     return torch.cat(parts)
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from torchlight.model.errors import DataError
 from torchlight.model.images import Resizing, prepare_image
-from torchlight.training.data import loading, sources
+from torchlight.training.data import loading
 from torchlight.training.data.loading import DataSet
 
 DrawFolder = Callable[..., Path]
@@ -534,6 +535,6 @@ def test_named_set_that_cannot_be_fetched_says_where_to_put_it(
         raise error
 
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setitem(sources.NAMED, "mnist", fail)
+    monkeypatch.setattr(torchvision.datasets, "MNIST", fail)
     with pytest.raises(DataError, match=rf"mnist cannot be fetched \({error}\); put its files into .*torchlight"):
         loading.load_dataset("mnist", Resizing(28))
