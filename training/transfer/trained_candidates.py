@@ -29,11 +29,30 @@ FASTEST = {
     "cpu": 1e12
 }  # floating-point operations a second: more is not to be hoped for, so no time is spent on trying
 FASTEST_ACCELERATOR = 1e14
+SAFETY = 0.8  # of the time that is left is planned: machines that do other things too are slower than foreseen
+BATCH = 64  # photos judged at a time
 LEAST_EPOCHS = 10  # fewer are not worth a try, unless the recipe has fewer itself
 
 
 class _Enough(Exception):
     """Ends the timing of a training."""
+
+
+class _OutOfTime(Exception):
+    """Ends a training that takes longer than foreseen."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When a candidate's turn began and when it ends, by ``time.monotonic``, and what one training takes."""
+
+    began: float
+    deadline: float
+    training_s: float
+
+    def has_time_for(self, trainings: int) -> bool:
+        """Return whether so many more end in time."""
+        return time.monotonic() + trainings * self.training_s < self.deadline
 
 
 @dataclass(frozen=True)
@@ -94,36 +113,57 @@ def try_training(
     Returns:
         What to say of it, and the network if it won.
     """
-    began, labels = time.monotonic(), recipe.photos.labels
+    began = time.monotonic()
     least = min(LEAST_EPOCHS, recipe.config.epochs)
     seconds_per_epoch = _foresee_epoch(recipe, device)
     if began + 2 * least * seconds_per_epoch < deadline:
         seconds_per_epoch = _time_epoch(recipe, device)
-    epochs = min(recipe.config.epochs, int((deadline - time.monotonic()) / (2 * seconds_per_epoch)))
+    epochs = min(recipe.config.epochs, int(SAFETY * (deadline - time.monotonic()) / (2 * seconds_per_epoch)))
     if epochs < least:
         note = "not tried: there was not enough time; a longer --budget tries it"
         return CandidateResult(recipe.name, None, None, None, False, note), None
     recipe = replace(recipe, config=replace(recipe.config, epochs=epochs))
-    run_s = seconds_per_epoch * epochs
-    logits = torch.zeros_like(rival)
+
+    def on_time(done: int, total: int) -> None:
+        on_step(done, total)
+        if time.monotonic() > deadline:
+            raise _OutOfTime
+
+    try:
+        return _compete(recipe, folds, rival, Clock(began, deadline, seconds_per_epoch * epochs), device, on_time)
+    except _OutOfTime:
+        note = "given up: it took longer than foreseen; a longer --budget lets it end"
+        return CandidateResult(recipe.name, None, None, None, False, note), None
+
+
+def _compete(
+    recipe: Recipe,
+    folds: Tensor,
+    rival: Tensor,
+    clock: Clock,
+    device: torch.device,
+    on_step: Callable[[int, int], None],
+) -> tuple[CandidateResult, Trained | None]:
+    """Judge fold after fold, as long as it is ahead and there is time; then let the winner learn from all photos."""
+    labels, logits = recipe.photos.labels, torch.zeros_like(rival)
     judged = torch.zeros(len(labels), dtype=torch.bool)
     for fold in range(FOLDS):
         own = folds == fold
         if not own.any():
             continue
         network = _train(recipe, ~own, device, on_step)
-        logits[own] = infer(network, recipe.photos.images[own], recipe.spec)
+        logits[own] = infer(network, recipe.photos.images[own], recipe.spec, BATCH)
         judged |= own
         right, rival_right = (_count_right(one[judged], labels[judged]) for one in (logits, rival))
-        if right <= rival_right or time.monotonic() + 2 * run_s > deadline:
+        if right <= rival_right or not clock.has_time_for(2):
             break
     accuracy, loss = right / int(judged.sum()), F.cross_entropy(logits[judged], labels[judged]).item()
-    comparison = f"right on {right} of {int(judged.sum())} photos, where the heads are on {rival_right}"
+    note = f"right on {right} of {int(judged.sum())} photos, where the heads are on {rival_right}"
     trained = None
     if right > rival_right:
         trained = _finish(recipe, logits[judged], judged, _train(recipe, torch.ones_like(judged), device, on_step))
-    seconds = time.monotonic() - began
-    return CandidateResult(recipe.name, accuracy, loss, seconds, trained is not None, comparison), trained
+    seconds = time.monotonic() - clock.began
+    return CandidateResult(recipe.name, accuracy, loss, seconds, trained is not None, note), trained
 
 
 def _finish(recipe: Recipe, logits: Tensor, judged: Tensor, network: nn.Module) -> Trained:

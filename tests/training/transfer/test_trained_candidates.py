@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchlight.model.images import ImageSpec
 from torchlight.training.config import TrainingConfig
 from torchlight.training.data.loading import LabelledImages
+from torchlight.training.transfer import trained_candidates
 from torchlight.training.transfer.trained_candidates import Recipe, try_training
 
 PHOTOS = 40
@@ -83,3 +84,13 @@ def test_the_temperature_is_in_the_weights(recipe: Recipe) -> None:
         torch.tensor(trained.temperature),
         atol=0.2,
     )
+
+
+def test_a_training_that_takes_longer_than_foreseen_is_given_up(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trained_candidates, "_time_epoch", lambda recipe, device: 1e-6)
+    result, trained, steps = attempt(recipe, rival(right=0), 0.05)
+    assert (result.accuracy, trained) == (None, None)
+    assert len(steps) < 5 * 12 * 4
+    assert result.note == "given up: it took longer than foreseen; a longer --budget lets it end"
