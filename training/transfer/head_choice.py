@@ -171,6 +171,11 @@ def choose_heads(heads: Sequence[Head], labels: Tensor, folds: Tensor) -> HeadCh
     )
 
 
+def title(backbone: str) -> str:
+    """Return a backbone's name as its authors write it: ``EfficientNet-Lite2`` for ``efficientnet_lite2``."""
+    return backbone.replace("efficientnet_lite", "EfficientNet-Lite")
+
+
 def _scale(features: Tensor, columns: Sequence[slice]) -> Tensor:
     """Return (D,) factors that bring each part, over all photos, to the same mean length; 0 outside the parts.
 
@@ -204,6 +209,6 @@ def describe_heads(choice: HeadChoice, labels: Tensor, backbone: str, seconds: f
             logits = head.held_out_logits
             accuracy = (logits.argmax(1) == labels).float().mean().item()
             is_chosen = any(one.parts == head.parts for one in choice.chosen)
-            name = f"{backbone}, {NAMES[head.parts]}"
+            name = f"{title(backbone)}, {NAMES[head.parts]}"
             results[head.parts] = CandidateResult(name, accuracy, _loss(logits, labels), seconds, is_chosen)
     return list(results.values())

@@ -18,6 +18,7 @@ from torchlight.training.data.loading import LabelledImages, statistics
 from torchlight.training.optimisation.initialisation import whiten_first_layer
 from torchlight.training.optimisation.loop import best_precision
 from torchlight.training.transfer.features import Backbone, attach_head
+from torchlight.training.transfer.head_choice import title
 from torchlight.training.transfer.trained_candidates import Recipe
 
 FINE_TUNING_EPOCHS = 4
@@ -89,7 +90,7 @@ def recipe_fine_tuned(
         seed=seed,
     )
     return Recipe(
-        name=f"{backbone.architecture}, fine-tuned",
+        name=f"{title(backbone.architecture)}, fine-tuned",
         architecture=attach_head(backbone, *fit(torch.ones(len(photos), dtype=torch.bool)))[0],
         spec=backbone.spec,
         photos=photos,
