@@ -10,6 +10,9 @@ from torchvision.models import ResNet18_Weights
 from torchlight.model import imagenet
 from torchlight.model.canary import canary_answer, check_canary
 from torchlight.model.checkpoint import Checkpoint, load_checkpoint
+from torchlight.model.classifier import Classifier
+from torchlight.model.engines.engine import INT8_SLACK, openvino_engine
+from torchlight.model.engines.int8_ranges import load_quantisation
 from torchlight.model.images import prepare_image
 from torchlight.model.named_checkpoints import DIGESTS
 
@@ -60,6 +63,14 @@ def test_a_ship_is_a_ship(made: Checkpoint) -> None:
         best = made.network(image).softmax(1)[0].max(0)
     assert made.header.class_names[best.indices] == "container ship"
     assert best.values > 0.9
+
+
+def test_int8_answers_by_the_ranges_that_come_with_it(made: Checkpoint) -> None:
+    classifier = Classifier(made, torch.device("cpu"))
+    ranges = load_quantisation(classifier)
+    assert openvino_engine(classifier, ranges).difference == pytest.approx(ranges.difference, abs=INT8_SLACK)
+    accuracy = ranges.accuracy
+    assert f"{accuracy.int8:.1%} in int8 and {accuracy.float32:.1%} in float32, of {accuracy.images} photos" in CARD
 
 
 def test_source_and_licence_of_the_weights_travel_with_it(made: Checkpoint) -> None:
