@@ -56,7 +56,11 @@ def test_figures_are_of_photos_that_were_not_learnt_from(finished: TransferResul
 
 def test_the_report_compares_ways_to_learn(finished: TransferResult) -> None:
     report = (finished.checkpoint.parent / "report.html").read_text()
-    for row in ("EfficientNet-Lite2, last layer", "from nothing: torchlight, 32 pixels", "EfficientNet-Lite2, fine-tuned"):
+    for row in (
+        "EfficientNet-Lite2, last layer",
+        "from nothing: torchlight, 32 pixels",
+        "EfficientNet-Lite2, fine-tuned",
+    ):
         assert row in report
     assert "not tried: there was not enough time" in report
 
