@@ -1,15 +1,16 @@
-"""Two sets of drawn pictures, by class, on which frozen ImageNet features are weak: what counts is where things are.
+"""Sets of drawn pictures, by class. What counts in them is where things are, so frozen ImageNet features are weak.
 
 ``hands``: a hand shows one of ten signs; it is a right or a left one, and its mirror image is the same sign.
 ``dials``: a pointer shows one of eight readings on a round dial; the mirror image is another reading.
+``rock-paper-scissors``: three of the hands' signs, which are easy to tell; docs/own_photos.md begins with them.
 
 Size, place, tilt, colours, background, light, sharpness and noise differ from picture to picture. Every picture follows
 from the seed, its set, its part, its class and its number, so that a larger set contains the smaller one.
 
-    python -m benchmarks.drawn_sets [hands | dials] [--folder runs/drawn] [--each 100] [--apart 300] [--seed 0]
+    python -m benchmarks.drawn_sets [NAME...] [--folder runs/drawn] [--each 100] [--apart 300] [--seed 0]
 
 writes ``runs/drawn/hands/photos/CLASS/*.jpg``, ``--each`` of each class, to train on, and about ``--apart`` others,
-equally many of each class, into ``runs/drawn/hands/apart``; the same for the other set.
+equally many of each class, into ``runs/drawn/hands/apart``; the same for the other sets.
 """
 
 import math
@@ -47,6 +48,7 @@ HANDS: dict[str, tuple[int, int, int, int, int]] = {
 FINGERS = ((-62, 0.95, -0.80), (-14, 1.35, -0.66), (-4, 1.55, -0.22), (7, 1.40, 0.22), (20, 1.10, 0.64))
 READINGS = 8  # of a dial, 45 degrees apart, clockwise from the top
 DIALS = {f"reading-{reading}": reading * 360 / READINGS for reading in range(READINGS)}
+GAME = {"rock": HANDS["fist"], "paper": HANDS["five"], "scissors": HANDS["two"]}
 
 
 class Name(StrEnum):
@@ -54,6 +56,7 @@ class Name(StrEnum):
 
     HANDS = "hands"
     DIALS = "dials"
+    GAME = "rock-paper-scissors"
 
 
 def draw_picture(name: Name, class_name: str, rng: Generator) -> Image.Image:
@@ -62,10 +65,10 @@ def draw_picture(name: Name, class_name: str, rng: Generator) -> Image.Image:
     ground = Image.fromarray(_draw_ground(width, height, rng))
     ground = ground.resize((width * FINE, height * FINE), Image.Resampling.BILINEAR)
     _clutter(ground, rng)
-    if name == Name.HANDS:
-        picture = _add_hand(ground, HANDS[class_name], rng)
-    else:
+    if name == Name.DIALS:
         picture = _add_dial(ground, DIALS[class_name], rng)
+    else:
+        picture = _add_hand(ground, (HANDS | GAME)[class_name], rng)
     picture = picture.resize((width, height), Image.Resampling.LANCZOS)
     picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.006) * min(width, height)))
     return Image.fromarray(_light(np.asarray(picture), rng))
@@ -73,7 +76,7 @@ def draw_picture(name: Name, class_name: str, rng: Generator) -> Image.Image:
 
 def write_set(name: Name, folder: Path, each: int, apart: int, seed: int = 0) -> None:
     """Write ``each`` pictures of every class into ``photos`` and about ``apart`` in all into ``apart``, as JPEG."""
-    classes = list(HANDS if name == Name.HANDS else DIALS)
+    classes = list({Name.HANDS: HANDS, Name.DIALS: DIALS, Name.GAME: GAME}[name])
     jobs = [
         (part, class_name, number)
         for part, count in (("photos", each), ("apart", round(apart / len(classes))))

@@ -5,9 +5,9 @@
         [--picture docs/pictures/own-photos.svg]
 
 Each run is a real process, in an empty folder and with empty caches: the command without options, with those of each
-candidate alone, and the plain baseline, scikit-learn's logistic regression on frozen features. The run's seed draws the
-photos of each class that it learns from, and from the second one on is its ``--seed`` too. Its seconds are those from
-the command to its end, report included.
+candidate alone, and the plain baseline, scikit-learn's logistic regression on frozen features of two backbones. The
+run's seed draws the photos of each class that it learns from, and from the second one on is its ``--seed`` too. Its
+seconds are those from the command to its end, report included.
 
 Accuracy and calibration error are measured on the photos apart, which no run sees. Beside the error stands what chance
 makes: the mean error of as many photos whose answers are right exactly as often as the probabilities say.
@@ -25,18 +25,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from benchmarks.logistic_regression import compute_features, list_photos
+from benchmarks.logistic_regression import Floats, compute_features, list_photos
 from benchmarks.own_photos_report import ALL, BASELINE, DEFAULT, Row, draw_picture, make_report
 from stress.load.report import finish
 from torchlight.model.checkpoint import load_checkpoint
@@ -45,15 +47,22 @@ from torchlight.training.evaluation.calibration import expected_calibration_erro
 from torchlight.training.evaluation.classification_metrics import infer
 
 ROOT = Path(__file__).parents[1]
-# What is compared -> the options that make it.
-WAYS: dict[str, tuple[str, ...]] = {
-    DEFAULT: (),
-    "fine-tuned": ("--architecture", "efficientnet_lite0", "--pretrained"),
-    "from nothing": ("--from-scratch",),
-    BASELINE: (),
+TRAIN = ("torchlight", "train", "photos")
+REGRESSION = ("benchmarks.logistic_regression", "photos", "head.npz")
+# What is compared -> the command that learns from the folder ``photos``.
+COMMANDS = {
+    DEFAULT: TRAIN,
+    "heads alone, lite0": (*TRAIN, "--architecture", "efficientnet_lite0", "--pretrained", "--budget", "0s"),
+    "heads alone, lite2": (*TRAIN, "--architecture", "efficientnet_lite2", "--pretrained", "--budget", "0s"),
+    "fine-tuned, lite0": (*TRAIN, "--architecture", "efficientnet_lite0", "--pretrained", "--epochs", "10"),
+    "from nothing": (*TRAIN, "--from-scratch"),
+    f"{BASELINE}, lite0": (*REGRESSION, "efficientnet_lite0"),
+    f"{BASELINE}, lite2": (*REGRESSION, "efficientnet_lite2"),
 }
+TRAINED = [way for way, command in COMMANDS.items() if command[: len(TRAIN)] == TRAIN]
 EACH = (5, 10, 20, 50, ALL)
 REFUSED = 1  # exit code of the command, for photos that it cannot learn from
+KIBIBYTE = 1024  # the unit of ru_maxrss on Linux
 DRAWS = 1000  # sets of answers that show what chance makes
 
 
@@ -64,6 +73,16 @@ class PhotoSet:
     name: str
     train: Path
     apart: Path
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a process took, and the sentence that sums it up."""
+
+    exit_code: int
+    seconds: float
+    usage: resource.struct_rusage
+    says: str
 
 
 def main() -> int:
@@ -105,11 +124,9 @@ def measure_run(photos: PhotoSet, way: str, each: int, seed: int) -> Row:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         number = draw_photos(photos.train, folder / "photos", each, seed)
-        started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = _run(way, folder, seed)
-        seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+        run = run_command([*COMMANDS[way], *(["--seed", str(seed)] if seed and way in TRAINED else [])], folder)
         figures: Mapping[str, float | None] = dict.fromkeys(("accuracy", "calibration_error", "by_chance"))
-        if done.returncode == 0:
+        if run.exit_code == 0:
             figures = measure_answers(*_answer(way, folder, photos.apart))
         return Row(
             set=photos.name,
@@ -117,9 +134,10 @@ def measure_run(photos: PhotoSet, way: str, each: int, seed: int) -> Row:
             each=each,
             seed=seed,
             photos=number,
-            seconds=seconds,
-            cpu_seconds=after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-            says=" ".join((done.stderr or "\n".join(done.stdout.splitlines()[:-1])).splitlines()[-1:]),
+            seconds=run.seconds,
+            cpu_seconds=run.usage.ru_utime + run.usage.ru_stime,
+            memory_bytes=run.usage.ru_maxrss * KIBIBYTE,
+            says=run.says,
             **figures,
         )
 
@@ -152,30 +170,38 @@ def measure_answers(probabilities: Tensor, labels: Tensor) -> dict[str, float | 
     }
 
 
-def _run(way: str, folder: Path, seed: int) -> subprocess.CompletedProcess[str]:
-    """Run the command that learns from ``photos`` in the folder."""
-    program = ["benchmarks.logistic_regression", "photos", "head.npz"]
-    if way != BASELINE:
-        program = ["torchlight", "train", "photos", *WAYS[way], *(["--seed", str(seed)] if seed else [])]
+def run_command(program: Sequence[str], folder: Path) -> Run:
+    """Run a Python module with its arguments in a folder, which is its home too.
+
+    Raises:
+        RuntimeError: it ended otherwise than with success or a refusal.
+    """
+    command = [sys.executable, "-m", *program]
     environment = os.environ | {
         "HOME": str(folder),  # where nothing is cached
         "MPLCONFIGDIR": matplotlib.get_configdir(),  # but the list of fonts, made once on a machine
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
-    command = [sys.executable, "-m", *program]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, REFUSED):
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
-    return done
+    started = time.perf_counter()
+    with (folder / "output").open("w+") as output:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)  # what this one process used
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        text = output.read()
+    if process.returncode not in (0, REFUSED):
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {text}")
+    told = [line for line in text.splitlines() if line.startswith(("The network is right", "torchlight:"))]
+    return Run(process.returncode, seconds, usage, told[-1] if told else "")
 
 
 def _answer(way: str, folder: Path, apart: Path) -> tuple[Tensor, Tensor]:
     """Return the probabilities (N, K) that a run gives to the photos apart, and their labels (N,)."""
-    if way == BASELINE:
-        photos, labels = list_photos(apart)
+    if way not in TRAINED:
+        features, labels = _read_apart(apart, COMMANDS[way][-1])
         head = np.load(folder / "head.npz")
-        logits = torch.from_numpy(compute_features(photos) @ head["weight"].T + head["bias"])
-        return logits.softmax(1), torch.from_numpy(labels)
+        return torch.from_numpy(features @ head["weight"].T + head["bias"]).softmax(1), torch.from_numpy(labels)
     checkpoint = load_checkpoint(folder / "runs" / "photos" / "checkpoint.safetensors")
     header = checkpoint.header
     examples = load_dataset(
@@ -184,12 +210,19 @@ def _answer(way: str, folder: Path, apart: Path) -> tuple[Tensor, Tensor]:
     return infer(checkpoint.network, examples.images, header.image_spec).softmax(1), examples.labels
 
 
+@cache
+def _read_apart(apart: Path, architecture: str) -> tuple[Floats, NDArray[np.int64]]:
+    """Return the features of the photos apart and their labels, computed once."""
+    photos, labels = list_photos(apart)
+    return compute_features(photos, architecture), labels
+
+
 def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="+", type=_photo_set, metavar="NAME=TRAIN_FOLDER,APART_FOLDER")
     parser.add_argument("--each", nargs="+", type=lambda text: ALL if text == "all" else int(text), default=EACH)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY")
+    parser.add_argument("--only", nargs="+", choices=list(COMMANDS), default=list(COMMANDS), metavar="WAY")
     parser.add_argument("--rows", type=Path, default=ROOT / "runs" / "own-photos.jsonl")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--picture", type=Path)

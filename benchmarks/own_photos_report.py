@@ -29,6 +29,7 @@ class Row:
         each: photos a class; ``ALL`` for all of them.
         photos: that it learnt from, in all.
         seconds, cpu_seconds: of the process, from its start to its end.
+        memory_bytes: that it had at its peak.
         accuracy: on the photos apart, in [0, 1]; None if the run was refused.
         calibration_error, by_chance: expected calibration error there, and the mean of what chance makes.
         says: why it was refused; else what it says of itself.
@@ -41,6 +42,7 @@ class Row:
     photos: int
     seconds: float
     cpu_seconds: float
+    memory_bytes: int
     accuracy: float | None
     calibration_error: float | None
     by_chance: float | None
@@ -50,6 +52,11 @@ class Row:
     def key(self) -> tuple[str, str, int, int]:
         """What no two rows share."""
         return self.set, self.way, self.each, self.seed
+
+
+def is_baseline(way: str) -> bool:
+    """Return whether a way is one of the plain baselines."""
+    return way.startswith(BASELINE)
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ class Table:
     def ways(self) -> list[str]:
         """The default first, the baseline last."""
         found = list(dict.fromkeys(row.way for row in self.rows))
-        return sorted(found, key=lambda way: (way != DEFAULT, way == BASELINE, found.index(way)))
+        return sorted(found, key=lambda way: (way != DEFAULT, is_baseline(way), found.index(way)))
 
     def sizes(self, name: str) -> list[int]:
         """Return the photos a class of a set, all of them last."""
@@ -91,7 +98,7 @@ def make_report(rows: Sequence[Row]) -> Report:
     summary = (
         f"Mean of {seeds} runs ± standard deviation over them; each run draws its own photos. {os.cpu_count()} cores, "
         f"{platform.processor() or platform.machine()}, torch {torch.__version__}. Accuracy is in per cent of the "
-        f"photos apart; seconds are those from the command to its end, CPU seconds in brackets."
+        f"photos apart; seconds are those from the command to its end, in brackets CPU seconds and peak memory."
     )
     sheets = []
     for name in table.sets:
@@ -149,9 +156,10 @@ def _calibration(table: Table) -> Sheet:
 
 def _checks(table: Table) -> Iterator[Check]:
     for name in table.sets:
-        behind = [(each, _behind(table, name, each, [BASELINE])) for each in table.sizes(name)]
-        yield from _check_distance(f"{name}: below the baseline", behind, BEHIND_BASELINE)
-        candidates = [way for way in table.ways if way not in (DEFAULT, BASELINE)]
+        baselines = [way for way in table.ways if is_baseline(way)]
+        behind = [(each, _behind(table, name, each, baselines)) for each in table.sizes(name)]
+        yield from _check_distance(f"{name}: below the better baseline", behind, BEHIND_BASELINE)
+        candidates = [way for way in table.ways if way != DEFAULT and not is_baseline(way)]
         behind = [(ALL, _behind(table, name, ALL, candidates))]
         yield from _check_distance(f"{name}: below the best candidate", behind, BEHIND_BEST)
         yield from _check_seconds(table, name)
@@ -194,7 +202,10 @@ def _show_accuracy(runs: Sequence[Row]) -> str:
 
 
 def _show_seconds(runs: Sequence[Row]) -> str:
-    return f"{_show([run.seconds for run in runs], 1)} ({mean(run.cpu_seconds for run in runs):.0f})" if runs else "-"
+    if not runs:
+        return "-"
+    cpu_seconds, memory = mean(run.cpu_seconds for run in runs), max(run.memory_bytes for run in runs)
+    return f"{_show([run.seconds for run in runs], 1)} ({cpu_seconds:.0f}, {memory / 1e9:.1f} GB)"
 
 
 def _show(values: Sequence[float], digits: int) -> str:
