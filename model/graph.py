@@ -3,6 +3,9 @@
 They never touch the served modules. The graph holds a twin of the network: new modules over the very same tensors,
 in evaluation mode, in-place layers made out-of-place, so that a captured output keeps its values. Nothing is stored
 between runs, so any number of threads may run one graph.
+
+Some networks (ConvNeXt, Swin) keep maps as (H, W, C) between two permutations. Their layers say so, and take and give
+them as (C, H, W) like all others: a view of the same numbers.
 """
 
 import copy
@@ -10,7 +13,8 @@ import operator
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from math import prod
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,6 +22,13 @@ from torch import Tensor, fx, nn
 from torchlight.model.errors import UnknownLayer
 
 INPUT = "input"
+Layout = Literal["channels first", "channels last", "unknown"]
+PERMUTED: dict[tuple[Layout, tuple[int, ...]], Layout] = {  # layout before, order of the axes -> layout after
+    ("channels first", (0, 2, 3, 1)): "channels last",
+    ("channels last", (0, 3, 1, 2)): "channels first",
+}
+POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+TAKE_CHANNELS_FIRST = (nn.Conv2d, nn.BatchNorm2d, *POOLS)  # modules that know no other layout
 OUT_OF_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul}  # as `x += y` is traced
 
 
@@ -32,6 +43,7 @@ class Layer:
         module: the module, None for a function. Do not change it.
         inputs: names of the layers that it reads, in order; ``input`` is the normalised image.
         in_shapes, out_shape: without the batch dimension: (C, H, W) for maps, (K,) for vectors.
+        layout: how the layer itself keeps maps; ``unknown`` after axes were rearranged in another way.
     """
 
     name: str
@@ -40,6 +52,17 @@ class Layer:
     inputs: tuple[str, ...]
     in_shapes: tuple[tuple[int, ...], ...]
     out_shape: tuple[int, ...]
+    layout: Layout = "channels first"
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether the output is maps (C, H, W)."""
+        return len(self.out_shape) == 3 and self.layout != "unknown"
+
+    @property
+    def has_places(self) -> bool:
+        """Whether the output is maps of more than one position."""
+        return self.has_maps and prod(self.out_shape[1:]) > 1
 
 
 class NetworkGraph:
@@ -47,7 +70,7 @@ class NetworkGraph:
 
     Attributes:
         network: the twin, whose modules ``layers`` refer to. Never to be changed.
-        layers: by name, in the order they run; does not contain ``input``.
+        layers: by name, in the order they run; does not contain ``input``, nor what does not depend on it.
         output: name of the layer that gives the logits.
     """
 
@@ -64,9 +87,13 @@ class NetworkGraph:
         weights = next(network.parameters())
         with torch.inference_mode():
             zeros = torch.zeros(1, 3, image_size, image_size, device=weights.device, dtype=weights.dtype)
-            values = _CapturingInterpreter(self._module, self._nodes.values()).capture(zeros, {})
-        tensors = {node: value for node, value in values.items() if isinstance(value, Tensor)}
-        self.layers = self._describe_layers(tensors)
+            values = _CapturingInterpreter(self._module, self._nodes.values(), ()).capture(zeros, {})
+        shapes = {node: tuple(value.shape[1:]) for node, value in values.items() if isinstance(value, Tensor)}
+        layouts = _find_layouts(self._module, shapes)
+        self._channels_last = frozenset(
+            node for node, shape in shapes.items() if len(shape) == 3 and layouts.get(node) == "channels last"
+        )
+        self.layers = self._describe_layers(shapes, layouts)
         self.output = next(reversed(self.layers))
 
     def find_layer(self, name: str) -> Layer:
@@ -98,11 +125,11 @@ class NetworkGraph:
         Args:
             images: (N, 3, S, S) float32 normalised, on the network's device.
             keep: names of layers, or ``input``.
-            replace: outputs to use in place of the layers' own; if one requires a gradient, the rest of the network
-                is a function of it.
+            replace: (N, ...) outputs to use in place of the layers' own; if one requires a gradient, the rest of the
+                network is a function of it.
 
         Returns:
-            name -> (N, ...) output, not a copy.
+            name -> (N, ...) output, not a copy; maps are (N, C, H, W) in every layout.
 
         Raises:
             UnknownLayer: one of the names does not exist.
@@ -111,11 +138,15 @@ class NetworkGraph:
             if name != INPUT:
                 self.find_layer(name)
         replaced = {self._nodes[name]: value for name, value in (replace or {}).items()}
-        values = _CapturingInterpreter(self._module, [self._nodes[name] for name in keep]).capture(images, replaced)
+        kept = [self._nodes[name] for name in keep]
+        values = _CapturingInterpreter(self._module, kept, self._channels_last).capture(images, replaced)
         return {name: values[self._nodes[name]] for name in keep}
 
-    def _describe_layers(self, values: Mapping[fx.Node, Tensor]) -> dict[str, Layer]:
-        names = {node: name for name, node in self._nodes.items() if node in values}
+    def _describe_layers(
+        self, shapes: Mapping[fx.Node, tuple[int, ...]], layouts: Mapping[fx.Node, Layout]
+    ) -> dict[str, Layer]:
+        names = {node: name for name, node in self._nodes.items() if node in layouts and node in shapes}
+        given = {**shapes, **{node: (shapes[node][2], *shapes[node][:2]) for node in self._channels_last}}
         layers = {}
         for node, name in names.items():
             if name == INPUT:
@@ -127,8 +158,9 @@ class NetworkGraph:
                 type=type(module).__name__ if module is not None else name.rsplit(".", 1)[-1].rstrip("_0123456789"),
                 module=module,
                 inputs=tuple(names[source] for source in inputs),
-                in_shapes=tuple(tuple(values[source].shape[1:]) for source in inputs),
-                out_shape=tuple(values[node].shape[1:]),  # without N
+                in_shapes=tuple(given[source] for source in inputs),
+                out_shape=given[node],
+                layout=layouts[node],
             )
         return layers
 
@@ -144,6 +176,10 @@ class _NamingTracer(fx.Tracer):
         super().__init__()
         self.names: dict[fx.Node, str] = {}
         self._path = ""  # of the module whose forward method is being traced
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Take torchvision's LayerNorm2d, which permutes inside, for the one step that LayerNorm is."""
+        return isinstance(m, nn.LayerNorm) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         outer, self._path = self._path, self.path_of_module(m)
@@ -162,11 +198,14 @@ class _NamingTracer(fx.Tracer):
 
 
 class _CapturingInterpreter(fx.Interpreter):
-    """One forward pass that keeps the values of some nodes and frees the others after their last use."""
+    """One forward pass that keeps the values of some nodes and frees the others after their last use.
 
-    def __init__(self, module: fx.GraphModule, keep: Collection[fx.Node]) -> None:
+    Of nodes whose maps are channels last, it keeps and takes (N, C, H, W).
+    """
+
+    def __init__(self, module: fx.GraphModule, keep: Collection[fx.Node], channels_last: Collection[fx.Node]) -> None:
         super().__init__(module)
-        self._keep = frozenset(keep)
+        self._keep, self._channels_last = frozenset(keep), channels_last
         self._replaced: Mapping[fx.Node, Tensor] = {}
         self._kept: dict[fx.Node, Any] = {}
 
@@ -176,10 +215,46 @@ class _CapturingInterpreter(fx.Interpreter):
         return self._kept
 
     def run_node(self, n: fx.Node) -> Any:
+        if n not in self._keep and n not in self._replaced:
+            return super().run_node(n)
+        is_last = n in self._channels_last
         value = self._replaced[n] if n in self._replaced else super().run_node(n)
+        if is_last and n not in self._replaced:
+            value = value.movedim(3, 1)  # (N, H, W, C) -> (N, C, H, W)
         if n in self._keep:
             self._kept[n] = value
-        return value
+        return value.movedim(1, 3) if is_last else value  # so that a gradient reaches what was kept
+
+
+def _find_layouts(module: fx.GraphModule, shapes: Mapping[fx.Node, tuple[int, ...]]) -> dict[fx.Node, Layout]:
+    """Return the layout of each step that depends on the image: that of what it reads, unless axes are permuted.
+
+    Args:
+        shapes: of the steps that give a tensor, without N.
+    """
+    layouts: dict[fx.Node, Layout] = {}
+    for node in module.graph.nodes:
+        read = {layouts[source] for source in node.all_input_nodes if source in layouts}
+        if not read and node.op != "placeholder":
+            continue  # parameters, and what is computed of them alone
+        layer = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        layout: Layout = "channels last" if "channels last" in read else "channels first"
+        if read == {"unknown"}:
+            layout = "unknown"
+        if node.target in (torch.permute, "permute"):
+            layout = PERMUTED.get((layout, _order_of_axes(node)), "unknown")
+        elif isinstance(layer, TAKE_CHANNELS_FIRST):
+            layout = "channels first"
+        elif isinstance(layer, nn.Linear) and layout == "channels first" and len(shapes[node]) == 3:
+            layout = "unknown"  # of columns it has made others
+        layouts[node] = layout
+    return layouts
+
+
+def _order_of_axes(node: fx.Node) -> tuple[int, ...]:
+    """Return the dimensions that a permutation is given, one by one or in a row."""
+    given: list[Any] = [*node.args[1:], *(value for name, value in node.kwargs.items() if name == "dims")]
+    return tuple(given if isinstance(given[0], int) else given[0])
 
 
 def _make_out_of_place(graph: fx.Graph) -> None:

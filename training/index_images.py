@@ -103,10 +103,10 @@ def index_images(
 def indexed_layers(graph: NetworkGraph) -> list[Layer]:
     """Return the layers whose channels are indexed: every convolution and every activation function that gives maps.
 
-    Maps of one position are left out, and activation functions of fully connected layers, whose maps, in networks
-    such as ConvNeXt, are not laid out by channel.
+    Maps of one position are left out.
     """
-    return [layer for layer in graph.layers.values() if _has_indexed_maps(graph, layer)]
+    kinds = ACTIVATIONS | {"Conv2d"}
+    return [layer for layer in graph.layers.values() if layer.has_places and layer.type in kinds]
 
 
 def thumbnails(images: Tensor) -> Tensor:
@@ -182,13 +182,6 @@ def _keys(values: Tensor, images: Tensor) -> Tensor:
     bits = (values + 0.0).view(torch.int32)  # -0.0 becomes 0.0
     ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
     return (ordered << 32) - images
-
-
-def _has_indexed_maps(graph: NetworkGraph, layer: Layer) -> bool:
-    if len(layer.out_shape) != 3 or math.prod(layer.out_shape[1:]) == 1:
-        return False
-    read = {graph.layers[name].type for name in layer.inputs if name in graph.layers}
-    return layer.type == "Conv2d" or (layer.type in ACTIVATIONS and "Linear" not in read)
 
 
 def _batch_size(graph: NetworkGraph, layers: list[str]) -> int:

@@ -17,7 +17,7 @@ from torchlight.app.errors import NotAcceptable
 Form = Literal["png", "json", "npy"]
 MEDIA_TYPES: dict[str, str] = {"png": "image/png", "json": "application/json", "npy": "application/x-npy"}
 SUFFIX = re.compile(r"(?<=[^/])\.(png|json|npy)$")
-RENDERER_VERSION = "4"  # to be raised whenever equal requests get other bytes than before: part of every ETag
+RENDERER_VERSION = "5"  # to be raised whenever equal requests get other bytes than before: part of every ETag
 
 
 class ViewRoute(APIRoute):

@@ -173,7 +173,7 @@ def _make_linear(module: nn.Module) -> None:
                 raise ViewNotApplicable(f"pooling {name!r} is dilated, which a mean cannot stand in for")
             case nn.AdaptiveMaxPool2d():
                 setattr(module, name, nn.AdaptiveAvgPool2d(child.output_size))
-            case nn.BatchNorm2d():
+            case nn.BatchNorm2d() | nn.LayerNorm():
                 setattr(module, name, nn.Identity())
             case _ if type(child).__name__ in ACTIVATIONS:
                 setattr(module, name, nn.Identity())

@@ -39,8 +39,8 @@ def nothing_left_behind(subject: Subject) -> Finding:
 def _mixed_calls(subject: Subject) -> Iterator[Callable[[], Tensor]]:
     """Yield predictions and views of all images in turn."""
     classifier = subject.classifier
-    maps = [name for name, layer in subject.graph.layers.items() if len(layer.out_shape) == 3]
-    places = [name for name in maps if subject.graph.layers[name].out_shape[1:] != (1, 1)]
+    maps = [name for name, layer in subject.graph.layers.items() if layer.has_maps]
+    places = [name for name in maps if subject.graph.layers[name].has_places]
 
     def evidence(method: Callable[..., Attribution], image: Tensor, target: int) -> Tensor:
         return method(classifier, image, target).map

@@ -75,7 +75,7 @@ def _read_back(maps: Tensor, channel: int) -> _Reading:
 
 def _maps_to_draw(subject: Subject) -> Iterator[tuple[Tensor, int]]:
     """Yield maps with a channel: of layers before and after the middle, the first, a middle and the last channel."""
-    names = [name for name, layer in subject.graph.layers.items() if len(layer.out_shape) == 3]
+    names = [name for name, layer in subject.graph.layers.items() if layer.has_maps]
     if not names:
         raise ViewNotApplicable("no layer of this network gives maps")
     for name in dict.fromkeys([names[0], *names[2 :: max(1, len(names) // 4)]]):
@@ -93,6 +93,6 @@ def _pictures(subject: Subject) -> Iterator[Callable[[], bytes]]:
         facts = describe_attribution(found, subject.classifier.class_names, Facts())
         return draw_attribution(found, subject.image, Grid(), facts)
 
-    first = next((name for name, layer in subject.graph.layers.items() if len(layer.out_shape) == 3), None)
+    first = next((name for name, layer in subject.graph.layers.items() if layer.has_maps), None)
     yield from [partial(sheet, first)] if first else []
     yield attribution

@@ -53,8 +53,9 @@ def draw_filters(display: Display) -> bytes:
     """Return one PNG of a convolution's filters.
 
     Filters over three input channels are colour pictures with zero at mid-grey, the three channels scaled together.
-    Others are tiles in a diverging table, one for each input channel, up to 64 a row, labelled filter.input. Where each
-    filter has its own limit, that is written below it.
+    Others are tiles in a diverging table, one for each input channel, up to 64 a row, labelled filter.input; filters of
+    one input channel, as a depthwise convolution has, are a sheet like maps. Where each filter has its own limit, that
+    is written below it.
     """
     inputs = display.values.shape[1]
     limits, bar = _own_limits(display), _bar(True, display.shared_limit)
@@ -66,10 +67,10 @@ def draw_filters(display: Display) -> bytes:
         planes = display.values.reshape(-1, *display.values.shape[2:])  # (n * C_in, h, w)
         pictures = colour_values(planes, display.limits.repeat(inputs), is_signed=True)
         flags = find_flags(planes, display.almost_zero)
-        labels = [f"{k}.{c}" for k in display.channels for c in range(inputs)]
+        labels = [f"{k}.{c}" if inputs > 1 else str(k) for k in display.channels for c in range(inputs)]
         limits = [limit if c == 0 else "" for limit in limits for c in range(inputs)]  # below the filter's first tile
     tiles = [Tile(*parts) for parts in zip(pictures, labels, flags, limits, strict=True)]
-    if inputs == 3 or display.facts.channel != "all":
+    if inputs in (1, 3) or display.facts.channel != "all":
         return draw_sheet(tiles, display.facts, bar)
     return draw_sheet(tiles, display.facts, bar, columns=min(inputs, 64), room=TILE // 3)
 

@@ -47,7 +47,7 @@ def activation_maps(classifier: Classifier, image: Tensor, layer: str, stage: Ma
         ViewNotApplicable: its output is not a stack of maps, or it has no such stage.
     """
     found = layer_at_stage(classifier.graph, layer, stage)
-    if len(found.out_shape) != 3:
+    if not found.has_maps:
         size = "x".join(map(str, found.out_shape))
         raise ViewNotApplicable(f"layer {layer!r} gives {size} numbers, not maps; name a layer before it")
     with torch.inference_mode():

@@ -5,7 +5,7 @@ Gradients are taken with respect to the image or a layer's maps, never to parame
 Knows nothing of pictures, files or HTTP.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,11 +20,12 @@ from torchlight.model.views.receptive_field import ADAPTIVE_POOLS
 Colour = tuple[int, int, int]  # RGB, 0 to 255
 BATCH_SIZE = 16  # 16 images of 224 pixels recorded for gradients take some 1.5 GB in a ResNet-50
 MAX_INTEGRATION_STEPS = 1024
+MAX_LISTED = 50  # classes that an error names
 MAX_WINDOWS = 1024  # of an occlusion: every single pixel of a 32x32 image
 # Layers after which logit = sum(gradient * maps) + (logit of maps of zeros) still holds. Maximum pooling, too: it picks
 # one input, so it is linear for given maps.
 POOLING_AND_LINEAR = ADAPTIVE_POOLS | frozenset(
-    {"AvgPool2d", "MaxPool2d", "avg_pool2d", "max_pool2d", "mean", "Flatten", "flatten"}
+    {"AvgPool2d", "MaxPool2d", "avg_pool2d", "max_pool2d", "mean", "Flatten", "flatten", "cat"}
     | {"Dropout", "dropout", "Identity", "Linear"}
 )
 
@@ -123,22 +124,31 @@ def hires_cam(
     """Multiply the maps of a layer by their gradient, place by place, and add the maps up.
 
     Where the rest of the network is pooling and linear layers, cells + bias = logit, and the bias is the logit of maps
-    that are zero everywhere. Arguments and errors are those of :func:`grad_cam`.
+    that are zero everywhere. Where the last layer reads the maps of several layers (a multilevel head), the evidence of
+    all is added up on the grid of the last of them, each number in the cell that it lies in, so that the sum still
+    holds; with a ``layer`` it is the share of that one, and the bias has the others'. Arguments and errors are those
+    of :func:`grad_cam`.
 
     Source: Draelos and Carin: Use HiResCAM instead of Grad-CAM, 2020.
     """
-    score = _score_class(classifier, image, target, target_vs)
-    layer = _layer_of_maps(classifier.graph, layer)
-    maps, gradients = score.differentiate(score.image, layer)
-    cells = (gradients * maps).sum(1)[0]  # (1, C, h, w) -> (h, w)
-    nonlinear = _first_nonlinear_layer(classifier.graph, layer)
-    if nonlinear:
+    score, graph = _score_class(classifier, image, target, target_vs), classifier.graph
+    *earlier, last = _layers_of_evidence(graph) if layer is None else [_layer_of_maps(graph, layer)]
+    maps, gradients = score.differentiate_apart([*earlier, last])
+    products = [(gradient * one).sum(1)[0] for gradient, one in zip(gradients, maps, strict=True)]  # (h, w) each
+    cells = torch.stack([_lay(some, products[-1].shape) for some in products]).sum(0)
+    if nonlinear := _first_nonlinear_layer(graph, last):
         found = f"{nonlinear.name!r} ({nonlinear.type})"
-        law = f"none, since after {layer!r} comes {found}, not pooling and linear layers alone"
-        return score.attribute("hires_cam", layer, cells, law)
-    without_maps = classifier.graph.run(score.image, [classifier.graph.output], {layer: torch.zeros_like(maps)})
-    bias = score.pick_target(without_maps[classifier.graph.output]).item()
-    return score.attribute("hires_cam", layer, cells, "cells + bias = logit", bias)
+        law = f"none, since after {last!r} comes {found}, not pooling and linear layers alone"
+        return score.attribute("hires_cam", last, cells, law)
+    law = "cells + bias = logit"
+    if earlier:
+        law += f"; the cells hold the evidence of {' and '.join(map(repr, earlier))} too"
+    elif _reads_others(graph, last):
+        law += "; the bias has what is read beside this layer"
+    zeros = {name: torch.zeros_like(one) for name, one in zip([*earlier, last], maps, strict=True)}
+    with torch.no_grad():
+        without_maps = graph.run(score.image, [graph.output], zeros)[graph.output]
+    return score.attribute("hires_cam", last, cells, law, score.pick_target(without_maps).item())
 
 
 def saliency(classifier: Classifier, image: Tensor, target: int, target_vs: int | None = None) -> Attribution:
@@ -178,9 +188,10 @@ def integrated_gradients(
 ) -> Attribution:
     """Multiply the image by its mean gradient on the way from the mean image, and add the colours up.
 
-    The mean image of the training data is zero after normalisation. The way is cut into ``n_steps`` equal parts, with
-    the gradient taken in the middle of each. The more there are, the smaller the residual: for 40 photos and a trained
-    default network, 64 left 0.4% of ``logit - bias`` in the median and 1.7% at most, 256 left 0.5% at most.
+    The mean image of the training data is zero after normalisation. The way is cut at the squares of
+    ``n_steps`` equal shares, so that its parts are short near the mean image, where gradients change most; the gradient
+    is taken in the middle of each. The more there are, the smaller the residual: for 40 photos and the default network
+    that ships, 64 left 1.1% of ``logit - bias`` in the median, 256 left 0.3% and at most 1.0%.
 
     Args:
         image, target, target_vs: as for :func:`grad_cam`.
@@ -196,12 +207,12 @@ def integrated_gradients(
     if not 1 <= n_steps <= MAX_INTEGRATION_STEPS:
         raise ViewNotApplicable(f"n_steps is {n_steps}; take 1 to {MAX_INTEGRATION_STEPS}")
     score = _score_class(classifier, image, target, target_vs)
-    shares = (torch.arange(n_steps, device=classifier.device) + 0.5) / n_steps
+    roots = (torch.arange(n_steps, device=classifier.device) + 0.5).view(-1, 1, 1, 1) / n_steps
     total = torch.zeros_like(score.image)  # (1, 3, S, S)
-    for some in torch.split(shares, BATCH_SIZE):
+    for some in torch.split(roots, BATCH_SIZE):
         on_batch()
-        _, gradients = score.differentiate(some.view(-1, 1, 1, 1) * score.image, INPUT)  # (N, 3, S, S)
-        total += gradients.sum(0)
+        _, gradients = score.differentiate(some.square() * score.image, INPUT)  # (N, 3, S, S)
+        total += (2 * some * gradients).sum(0)  # d(root^2) = 2 root d(root)
     cells = (score.image * total / n_steps).sum(1)[0]  # (S, S)
     bias = score.pick_target(_logits(classifier.graph, torch.zeros_like(score.image))).item()
     law = f"cells + bias = logit, but for the error of {n_steps} steps"
@@ -317,7 +328,7 @@ def resolve_target(classifier: Classifier, text: str | None, probabilities: Tens
         probabilities: (K,) of the image.
 
     Raises:
-        UnknownTarget: neither a name nor an index; the message lists the names.
+        UnknownTarget: neither a name nor an index; the message lists the names, unless there are many.
     """
     if text is None:
         return classifier.top_k(probabilities, 1)[0].index
@@ -338,7 +349,7 @@ def default_cam_layer(graph: NetworkGraph) -> str:
         ViewNotApplicable: there is none.
     """
     for layer in reversed(graph.layers.values()):
-        if len(layer.out_shape) == 3 and layer.out_shape[1:] != (1, 1) and layer.type not in ADAPTIVE_POOLS:
+        if layer.has_places and layer.type not in ADAPTIVE_POOLS:
             return layer.name
     raise ViewNotApplicable("no layer of this network gives maps of more than one position; take a method on the input")
 
@@ -375,6 +386,19 @@ class _ClassScore:
             (gradients,) = torch.autograd.grad(total, outputs[layer], materialize_grads=True)
         return outputs[layer].detach(), gradients
 
+    def differentiate_apart(self, layers: Sequence[str]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return what layers give for the image, and the gradient of its score with respect to each, the others fixed.
+
+        What a layer does through another one of them is left out, so that nothing is counted twice.
+        """
+        with torch.no_grad():
+            maps = list(self.graph.run(self.image, layers).values())
+        with torch.enable_grad():
+            leaves = {name: one.requires_grad_() for name, one in zip(layers, maps, strict=True)}
+            score = self.pick_target(self.graph.run(self.image, [self.graph.output], leaves)[self.graph.output]).sum()
+            gradients = torch.autograd.grad(score, list(leaves.values()), materialize_grads=True)
+        return [one.detach() for one in maps], list(gradients)
+
     def attribute(self, method: str, layer: str, cells: Tensor, law: str, bias: float | None = None) -> Attribution:
         return Attribution(
             method=method,
@@ -397,8 +421,9 @@ def _score_class(classifier: Classifier, image: Tensor, target: int, target_vs: 
 
 
 def _unknown_target(classifier: Classifier, text: str) -> UnknownTarget:
-    names, last = ", ".join(classifier.class_names), len(classifier.class_names) - 1
-    return UnknownTarget(f"target {text!r} is not a class; name one of {names}, or an index from 0 to {last}")
+    number = len(classifier.class_names)
+    names = ", ".join(classifier.class_names) if number <= MAX_LISTED else f"the {number} in /v1/model"
+    return UnknownTarget(f"target {text!r} is not a class; name one of {names}, or an index from 0 to {number - 1}")
 
 
 def _logits(graph: NetworkGraph, images: Tensor) -> Tensor:
@@ -410,11 +435,11 @@ def _logits(graph: NetworkGraph, images: Tensor) -> Tensor:
 def _layer_of_maps(graph: NetworkGraph, name: str | None) -> str:
     if name is None:
         return default_cam_layer(graph)
-    shape = graph.find_layer(name).out_shape
-    if len(shape) != 3:
-        size = "x".join(map(str, shape))
+    layer = graph.find_layer(name)
+    if not layer.has_maps:
+        size = "x".join(map(str, layer.out_shape))
         raise ViewNotApplicable(f"layer {name!r} gives {size} numbers, not maps; name a layer before it")
-    if shape[1:] == (1, 1):
+    if not layer.has_places:
         raise ViewNotApplicable(f"layer {name!r} gives maps of one position, which is nowhere; name a layer before it")
     return name
 
@@ -428,6 +453,40 @@ def _first_nonlinear_layer(graph: NetworkGraph, layer: str) -> Layer | None:
                 return later
             reached.add(later.name)
     return None
+
+
+def _layers_of_evidence(graph: NetworkGraph) -> list[str]:
+    """Return whose maps the linear end of the network reads, in the order they run; the default layer is the last.
+
+    Only the default layer if something else is read as well, so that the maps do not make the whole logit.
+    """
+    default, read, found = default_cam_layer(graph), {graph.output}, []
+    for layer in reversed(graph.layers.values()):
+        if layer.name not in read:
+            continue
+        if layer.name == default or layer.type not in POOLING_AND_LINEAR:
+            found.append(layer)
+        else:
+            read.update(layer.inputs)
+    is_whole = INPUT not in read and all(layer.has_maps for layer in found)
+    return [layer.name for layer in reversed(found)] if is_whole and found[0].name == default else [default]
+
+
+def _reads_others(graph: NetworkGraph, layer: str) -> bool:
+    """Whether anything between a layer and the logits reads a layer that does not depend on it."""
+    reached = {layer}
+    for later in graph.layers.values():
+        if reached.intersection(later.inputs):
+            if not reached.issuperset(later.inputs):
+                return True
+            reached.add(later.name)
+    return False
+
+
+def _lay(cells: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return the sums of cells (h, w) on a grid of another shape, each in the cell that it lies in."""
+    rows, columns = (torch.arange(side) * wanted // side for side, wanted in zip(cells.shape, shape, strict=True))
+    return cells.new_zeros(*shape).index_put_((rows[:, None], columns), cells, accumulate=True)
 
 
 def _covers(size: int, window: int, stride: int) -> Tensor:

@@ -20,7 +20,8 @@ from torchlight.model.views.receptive_field import Box, SeenPixels, check_positi
 RECTIFIERS = frozenset({"ReLU", "relu"})
 # Layers that are linear once the switches of maximum pooling are set and constants left out: they have a transpose.
 TRANSPOSABLE = frozenset(
-    {"Conv2d", "Linear", "BatchNorm2d", "add", "cat", "Identity", "Dropout", "dropout", "Flatten", "flatten"}
+    {"Conv2d", "ZeroPad2d", "Linear", "BatchNorm2d", "add", "cat", "Flatten", "flatten"}
+    | {"Identity", "Dropout", "dropout"}
     | {"MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "AdaptiveMaxPool2d"}
     | {"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "mean"}
 )
@@ -88,7 +89,7 @@ def reconstruct(
 
 
 def _check_activation(layer: Layer, channel: int, position: tuple[int, int] | None) -> None:
-    if len(layer.out_shape) not in (1, 3):
+    if not layer.has_maps and len(layer.out_shape) != 1:
         raise ViewNotApplicable(f"layer {layer.name!r} gives neither maps nor a vector; name another one")
     if not 0 <= channel < layer.out_shape[0]:
         raise ChannelOutOfRange(channel, layer.name, layer.out_shape[0])

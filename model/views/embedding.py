@@ -13,7 +13,7 @@ from torchlight.model.network import classifier_head
 
 
 def embed(classifier: Classifier, images: Tensor) -> Tensor:
-    """Return what the network sums up each image to: the vector that enters its last layer, scaled to length 1.
+    """Return what the network sums up each image to: the output of :func:`embedding_layer`, scaled to length 1.
 
     Args:
         images: (N, 3, S, S) uint8 RGB as :func:`model.images.to_tensor` makes them.
@@ -26,8 +26,14 @@ def embed(classifier: Classifier, images: Tensor) -> Tensor:
 
 
 def embedding_layer(graph: NetworkGraph) -> str:
-    """Return the name of the layer whose output enters the classifier head."""
-    return graph.find_layer(graph.name_of(classifier_head(graph.network))).inputs[0]
+    """Return the name of the layer whose output enters the classifier head.
+
+    Of a multilevel head, which reads several vectors in a row, the last one: the others say where things are rather
+    than what they are, and are so much larger that a cosine over all would be theirs alone.
+    """
+    name = graph.find_layer(graph.name_of(classifier_head(graph.network))).inputs[0]
+    read = graph.layers.get(name)
+    return read.inputs[-1] if read and read.type == "cat" and len(read.out_shape) == 1 else name
 
 
 def to_embeddings(outputs: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from torchlight.model.classifier import Classifier
 from torchlight.model.errors import ViewNotApplicable
-from torchlight.model.graph import INPUT, Layer, NetworkGraph
-from torchlight.model.views.layer_table import first_convolution_name
+from torchlight.model.graph import Layer, NetworkGraph
+from torchlight.model.views.layer_table import first_convolution_name, reads_image
 
 Space = Literal["normalised", "pixel"]
 
@@ -132,7 +132,7 @@ def following_batch_norm(graph: NetworkGraph, layer: Layer) -> Affine:
 
 
 def _to_pixel_space(classifier: Classifier, layer: Layer, weights: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    if layer.inputs != (INPUT,) or weights.shape[1] != 3:
+    if not reads_image(classifier.graph, layer) or weights.shape[1] != 3:
         raise ViewNotApplicable(f"layer {layer.name!r} does not read the image; pixel space is for the layer that does")
     mean = torch.tensor(classifier.spec.mean, dtype=torch.float64).view(1, 3, 1, 1)
     std = torch.tensor(classifier.spec.std, dtype=torch.float64).view(1, 3, 1, 1)

@@ -20,7 +20,8 @@ class LayerFacts:
 
     Attributes:
         name, type, inputs, in_shapes, out_shape: as in :class:`model.graph.Layer`.
-        kernel_size, stride, padding, dilation: (y, x) of a convolution or pooling, else None; padding before the first.
+        kernel_size, stride, padding, dilation: (y, x) of a convolution, pooling or layer of zeros, see
+            :func:`model.views.receptive_field.window`, else None; padding before the first.
         groups: of a convolution, else None.
         parameters: how many numbers training may change here; again for a module that runs again.
         multiply_adds: of a convolution or fully connected layer for one image, else 0.
@@ -63,6 +64,12 @@ def first_convolution_name(graph: NetworkGraph) -> str:
     return graph.name_of(convolution)
 
 
+def reads_image(graph: NetworkGraph, layer: Layer) -> bool:
+    """Whether a layer reads the image itself, be it padded by a layer of zeros."""
+    read = [graph.layers[name] for name in layer.inputs if name != INPUT]
+    return all(isinstance(one.module, nn.ZeroPad2d) and reads_image(graph, one) for one in read)
+
+
 def _facts(layer: Layer, field: ReceptiveField | None, reversible: Collection[str]) -> LayerFacts:
     slides = window(layer.module)
     return LayerFacts(
@@ -90,16 +97,15 @@ def _multiply_adds(layer: Layer) -> int:
 
 
 def _views(layer: Layer, field: ReceptiveField | None, reversible: Collection[str]) -> tuple[str, ...]:
-    is_maps, is_vector = len(layer.out_shape) == 3, len(layer.out_shape) == 1
-    has_places = is_maps and layer.out_shape[1:] != (1, 1)
+    is_vector = len(layer.out_shape) == 1
     applies = {
         "filters": layer.type == "Conv2d",
-        "activations": is_maps,
+        "activations": layer.has_maps,
         "trace": find_trace_obstacle(layer) is None,
         "receptive_field": field is not None,
-        "reconstructions": layer.name in reversible and (is_maps or is_vector),
-        "grad_cam": has_places,
-        "hires_cam": has_places,
+        "reconstructions": layer.name in reversible and (layer.has_maps or is_vector),
+        "grad_cam": layer.has_places,
+        "hires_cam": layer.has_places,
     }
     return tuple(view for view, is_applicable in applies.items() if is_applicable)
 

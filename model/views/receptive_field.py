@@ -24,7 +24,7 @@ ACTIVATIONS = frozenset(
     | {"relu", "gelu", "silu", "sigmoid", "tanh", "hardsigmoid", "hardswish"}
 )
 IDENTITIES = frozenset({"Identity", "Dropout", "Dropout2d", "dropout", "stochastic_depth", "contiguous"})  # evaluating
-SAME_PLACE = ACTIVATIONS | IDENTITIES | {"BatchNorm2d", "add", "mul", "cat"}
+SAME_PLACE = ACTIVATIONS | IDENTITIES | {"BatchNorm2d", "LayerNorm2d", "add", "mul", "cat", "permute"}
 ADAPTIVE_POOLS = frozenset({"AdaptiveAvgPool2d", "AdaptiveMaxPool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"})
 
 
@@ -103,7 +103,10 @@ class Grid:
 
 
 def window(module: nn.Module | None) -> Window | None:
-    """Return how a convolution, maximum or average pooling slides; None for anything else."""
+    """Return how a convolution, maximum or average pooling slides; None for anything else.
+
+    A layer that pads with zeros is a window of one position, which begins in the padding.
+    """
     match module:
         case nn.Conv2d():
             return _convolution_window(module)
@@ -113,6 +116,8 @@ def window(module: nn.Module | None) -> Window | None:
         case nn.AvgPool2d():
             geometry = module.kernel_size, module.stride, module.padding, 1
             return Window(*map(_pair, geometry))
+        case nn.ZeroPad2d(padding=(left, _, top, _)):
+            return Window((1, 1), (1, 1), (top, left), (1, 1))
     return None
 
 
@@ -242,7 +247,15 @@ def _step(layer: Layer, sources: Sequence[_Span | None], axis: int, side: int) -
         return known[0].through(*(pair[axis] for pair in slides))
     if layer.type in ADAPTIVE_POOLS:
         return _through_adaptive_pool(layer, known[0], axis)
-    return _union(layer, known, axis, side) if layer.type in SAME_PLACE else None
+    return _union(layer, known, axis, side) if _keeps_places(layer) else None
+
+
+def _keeps_places(layer: Layer) -> bool:
+    """Whether each output depends on the inputs at its own place alone."""
+    if layer.type in SAME_PLACE:
+        return layer.layout != "unknown"
+    is_over_channels = layer.layout == "channels last" and layer.type in ("Linear", "LayerNorm")
+    return is_over_channels and len(getattr(layer.module, "normalized_shape", (0,))) == 1
 
 
 def _is_global(layer: Layer) -> bool:

@@ -95,7 +95,7 @@ class AveragePool(Windowed):
 
 @dataclass(frozen=True, kw_only=True)
 class Linear(Arithmetic):
-    """inputs * weights = products, all (C_in,) float64; their sum + bias."""
+    """inputs * weights = products, all (C_in,) float64; their sum + bias. Of maps, the inputs of one position."""
 
     inputs: Tensor
     weights: Tensor
@@ -142,6 +142,11 @@ class Copy(Arithmetic):
 
     source: str
     source_position: Position
+
+
+@dataclass(frozen=True, kw_only=True)
+class Padding(Arithmetic):
+    """A zero that the layer puts beside the map; it comes from no other number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +237,8 @@ def find_trace_obstacle(layer: Layer) -> str | None:
         return f"is of type {layer.type}"
     _, fits = KINDS[layer.type]
     ranks = {len(shape) for shape in (*layer.in_shapes, layer.out_shape)}
-    if not ranks <= {1, 3} or not fits(layer):
+    has_channels = layer.has_maps or len(layer.out_shape) == 1
+    if not has_channels or not ranks <= {1, 3} or not fits(layer):
         shapes = [*map(_text, layer.in_shapes), _text(layer.out_shape)]
         return f"is a {layer.type} of an unusual form ({' '.join(shapes[:-1])} -> {shapes[-1]})"
     return None
@@ -286,7 +292,8 @@ def _convolution(layer: Layer, sources: Sequence[Tensor], position: Position) ->
 
 def _linear(layer: Layer, sources: Sequence[Tensor], position: Position) -> Linear:
     assert isinstance(layer.module, nn.Linear)
-    return Linear(inputs=sources[0], **_weighted_sum(sources[0], layer.module, position.channel))
+    inputs = sources[0] if sources[0].ndim == 1 else sources[0][:, position.y, position.x]
+    return Linear(inputs=inputs, **_weighted_sum(inputs, layer.module, position.channel))
 
 
 def _batch_norm(layer: Layer, sources: Sequence[Tensor], position: Position) -> BatchNorm:
@@ -369,6 +376,13 @@ def _same(layer: Layer, sources: Sequence[Tensor], position: Position) -> Copy:
     return _copied(layer.inputs[0], sources[0], position)
 
 
+def _zero_pad(layer: Layer, sources: Sequence[Tensor], position: Position) -> Copy | Padding:
+    ((row,), (column,)), (_, height, width) = _window_places(layer, position), layer.in_shapes[0]
+    if not (0 <= row < height and 0 <= column < width):
+        return Padding(total=0.0, magnitude=0.0)
+    return _copied(layer.inputs[0], sources[0], position._replace(y=row, x=column))
+
+
 def _copied(source: str, values: Tensor, position: Position) -> Copy:
     return Copy(source=source, source_position=position, total=_at(values, position), magnitude=0.0)
 
@@ -435,7 +449,7 @@ def _keeps_shape(layer: Layer) -> bool:
 
 
 def _is_flat(layer: Layer) -> bool:
-    return layer.out_shape == (math.prod(layer.in_shapes[0]),)
+    return layer.out_shape == (math.prod(layer.in_shapes[0]),) and layer.layout == "channels first"
 
 
 def _joins_two(layer: Layer) -> bool:
@@ -458,9 +472,11 @@ KINDS: dict[str, tuple[Explain, Fits]] = {  # by type of layer, with the form of
     "mean": (_adaptive_average_pool, _averages_maps),
     "AvgPool2d": (_average_pool, _reads_maps),
     "MaxPool2d": (_max_pool, _reads_maps),
+    "ZeroPad2d": (_zero_pad, _reads_maps),
     "BatchNorm2d": (_batch_norm, lambda layer: getattr(layer.module, "running_mean", None) is not None),
     "Conv2d": (_convolution, _reads_maps),
-    "Linear": (_linear, lambda layer: len(layer.in_shapes[0]) == 1),
+    "Linear": (_linear, lambda layer: len(layer.in_shapes[0]) == 1 or layer.layout == "channels last"),
+    "permute": (_same, _keeps_shape),
     "add": (_add, _joins_two),
     "mul": (_multiply, _joins_two),
     "cat": (_cat, _stacks_channels),

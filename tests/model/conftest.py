@@ -7,10 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
+from torchlight.model.checkpoint import Checkpoint, Header, load_checkpoint, save_checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.images import ImageSpec
-from torchlight.model.network import NetworkConfig, build_network
+from torchlight.model.network import (
+    NetworkConfig,
+    build_network,
+    default_image_size,
+    load_pretrained,
+    published_image_spec,
+)
 
 MakeClassifier = Callable[..., Classifier]
 
@@ -64,6 +70,23 @@ def make_classifier(
         path = tmp_path_factory.mktemp("checkpoint") / f"{architecture}.safetensors"
         save_checkpoint(path, make_network(architecture), make_header(architecture, size))
         return Classifier(load_checkpoint(path), torch.device("cpu"))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_backbone() -> MakeClassifier:
+    """Return a function that makes a classifier of 224 pixels with published weights before a random last layer."""
+
+    def make(architecture: str) -> Classifier:
+        names = ("cat", "dog", "owl")
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = build_network(NetworkConfig(architecture, len(names))).eval().requires_grad_(False)
+        load_pretrained(network, architecture)
+        spec = published_image_spec(architecture, default_image_size(architecture))
+        header = Header(NetworkConfig(architecture, len(names)), names, spec, {}, {}, {}, {})
+        return Classifier(Checkpoint(header, network, "sha256:test", Path("unsaved")), torch.device("cpu"))
 
     return make
 

@@ -220,3 +220,86 @@ def test_network_without_convolutions_has_no_first_one() -> None:
     graph = NetworkGraph(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), 8)
     with pytest.raises(ViewNotApplicable, match="no convolution"):
         first_convolution_name(graph)
+
+
+class ChannelsLast(nn.Module):
+    """Keeps maps as (H, W, C) between two permutations, and scales them by a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.LayerNorm(4), nn.Linear(4, 6)
+        self.scale = nn.Parameter(torch.tensor(2.0))
+        self.after = nn.Conv2d(6, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inside = self.fc(self.norm(self.conv(x).permute(0, 2, 3, 1)) * (self.scale + 1))
+        return self.after(inside.permute(0, 3, 1, 2)).mean((2, 3))
+
+
+def test_maps_that_are_channels_last_are_taken_and_given_channels_first() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = ChannelsLast().eval()
+    graph, images = NetworkGraph(network, 8), normalised(2, 8)
+    layouts = {name: (layer.layout, layer.out_shape) for name, layer in graph.layers.items()}
+    assert layouts["permute"] == layouts["norm"] == layouts["mul"] == ("channels last", (4, 8, 8))
+    assert layouts["fc"] == ("channels last", (6, 8, 8))
+    assert layouts["permute_1"] == ("channels first", (6, 8, 8))
+    with torch.inference_mode():
+        outputs = graph.run(images, ["conv", "permute", "norm", "fc", graph.output])
+        assert torch.equal(outputs["permute"], outputs["conv"])
+        assert torch.equal(outputs["norm"], network.norm(outputs["conv"].permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        assert torch.equal(outputs[graph.output], network(images))
+        again = graph.run(torch.zeros_like(images), [graph.output], {"fc": outputs["fc"]})
+        assert torch.equal(again[graph.output], network(images))
+
+
+def test_gradient_reaches_maps_that_are_channels_last() -> None:
+    graph = NetworkGraph(ChannelsLast().eval(), 8)
+    outputs = graph.run(normalised(1, 8), ["fc", graph.output])
+    (gradient,) = torch.autograd.grad(outputs[graph.output].sum(), outputs["fc"])
+    assert gradient.shape == (1, 6, 8, 8)
+    assert gradient.any()
+
+
+def test_what_does_not_depend_on_the_image_is_no_layer() -> None:
+    layers = NetworkGraph(ChannelsLast().eval(), 8).layers
+    assert list(layers) == ["conv", "permute", "norm", "mul", "fc", "permute_1", "after", "mean"]
+    assert layers["mul"].inputs == ("norm",)
+
+
+@pytest.mark.parametrize(
+    ("rearrange", "has_maps"),
+    [
+        (lambda maps: maps.permute(0, 3, 2, 1), False),
+        (lambda maps: nn.functional.relu(maps.permute(0, 3, 2, 1)), False),
+        (lambda maps: torch.permute(maps.permute(0, 2, 3, 1), (0, 3, 1, 2)), True),
+        (lambda maps: maps.unflatten(1, (2, 2)).permute(0, 2, 1, 3, 4).reshape(-1, 4, 8, 8), False),
+        (lambda maps: maps.unflatten(1, (2, 2)).transpose(1, 2).reshape(-1, 4, 8, 8), True),  # as ShuffleNet does
+    ],
+    ids=["columns first", "and on", "there and back", "blocks", "shuffled channels"],
+)
+def test_maps_are_told_from_axes_in_an_unknown_order(rearrange: Callable[[Tensor], Tensor], has_maps: bool) -> None:
+    class Rearranged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.after = nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.after(rearrange(self.conv(x)))
+
+    layers = NetworkGraph(Rearranged().eval(), 8).layers
+    *_, rearranged, after = layers.values()
+    assert len(rearranged.out_shape) == 3
+    assert rearranged.has_maps is has_maps
+    assert after.has_maps  # a pooling knows but one order
+
+
+@pytest.mark.parametrize("architecture", ["convnext_tiny", "swin_t"])
+def test_graph_of_a_channels_last_network_gives_its_own_logits(architecture: str, make_network: MakeNetwork) -> None:
+    network, images = make_network(architecture), normalised(1, 64)
+    graph = NetworkGraph(network, 64)
+    kept = [name for name, layer in graph.layers.items() if layer.layout == "channels last"]
+    with torch.inference_mode():
+        assert torch.equal(graph.run(images, [*kept, graph.output])[graph.output], network(images))
+    assert {graph.layers[name].type for name in kept} >= {"permute", "LayerNorm", "Linear", "GELU"}

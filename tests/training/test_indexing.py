@@ -132,12 +132,17 @@ def test_every_convolution_and_activation_with_maps_is_indexed(
     assert [len(examples.dead) for examples in made.layers.values()] == [layer.out_shape[0] for layer in layers]
 
 
-def test_maps_that_are_not_laid_out_by_channel_or_have_one_position_are_left_out() -> None:
-    with torch.random.fork_rng():
+def test_activation_functions_of_maps_that_are_channels_last_are_indexed_by_channel() -> None:
+    with torch.device("meta"):
         convnext = build_network(NetworkConfig("convnext_tiny", 3))
+    indexed = index_images.indexed_layers(NetworkGraph(convnext, 64))
+    assert {layer.type for layer in indexed} == {"Conv2d", "GELU"}
+    assert {layer.name: layer.out_shape for layer in indexed}["features.1.0.block.4"] == (384, 16, 16)
+
+
+def test_maps_of_one_position_are_left_out() -> None:
+    with torch.random.fork_rng():
         squeezing = build_network(NetworkConfig("mobilenet_v3_small", 3))
-    indexed = index_images.indexed_layers(NetworkGraph(convnext.eval(), 32))
-    assert {layer.type for layer in indexed} == {"Conv2d"}
     names = {layer.name for layer in index_images.indexed_layers(NetworkGraph(squeezing.eval(), 64))}
     assert "features.1.block.0.2" in names  # a ReLU on maps
     assert "features.1.block.1.activation" not in names  # one on the block's mean

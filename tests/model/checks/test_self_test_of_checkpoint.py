@@ -105,6 +105,23 @@ def test_what_a_network_cannot_show_is_not_applicable_with_the_reason(make_class
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["efficientnet_lite0", "efficientnet_lite0_multilevel"])
+def test_backbone_passes_every_check_that_needs_no_index(architecture: str, make_backbone: MakeClassifier) -> None:
+    result = run_self_test(make_backbone(architecture))
+    notes = {check.title: check.note for check in result.checks if check.outcome == "pass"}
+    assert result.failed == ()
+    assert set(notes) == {rule.title for rule in RULES if rule.id not in ("C16", "C17")}
+    assert notes["HiResCAM: cells + bias = logit"] == "head.relu, 4 images"
+    assert notes["deconvnet: nothing outside the receptive field"].startswith("3 of 3 layers")  # before the first ReLU6
+
+
+@pytest.mark.slow
+def test_fields_of_a_channels_last_network_are_where_gradients_reach(make_classifier: MakeClassifier) -> None:
+    found = arithmetic.receptive_field_boxes(Subject(make_classifier("convnext_tiny", 64), torch.zeros(2), None))
+    assert found == (0, "24 layers")
+
+
+@pytest.mark.slow
 def test_checkpoint_that_ships_passes() -> None:
     result = run_self_test(Classifier(load_checkpoint(PRETRAINED), torch.device("cpu")))
     assert result.failed == ()

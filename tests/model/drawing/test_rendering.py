@@ -436,6 +436,13 @@ def test_filters_over_other_inputs_have_a_diverging_tile_for_each(inputs: int) -
     assert all((read(tile, 3)[0] == diverging()[127]).all() for tile in shown)
 
 
+def test_depthwise_filters_are_a_sheet_about_as_wide_as_high() -> None:
+    content = render_filters(torch.randn(96, 1, 5, 5), channel=None, facts=FACTS)
+    height, width, _ = np.asarray(Image.open(io.BytesIO(content))).shape
+    assert len(tiles(content)) == 96
+    assert 0.5 < height / width < 2
+
+
 def test_one_filter_alone_shows_all_its_inputs() -> None:
     weights = torch.randn(4, 6, 3, 3, generator=torch.Generator().manual_seed(0))
     content = render_filters(weights, channel=2, facts=FACTS)

@@ -29,6 +29,7 @@ Make = Callable[..., Tensor]
 # layer of the evidence on our names, and the module whose output it is on the network's own
 CAM_LAYERS = [("torchlight", 32, "relu6", "relu6"), ("guide", 32, "pool2", "pool2"),
               ("resnet18", 64, "layer4.1.relu_1", "layer4.1")]  # fmt: skip
+BACKBONE = ("efficientnet_lite0", 64, "head.relu", "head.relu")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def assert_close_to_the_largest(actual: Tensor, expected: Tensor, share: float) 
     torch.testing.assert_close(actual, expected.detach(), rtol=0, atol=share * expected.abs().max().item())
 
 
-@pytest.mark.parametrize(("architecture", "size", "layer", "module"), CAM_LAYERS)
+@pytest.mark.parametrize(("architecture", "size", "layer", "module"), [*CAM_LAYERS, BACKBONE])
 def test_grad_cam_is_captums_on_the_layers_own_grid(
     architecture: str, size: int, layer: str, module: str, classify: MakeClassifier, noise_images: Make
 ) -> None:
@@ -103,7 +104,7 @@ def test_grad_cam_enlarged_is_that_of_pytorch_grad_cam(
     assert torch.corrcoef(torch.stack([enlarged.flatten(), torch.from_numpy(expected).flatten()]))[0, 1] >= 0.9999
 
 
-@pytest.mark.parametrize(("architecture", "size", "layer", "_module"), CAM_LAYERS)
+@pytest.mark.parametrize(("architecture", "size", "layer", "_module"), [*CAM_LAYERS, BACKBONE])
 def test_cells_and_bias_of_hires_cam_are_the_logit_where_the_head_is_linear(
     architecture: str, size: int, layer: str, _module: str, classify: MakeClassifier, noise_images: Make
 ) -> None:
@@ -116,6 +117,64 @@ def test_cells_and_bias_of_hires_cam_are_the_logit_where_the_head_is_linear(
         assert found.bias == pytest.approx(head.bias[target].item(), abs=1e-6)
         assert found.logit == pytest.approx(logits[target].item(), abs=1e-5)
         assert abs(found.residual) <= 1e-4 * abs(found.logit)
+
+
+def test_evidence_of_a_multilevel_head_is_that_of_all_maps_it_reads(
+    classify: MakeClassifier, noise_images: Make
+) -> None:
+    classifier, (image,) = classify("efficientnet_lite0_multilevel", 224), noise_images(1, 224)
+    names = ["block11.add", "block15.add", "head.relu"]
+    maps = classifier.graph.run(normalise(image[None], classifier.spec), names)
+    weights = classifier.network.fc.weight[1].detach().split([112 * 16, 192 * 16, 1280])
+    shares = [weights[2][:, None].expand(-1, 49) / 49]  # (C, positions): what each adds for each of its map's numbers
+    for weight, side, pool in ((weights[1], 7, (4, 1)), (weights[0], 14, (5, 3))):
+        places = nn.functional.avg_pool2d(torch.eye(side**2).view(-1, 1, side, side), *pool).flatten(1)
+        shares.insert(0, weight.view(-1, 16) @ places.T)  # (C, 16 means) (16, positions)
+    cells = [(maps[name][0].flatten(1) * share).sum(0) for name, share in zip(names, shares, strict=True)]
+    fine = cells[0].view(7, 2, 7, 2).sum((1, 3)).flatten()
+
+    found = attribution.hires_cam(classifier, image, 1)
+
+    assert found.layer == "head.relu"
+    assert found.law == "cells + bias = logit; the cells hold the evidence of 'block11.add' and 'block15.add' too"
+    assert found.bias == pytest.approx(classifier.network.fc.bias[1].item(), abs=1e-6)
+    assert abs(found.residual) <= 1e-4 * abs(found.logit)
+    assert_close_to_the_largest(found.map.flatten(), fine + cells[1] + cells[2], 1e-5)
+
+
+def test_each_level_of_a_multilevel_head_has_its_share(classify: MakeClassifier, noise_images: Make) -> None:
+    classifier, (image,) = classify("efficientnet_lite0_multilevel", 224), noise_images(1, 224)
+    shares = [
+        attribution.hires_cam(classifier, image, 1, layer=name) for name in ("level1.pool", "level2.pool", "head.relu")
+    ]
+    assert [share.map.shape for share in shares] == [(4, 4), (4, 4), (7, 7)]
+    assert {share.law for share in shares} == {"cells + bias = logit; the bias has what is read beside this layer"}
+    assert max(abs(share.residual) for share in shares) <= 1e-4 * abs(shares[0].logit)
+    whole = attribution.hires_cam(classifier, image, 1)
+    assert sum(share.sum for share in shares) == pytest.approx(whole.sum, rel=1e-4)
+    assert attribution.hires_cam(classifier, image, 1, layer="block11.add").residual is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "layer", "inside"),
+    [
+        ("convnext_tiny", "features.7.2.add", "features.7.1.block.4"),
+        ("swin_t", "permute.permute", "features.7.1.mlp.1"),
+    ],
+)
+def test_maps_that_are_channels_last_are_explained_place_by_place(
+    architecture: str, layer: str, inside: str, classify: MakeClassifier, noise_images: Make
+) -> None:
+    classifier, (image,) = classify(architecture, 64), noise_images(1, 64)
+    for method in (attribution.grad_cam, attribution.hires_cam):
+        found = method(classifier, image, 1)
+        assert (found.layer, found.map.shape) == (layer, (2, 2))
+    network, values = reference(classifier), {}
+    network.get_submodule(inside).register_forward_hook(lambda *call: values.update(maps=call[-1]))
+    logit = network(normalised(classifier, image))[0, 1]
+    (gradient,) = torch.autograd.grad(logit, values["maps"])  # (1, H, W, C)
+    expected = (gradient.mean((1, 2), keepdim=True) * values["maps"]).sum(3)[0]
+    assert_close_to_the_largest(attribution.grad_cam(classifier, image, 1, layer=inside).map, expected, 1e-5)
 
 
 def test_hires_cam_through_maximum_pooling_adds_up_too(guide: Classifier, image: Tensor) -> None:
@@ -219,9 +278,9 @@ def test_more_steps_leave_less_of_a_residual(guide: Classifier, image: Tensor) -
 def test_integrated_gradients_are_captums(architecture: str, classify: MakeClassifier, image: Tensor) -> None:
     classifier = classify(architecture)
     captum = IntegratedGradients(reference(classifier))
-    expected = captum.attribute(normalised(classifier, image), target=1, n_steps=20, method="riemann_middle")[0]
-    found = attribution.integrated_gradients(classifier, image, 1, n_steps=20)
-    assert_close_to_the_largest(found.map, expected.sum(0).float(), 1e-5)
+    expected = captum.attribute(normalised(classifier, image), target=1, n_steps=200, method="riemann_middle")[0]
+    found = attribution.integrated_gradients(classifier, image, 1, n_steps=100)  # elsewhere on the same way
+    assert_close_to_the_largest(found.map, expected.sum(0).float(), 0.05)
 
 
 @pytest.mark.parametrize(("window", "stride"), [(8, 4), (8, 8), (7, 3), (5, 5), (32, 32)])

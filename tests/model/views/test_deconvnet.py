@@ -81,6 +81,7 @@ class Branches(nn.Module):
 # Linear and without constants, so that output = W image for a matrix W.
 LINEAR_CHAINS: dict[str, Callable[[], nn.Module]] = {
     "stride and padding": lambda: nn.Sequential(nn.Conv2d(3, 6, 3, stride=2, padding=1, bias=False)),
+    "a layer of zeros": lambda: nn.Sequential(nn.ZeroPad2d((0, 1, 2, 0)), nn.Conv2d(3, 6, 3, stride=2, bias=False)),
     "dilation": lambda: nn.Sequential(nn.Conv2d(3, 6, 3, dilation=2, bias=False)),
     "groups": lambda: nn.Sequential(nn.Conv2d(3, 6, (3, 2), groups=3, bias=False)),
     "average pooling": lambda: nn.Sequential(nn.Conv2d(3, 6, 2, bias=False), nn.AvgPool2d(3, 2, padding=1)),

@@ -20,6 +20,8 @@ MakeClassifier = Callable[..., Classifier]
         ("lenet5", 32, "tanh4", 84),
         ("resnet18", 64, "flatten", 512),
         ("squeezenet1_1", 64, "classifier.0", 512),
+        ("efficientnet_lite0", 64, "dropout", 1280),
+        ("efficientnet_lite0_multilevel", 224, "dropout", 1280),  # not the maps of the earlier levels
     ],
 )
 def test_embedding_is_what_enters_the_last_layer(

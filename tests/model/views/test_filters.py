@@ -38,6 +38,17 @@ def test_filters_in_pixel_space_give_the_same_maps_from_raw_pixels(
     torch.testing.assert_close(maps, activation_maps(classifier, image, "conv1"), atol=1e-4, rtol=1e-4)
 
 
+def test_filters_of_the_backbone_in_pixel_space_see_the_image_through_its_layer_of_zeros(
+    make_classifier: Callable[..., Classifier], noise_images: Callable[..., Tensor]
+) -> None:
+    classifier, (image,) = make_classifier("efficientnet_lite0", 64), noise_images(1, 64)
+    bank = filters(classifier, "stem.conv", space="pixel")
+    maps = F.conv2d(image[None].float() / 255, bank.weights, bank.bias, stride=2)[0]
+    inside = activation_maps(classifier, image, "stem.conv")[:, :-1, :-1]  # zeros are below and right only
+    torch.testing.assert_close(maps, inside, atol=1e-4, rtol=1e-4)
+    assert filters(classifier, "block2.depthwise").weights.shape == (96, 1, 3, 3)
+
+
 @pytest.mark.parametrize(
     ("layer", "before", "after", "padding"), [("conv2", "pool1", "bn2", 1), ("conv5", "relu4", "bn5", 1)]
 )

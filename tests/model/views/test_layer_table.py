@@ -132,6 +132,18 @@ def test_tokens_have_neither_maps_nor_places_nor_traces() -> None:
     assert rows["mix"].multiply_adds == 16 * 4 * 4
 
 
+def test_layers_of_the_backbone_have_their_views() -> None:
+    rows = table(graph_of("efficientnet_lite0_multilevel", 224))
+    without_way_down = tuple(view for view in MAP_VIEWS if view != "reconstructions")
+
+    assert rows["stem.pad"].views == rows["stem.bn"].views == MAP_VIEWS
+    assert (rows["stem.pad"].kernel_size, rows["stem.pad"].padding) == ((1, 1), (0, 0))
+    assert rows["stem.relu"].views == rows["block3.add"].views == rows["level1.pool"].views == without_way_down
+    assert rows["block2.depthwise"].views == ("filters", *without_way_down)
+    assert (rows["block2.depthwise"].groups, rows["block2.depthwise"].in_shapes) == (96, ((96, 113, 113),))
+    assert rows["cat"].views == rows["fc"].views == ("trace", "receptive_field")
+
+
 @pytest.mark.parametrize("architecture", ["googlenet", "shufflenet_v2_x0_5", "convnext_tiny", "swin_t"])
 def test_networks_of_every_make_are_described(architecture: str) -> None:
     graph = graph_of(architecture, 64)

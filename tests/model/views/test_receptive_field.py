@@ -13,6 +13,7 @@ from torchlight.model.network import NetworkConfig, build_network
 from torchlight.model.views.receptive_field import (
     Box,
     ReceptiveField,
+    SeenPixels,
     Window,
     find_seen_pixels,
     receptive_fields,
@@ -75,6 +76,23 @@ class SqueezeExcitation(nn.Module):
         return self.after(self.hardsigmoid(self.excite(self.squeeze(x))) * x)
 
 
+class ChannelsLast(nn.Module):
+    """A block of ConvNeXt: norm and fully connected layers over the channels of each place, scaled, and added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 4, stride=4)
+        self.conv = nn.Conv2d(4, 4, 5, padding=2, groups=4)
+        self.norm, self.wide, self.gelu, self.narrow = nn.LayerNorm(4), nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4)
+        self.scale = nn.Parameter(torch.ones(1, 1, 1))
+        self.after = nn.Conv2d(4, 4, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        branch = self.narrow(self.gelu(self.wide(self.norm(self.conv(x).permute(0, 2, 3, 1)))))
+        return self.after(self.scale * branch.permute((0, 3, 1, 2)) + x)
+
+
 class Disagreeing(nn.Module):
     """Joins maps whose positions are 1 and 2 pixels apart; then rearranges the channels."""
 
@@ -94,6 +112,13 @@ def stack(layers: list[tuple[int, int, int]]) -> nn.Module:
     return nn.Sequential(*chain)
 
 
+def padded() -> nn.Module:
+    return nn.Sequential(
+        *(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(3, 4, 3, stride=2)),
+        *(nn.ZeroPad2d((1, 2, 0, 3)), nn.Conv2d(4, 4, 5, stride=2), nn.ReLU6()),
+    )
+
+
 def resnet18_beginning() -> nn.Module:
     network = build_network(NetworkConfig("resnet18", 2))
     names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2")
@@ -110,6 +135,9 @@ NETWORKS = {
     "mobilenet_v3_small": (lambda: build_network(NetworkConfig("mobilenet_v3_small", 2)), 64),
     "residual": (Residual, 30),
     "dense": (Dense, 41),
+    "layers of zeros, more of them after than before": (padded, 32),
+    "efficientnet_lite0_multilevel": (lambda: build_network(NetworkConfig("efficientnet_lite0_multilevel", 2)), 224),
+    "channels last": (ChannelsLast, 40),
     "squeeze and excitation": (SqueezeExcitation, 21),
 }
 
@@ -134,7 +162,7 @@ def make_linear(module: nn.Module) -> nn.Module:
                 linear = nn.LazyLinear(1)
             case nn.MaxPool2d():
                 linear = nn.AvgPool2d(child.kernel_size, child.stride, child.padding, ceil_mode=child.ceil_mode)
-            case nn.AvgPool2d() | nn.AdaptiveAvgPool2d() | nn.Flatten():
+            case nn.AvgPool2d() | nn.AdaptiveAvgPool2d() | nn.Flatten() | nn.ZeroPad2d():
                 linear = child
             case _ if any(child.children()):
                 linear = make_linear(child)
@@ -179,7 +207,13 @@ def test_box_of_every_layer_is_where_the_gradient_reaches(name: str) -> None:
 
 
 @pytest.mark.usefixtures("double_precision")
-@pytest.mark.parametrize("name", ["guide", "residual", "dense", "two strides, two dilations"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("guide", "residual", "dense", "two strides, two dilations"),
+        "layers of zeros, more of them after than before",
+    ],
+)
 def test_box_of_every_position_is_where_the_gradient_reaches(name: str) -> None:
     make, size = NETWORKS[name]
     graph, linear = NetworkGraph(make(), size), linear_twin(make(), size)
@@ -272,6 +306,16 @@ def test_sides_of_the_kernel_are_kept_apart() -> None:
     assert find_seen_pixels(graph, "0", 3, 0).full == Box(6, -2, 6, 10)
 
 
+def test_last_maps_of_the_backbone_see_more_than_its_image_and_boxes_end_at_the_border() -> None:
+    with torch.device("meta"):
+        graph = NetworkGraph(build_network(NetworkConfig("efficientnet_lite0", 10)), 224)
+
+    assert receptive_fields(graph)["block2.depthwise"] == ReceptiveField((11, 11), (4, 4), (3.0, 3.0))
+    assert find_seen_pixels(graph, "block2.depthwise", 0, 55) == SeenPixels(Box(-2, 218, 8, 228), Box(0, 218, 8, 223))
+    assert receptive_fields(graph)["head.relu"] == ReceptiveField((851, 851), (32, 32), (31.0, 31.0))
+    assert find_seen_pixels(graph, "head.relu", 3, 3).clipped == Box(0, 0, 223, 223)
+
+
 @pytest.mark.parametrize("layer", ["add", "transpose"])
 def test_positions_without_a_place_in_the_image_have_no_box(layer: str) -> None:
     graph = NetworkGraph(Disagreeing(), 16)
@@ -321,5 +365,6 @@ def test_window_spells_out_every_setting() -> None:
     assert window(nn.Conv2d(1, 1, 3, padding="valid")) == Window((3, 3), (1, 1), (0, 0), (1, 1))
     assert window(nn.MaxPool2d(3, padding=1)) == Window((3, 3), (3, 3), (1, 1), (1, 1))
     assert window(nn.AvgPool2d((2, 1))) == Window((2, 1), (2, 1), (0, 0), (1, 1))
+    assert window(nn.ZeroPad2d((1, 2, 3, 4))) == Window((1, 1), (1, 1), (3, 1), (1, 1))
     assert window(nn.ReLU()) is None
     assert window(None) is None

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import Permute
 
 from torchlight.model.checkpoint import Checkpoint, Header
 from torchlight.model.classifier import Classifier
@@ -26,6 +28,7 @@ from torchlight.model.views.trace import (
     Copy,
     Linear,
     MaxPool,
+    Padding,
     Position,
     Product,
     Softmax,
@@ -36,6 +39,7 @@ from torchlight.model.views.trace import (
 )
 
 NETWORKS = {"torchlight": 32, "guide": 32, "lenet5": 32, "resnet18": 64, "mobilenet_v3_small": 64}
+BACKBONES = {"efficientnet_lite0": 64, "efficientnet_lite0_multilevel": 224, "convnext_tiny": 64}
 CONVOLUTIONS = [
     {"kernel_size": 3},
     {"kernel_size": 1, "stride": 2, "bias": False},
@@ -150,13 +154,75 @@ def test_thousand_numbers_of_five_networks_agree_with_the_framework() -> None:
     assert ratios[worst] <= 1e-5
 
 
-@pytest.mark.parametrize("architecture", NETWORKS)
+@pytest.mark.slow
+def test_thousand_numbers_of_the_backbone_agree_with_the_framework(
+    make_backbone: Callable[[str], Classifier],
+) -> None:
+    generator, classifier = torch.Generator().manual_seed(0), make_backbone("efficientnet_lite0_multilevel")
+    layers = list(classifier.graph.layers.values())
+    ratios = {}
+    for number in range(1000):
+        layer = layers[int(torch.randint(len(layers), (), generator=generator))]
+        position = [int(torch.randint(side, (), generator=generator)) for side in layer.out_shape]
+        traced = trace(classifier, noise(224, seed=number % 10), layer.name, *position)
+        ratios[layer.name, *position] = abs(traced.difference) / max(traced.arithmetic.magnitude, sys.float_info.min)
+
+    worst = max(ratios, key=lambda place: ratios[place])
+    print(f"worst |trace - framework| / magnitude of {len(ratios)}: {ratios[worst]:.2g} at {worst}")
+    assert len(ratios) > 990  # a vector may be asked twice for one number
+    assert ratios[worst] <= 1e-5
+
+
+@pytest.mark.parametrize("architecture", [*NETWORKS, "efficientnet_lite0"])
 def test_every_layer_of_these_networks_can_be_traced(architecture: str) -> None:
-    classifier = random_classifier(architecture, NETWORKS[architecture])
+    size = {**NETWORKS, **BACKBONES}[architecture]
+    classifier = random_classifier(architecture, size)
 
     for layer in classifier.graph.layers.values():
-        traced = trace(classifier, noise(NETWORKS[architecture]), layer.name, *(side // 2 for side in layer.out_shape))
+        traced = trace(classifier, noise(size), layer.name, *(side // 2 for side in layer.out_shape))
         assert traced.holds, layer.name
+
+
+@pytest.mark.parametrize("architecture", ["efficientnet_lite0_multilevel", "convnext_tiny"])
+def test_last_layer_of_each_type_of_a_backbone_is_traced_or_refused(architecture: str) -> None:
+    size = BACKBONES[architecture]
+    classifier = random_classifier(architecture, size)
+    last = {layer.type: layer for layer in classifier.graph.layers.values()}
+
+    refused = {name for name, layer in last.items() if find_trace_obstacle(layer) is not None}
+    for layer in (layer for name, layer in last.items() if name not in refused):
+        assert trace(classifier, noise(size), layer.name, *(side - 1 for side in layer.out_shape)).holds, layer.name
+
+    assert (
+        refused
+        == {"efficientnet_lite0_multilevel": set(), "convnext_tiny": {"LayerNorm2d", "LayerNorm", "mul"}}[architecture]
+    )
+
+
+def test_layer_of_zeros_copies_a_number_or_adds_a_zero() -> None:
+    traces = traces_of_second(nn.ZeroPad2d((1, 2, 0, 3)))  # left, right, top, bottom of 9x9
+    found = {traced.position: traced.arithmetic for traced in traces if traced.position.channel == 3}
+
+    assert all(traced.holds for traced in traces)
+    assert found[Position(3, 6, 6)] == Copy(
+        source="0", source_position=Position(3, 6, 5), total=found[Position(3, 6, 6)].total, magnitude=0.0
+    )
+    assert isinstance(found[Position(3, 0, 6)], Copy)  # no row before the first
+    assert found[Position(3, 6, 0)] == found[Position(3, 11, 11)] == Padding(total=0.0, magnitude=0.0)
+
+
+def test_linear_layer_on_maps_reads_the_channels_of_one_place() -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(4, 5)
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), Permute([0, 2, 3, 1]), linear, Permute([0, 3, 1, 2]), nn.Flatten())
+    classifier = classifier_of(network, 4)
+
+    traced = trace(classifier, noise(4), "2", 4, 3, 1)
+
+    assert isinstance(traced.arithmetic, Linear)
+    assert traced.holds
+    assert torch.equal(traced.arithmetic.inputs.float(), activation_maps(classifier, noise(4), "0")[:, 3, 1])
+    assert isinstance(trace(classifier, noise(4), "1.permute", 2, 3, 1).arithmetic, Copy)
 
 
 def test_whole_layer_by_traces_is_the_layer() -> None:
