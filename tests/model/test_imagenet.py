@@ -10,6 +10,8 @@ from torchvision.models import ResNet18_Weights
 from torchlight.model import imagenet
 from torchlight.model.canary import canary_answer, check_canary
 from torchlight.model.checkpoint import Checkpoint, load_checkpoint
+from torchlight.model.checks.rules import ELSEWHERE, RULES
+from torchlight.model.checks.self_test import load_self_test, self_test_path
 from torchlight.model.classifier import Classifier
 from torchlight.model.engines.engine import INT8_SLACK, openvino_engine
 from torchlight.model.engines.int8_ranges import load_quantisation
@@ -71,6 +73,13 @@ def test_int8_answers_by_the_ranges_that_come_with_it(made: Checkpoint) -> None:
     assert openvino_engine(classifier, ranges).difference == pytest.approx(ranges.difference, abs=INT8_SLACK)
     accuracy = ranges.accuracy
     assert f"{accuracy.int8:.1%} in int8 and {accuracy.float32:.1%} in float32, of {accuracy.images} photos" in CARD
+
+
+def test_result_of_its_self_test_comes_with_it_and_has_no_failure(made: Checkpoint) -> None:
+    found = load_self_test(self_test_path(made.path), made.digest)
+    assert found is not None
+    assert found.failed == ()
+    assert {check.title for check in found.checks} == {rule.title for rule in RULES} | {one[1] for one in ELSEWHERE}
 
 
 def test_source_and_licence_of_the_weights_travel_with_it(made: Checkpoint) -> None:
