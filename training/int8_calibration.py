@@ -5,8 +5,7 @@ from collections.abc import Callable
 import torch
 
 from torchlight.model.classifier import Classifier
-from torchlight.model.engines import int8_ranges
-from torchlight.model.engines.engine import openvino_engine
+from torchlight.model.engines.engine import choose_engine, measure_ranges, openvino_engine
 from torchlight.model.engines.int8_ranges import Accuracy, Quantisation
 from torchlight.model.engines.parity import InferenceFunction
 from torchlight.model.errors import DataError
@@ -14,7 +13,7 @@ from torchlight.training.data.held_out import load_held_out
 from torchlight.training.data.loading import LabelledImages
 
 CALIBRATION_IMAGES = 1_000  # the accuracy of the default network is float32's with them, see docs/log.md
-BATCH_SIZE = 100  # images; larger ones gain nothing on a CPU
+BATCH_SIZE = 16  # images; larger ones gain nothing on a CPU
 SEED = 0  # of the choice of images
 
 
@@ -46,19 +45,18 @@ def quantise(
             "int8 needs images to measure ranges on, and others to measure the accuracy on"
         )
     chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(SEED))[:CALIBRATION_IMAGES]
-    ranges = int8_ranges.measure_ranges(classifier, train.images[chosen])
+    ranges = measure_ranges(classifier, train.images[chosen])
     unmeasured = Accuracy(str(found), len(found.examples), 0.0, 0.0)
     rounded = openvino_engine(classifier, Quantisation(classifier.digest, ranges, unmeasured, difference=1.0))
     measured = Accuracy(
         str(found),
         len(found.examples),
-        float32=_accuracy(classifier.probabilities, found.examples),
+        float32=_accuracy(choose_engine(classifier, "auto").run, found.examples),
         int8=_accuracy(rounded.run, found.examples),
     )
     return Quantisation(classifier.digest, ranges, measured, rounded.difference)
 
 
 def _accuracy(run: InferenceFunction, examples: LabelledImages) -> float:
-    starts = range(0, len(examples), BATCH_SIZE)
-    given = torch.cat([run(examples.images[start : start + BATCH_SIZE]).argmax(1) for start in starts])
+    given = torch.cat([run(some).argmax(1) for some in torch.split(examples.images, BATCH_SIZE)])
     return (given == examples.labels).double().mean().item()

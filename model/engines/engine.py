@@ -16,11 +16,17 @@ import torch
 from torch import Tensor
 
 from torchlight.model.classifier import Classifier
-from torchlight.model.engines.int8_ranges import Quantisation
-from torchlight.model.engines.openvino_network import import_openvino, translate_layers, translate_network
+from torchlight.model.engines.int8_ranges import Quantisation, multiplying_layers
+from torchlight.model.engines.openvino_network import (
+    import_openvino,
+    translate_extremes,
+    translate_layers,
+    translate_network,
+)
 from torchlight.model.engines.parity import BATCH_SIZES, TOLERANCE, InferenceFunction, largest_difference
 from torchlight.model.errors import EngineUnavailable
 
+RANGE_BATCH_SIZE = 8  # images; larger batches are no faster
 INT8_SLACK = 0.05  # of a probability: another processor rounds and saturates int8 otherwise, but by no more than this
 
 
@@ -120,6 +126,24 @@ def layer_outputs(classifier: Classifier, names: Sequence[str]) -> Callable[[Ten
         return _compile(translate_layers(classifier, names), torch.get_num_threads())
     except EngineUnavailable:
         return lambda images: _run_graph(classifier, names, images)
+
+
+def measure_ranges(classifier: Classifier, images: Tensor) -> dict[str, tuple[float, float]]:
+    """Return least and largest input of each layer that multiplies, over some images.
+
+    Args:
+        images: (N, 3, S, S) uint8 RGB, of the training data.
+
+    Raises:
+        EngineUnavailable: OpenVINO, which computes int8, cannot compute this network.
+    """
+    _check_available(classifier)
+    names = [layer.name for layer in multiplying_layers(classifier)]
+    run = _compile(translate_extremes(classifier, names), torch.get_num_threads())
+    least, most = zip(*map(run, torch.split(images, RANGE_BATCH_SIZE)), strict=True)  # (names,) for each batch
+    lows = torch.stack(least).amin(0).clamp(max=0)  # padding is 0, so 0 is inside
+    highs = torch.stack(most).amax(0).clamp(min=0)
+    return dict(zip(names, zip(lows.tolist(), highs.tolist(), strict=True), strict=True))
 
 
 def _run_graph(classifier: Classifier, names: Sequence[str], images: Tensor) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""Answers in int8: the range of each layer's input, measured once, and the accuracy that the precision costs.
+"""Answers in int8: the range of each layer's input, and the accuracy that the precision costs.
 
     cats.safetensors  ->  cats.int8.json
 
@@ -15,9 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from torchlight.model.classifier import Classifier
 from torchlight.model.errors import InvalidQuantisation, QuantisationNotFound
 from torchlight.model.files.sidecar import load_json, save_json, sidecar_path
@@ -25,7 +22,6 @@ from torchlight.model.graph import Layer
 
 LEVELS = 256  # values of an int8
 QUANTISED = ("Conv2d", "Linear")  # the layers that multiply; all others cost little in any precision
-BATCH_SIZE = 100  # images at a time, so that the outputs of all layers fit in memory
 
 
 @dataclass(frozen=True)
@@ -64,25 +60,6 @@ class Quantisation:
 def multiplying_layers(classifier: Classifier) -> list[Layer]:
     """Return the layers that are computed in int8."""
     return [layer for layer in classifier.graph.layers.values() if layer.type in QUANTISED]
-
-
-def measure_ranges(classifier: Classifier, images: Tensor) -> dict[str, tuple[float, float]]:
-    """Return least and largest input of each layer that multiplies, over some images.
-
-    Args:
-        images: (N, 3, S, S) uint8 RGB, of the training data.
-    """
-    layers = multiplying_layers(classifier)
-    ranges = {layer.name: (0.0, 0.0) for layer in layers}  # padding is 0, so 0 is inside
-    for start in range(0, len(images), BATCH_SIZE):
-        batch = classifier.network_input(images[start : start + BATCH_SIZE])
-        with torch.inference_mode():
-            values = classifier.graph.run(batch, {layer.inputs[0] for layer in layers})
-        for layer in layers:
-            low, high = ranges[layer.name]
-            least, most = values[layer.inputs[0]].aminmax()
-            ranges[layer.name] = (min(low, least.item()), max(high, most.item()))
-    return ranges
 
 
 def on_grid(low: float, high: float) -> tuple[float, float]:

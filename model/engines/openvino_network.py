@@ -67,6 +67,25 @@ def translate_layers(classifier: Classifier, names: Sequence[str]) -> Any:
     return openvino.Model([outputs[name] for name in names], [images], classifier.checkpoint.path.stem)
 
 
+def translate_extremes(classifier: Classifier, names: Sequence[str]) -> Any:
+    """Return the least and the largest value that each of some layers reads as an ``openvino.Model``.
+
+    Its two outputs are of shape (names,), over all positions of all images of a batch.
+
+    Raises:
+        EngineUnavailable: a layer cannot be translated.
+    """
+    openvino = import_openvino()
+    ops, graph = openvino.opset13, classifier.graph
+    images, outputs = _translate_layers(ops, classifier, None)
+    rows = [ops.reshape(outputs[graph.layers[name].inputs[0]], np.array([1, -1]), special_zero=False) for name in names]
+    extremes = [
+        ops.concat([reduce(row, 1) for row in rows], axis=0)  # (1, values) each -> (names,)
+        for reduce in (ops.reduce_min, ops.reduce_max)
+    ]
+    return openvino.Model(extremes, [images], classifier.checkpoint.path.stem)
+
+
 def _translate_layers(
     ops: Any, classifier: Classifier, quantisation: Quantisation | None
 ) -> tuple[Any, dict[str, Any]]:

@@ -14,7 +14,7 @@ from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
 from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.classifier import Classifier
-from torchlight.model.engines import int8_ranges
+from torchlight.model.engines.engine import measure_ranges
 from torchlight.model.engines.int8_ranges import Accuracy, Quantisation, quantisation_path, save_quantisation
 from torchlight.model.errors import QuantisationNotFound
 from torchlight.model.images import prepare_image
@@ -29,7 +29,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     classifier = Classifier(load_checkpoint(path), torch.device("cpu"))
     size = classifier.spec.size
     noise = torch.randint(0, 256, (50, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    made = Quantisation(classifier.digest, int8_ranges.measure_ranges(classifier, noise), ACCURACY, 0.1)
+    made = Quantisation(classifier.digest, measure_ranges(classifier, noise), ACCURACY, 0.1)
     save_quantisation(quantisation_path(path), made)
     return path
 

@@ -14,7 +14,7 @@ from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.defaults import PRETRAINED
 from torchlight.model.engines import int8_ranges, openvino_network
-from torchlight.model.engines.engine import choose_engine, openvino_engine
+from torchlight.model.engines.engine import choose_engine, measure_ranges, openvino_engine
 from torchlight.model.engines.int8_ranges import (
     Accuracy,
     Quantisation,
@@ -36,14 +36,14 @@ def images_of(number: int, size: int, seed: int = 0) -> Tensor:
 
 
 def quantised(classifier: Classifier, number: int = 150) -> Quantisation:
-    ranges = int8_ranges.measure_ranges(classifier, images_of(number, classifier.spec.size))
+    ranges = measure_ranges(classifier, images_of(number, classifier.spec.size))
     return Quantisation(classifier.digest, ranges, MEASURED, difference=0.5)
 
 
 def test_ranges_are_the_extremes_of_what_each_multiplying_layer_reads(make_classifier: MakeClassifier) -> None:
     classifier = make_classifier("guide")
     images = images_of(150, 32)
-    ranges = int8_ranges.measure_ranges(classifier, images)
+    ranges = measure_ranges(classifier, images)
     assert list(ranges) == ["conv1", "conv2", "conv3", "fc"]
     values = classifier.graph.run(classifier.network_input(images), ["relu1", "input"])
     assert ranges["conv2"] == pytest.approx((0.0, values["relu1"].max().item()))
