@@ -17,7 +17,8 @@ from torch.nn import functional as F
 MAX_DIRECTIONS = 3000  # of the features: for so many photos or fewer nothing is lost
 LEAST_VARIANCE = 1e-9  # of a direction, as a share of the largest; what is below is rounding
 SMALLEST = 1e-30  # so that features without any variance are not divided by 0
-MAX_STEPS = 1000
+MIN_STEPS, MAX_STEPS = 60, 1000
+MAX_WORK = 5e11  # multiply-adds of a product, times steps: thousands of photos in hundreds of classes stop early
 TOLERANCE = 1e-5  # of the gradient along each direction; probabilities then are within 0.01 of the minimum's
 
 
@@ -88,7 +89,8 @@ def fit_heads(basis: Basis, labels: Tensor, num_classes: int, strength: float, l
     weights = photos.new_zeros(len(learnt), photos.shape[1], num_classes)  # (B, R, K)
     biases = (weight @ wanted + 1 / len(labels)).log()  # (B, K): how frequent each class is
     ahead, ahead_biases, momentum = weights, biases, 1.0
-    for _ in range(MAX_STEPS):
+    work = weights.numel() * len(labels)  # multiply-adds of one product
+    for _ in range(max(MIN_STEPS, min(MAX_STEPS, int(MAX_WORK / max(work, 1))))):
         residuals = (photos @ ahead + ahead_biases[:, None]).softmax(2)  # (B, N, K)
         residuals.sub_(wanted).mul_(weight[:, :, None])
         slope = photos.T @ residuals + strength * ahead  # (B, R, K)

@@ -1,9 +1,11 @@
 """Which heads are kept, what they answer to photos they have not seen, and that their mean is one linear layer."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchlight.training.transfer import head_choice
 from torchlight.training.transfer.folds import FOLDS, assign_folds
 from torchlight.training.transfer.head_choice import (
     MEAN_OF,
@@ -112,3 +114,13 @@ def test_mirroring_is_allowed_where_it_changes_no_answer_and_refused_where_it_do
     other[:, BLOCKS["last"]] = features[:, BLOCKS["last"]].roll(1, dims=1)  # one class looks like the next
     assert may_be_mirrored(choice, features, same, labels, folds, BLOCKS)
     assert not may_be_mirrored(choice, features, other, labels, folds, BLOCKS)
+
+
+def test_many_photos_of_many_classes_get_one_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head_choice, "MAX_WORK", 10)
+    told: list[tuple[int, int]] = []
+    features, labels, folds = draw_photos("last")
+    heads = fit_all_heads(features, labels, folds, BLOCKS, lambda done, total: told.append((done, total)))
+    assert [head.parts for head in heads] == [("last",)]
+    assert told == [(1, 1)]
+    assert (choose_heads(heads, labels, folds).held_out_logits.argmax(1) == labels).float().mean() > 0.8
