@@ -19,7 +19,7 @@ sys.path.insert(0, str(HERE.parents[1]))  # benchmarks are not installed
 from draw_views import COMMAND, served  # noqa: E402
 
 from benchmarks.drawn_sets import GAME, Name, write_set  # noqa: E402
-from stress.load.browser import chromium  # noqa: E402
+from stress.load.browser import chromium, take_picture  # noqa: E402
 
 EACH, APART = 40, 30  # as the page says
 TILE, COLUMNS = 150, 4  # of the picture of the folder
@@ -55,7 +55,7 @@ def shoot_report(browser: Browser, report: Path) -> None:
     """Take the upper part of the report."""
     page = browser.new_page(viewport={"width": WIDTH, "height": 850}, color_scheme="light")
     page.goto(report.as_uri())
-    page.screenshot(path=HERE / "own-photos-report.png")
+    take_picture(page, HERE / "own-photos-report.png")
 
 
 def shoot_page(browser: Browser, url: str, photo: Path) -> None:
@@ -64,11 +64,11 @@ def shoot_page(browser: Browser, url: str, photo: Path) -> None:
     page.goto(url)
     page.locator("#file").set_input_files(photo)
     expect(page.locator("#answers")).to_be_visible()
-    page.screenshot(path=HERE / "own-photos-answer.png")
+    take_picture(page, HERE / "own-photos-answer.png")
     page.get_by_role("link", name="Why").click()
     expect(page.locator(".methods")).to_be_visible()
     expect(page.locator(".waiting")).to_have_count(0)
-    page.screenshot(path=HERE / "own-photos-why.png")
+    take_picture(page, HERE / "own-photos-why.png")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))  # benchmarks are not installed
 
 from benchmarks.inspection import server  # noqa: E402
-from stress.load.browser import chromium  # noqa: E402
+from stress.load.browser import chromium, take_picture  # noqa: E402
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def show(page: Page, address: str) -> None:
 
 def take(page: Page, name: str, height: int) -> None:
     """Write the upper part of the page."""
-    page.screenshot(path=HERE / name, clip={"x": 0, "y": 0, "width": 1440, "height": height}, full_page=True)
+    take_picture(page, HERE / name, clip={"x": 0, "y": 0, "width": 1440, "height": height}, full_page=True)
     print(f"{name}: {(HERE / name).stat().st_size / 1e3:.0f} kB")
 
 

@@ -391,13 +391,17 @@ class _ClassScore:
 
         What a layer does through another one of them is left out, so that nothing is counted twice.
         """
+        if len(layers) == 1:  # nothing else to hold, and one pass less
+            maps, gradients = self.differentiate(self.image, layers[0])
+            return [maps], [gradients]
         with torch.no_grad():
-            maps = list(self.graph.run(self.image, layers).values())
+            leaves = dict(self.graph.run(self.image, layers))
         with torch.enable_grad():
-            leaves = {name: one.requires_grad_() for name, one in zip(layers, maps, strict=True)}
+            for one in leaves.values():
+                one.requires_grad_()
             score = self.pick_target(self.graph.run(self.image, [self.graph.output], leaves)[self.graph.output]).sum()
-            gradients = torch.autograd.grad(score, list(leaves.values()), materialize_grads=True)
-        return [one.detach() for one in maps], list(gradients)
+            found = torch.autograd.grad(score, list(leaves.values()), materialize_grads=True)
+        return [one.detach() for one in leaves.values()], list(found)
 
     def attribute(self, method: str, layer: str, cells: Tensor, law: str, bias: float | None = None) -> Attribution:
         return Attribution(
