@@ -17,6 +17,7 @@ A row is written after each run, and runs that have one are not repeated: the sa
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -99,11 +101,13 @@ def main() -> int:
         if (photos.name, way, each, seed) not in rows
     ]
     arguments.rows.parent.mkdir(parents=True, exist_ok=True)
-    for photos, way, each, seed in track(wanted, "measuring", console=console):
-        row = measure_run(photos, way, each, seed)
-        rows[row.key] = row
-        with arguments.rows.open("a") as lines:
-            lines.write(json.dumps(asdict(row)) + "\n")
+    # Linux counts the memory of this process to that of its children, so what needs much is done by another one.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as answering:
+        for photos, way, each, seed in track(wanted, "measuring", console=console):
+            row = measure_run(photos, way, each, seed, answering)
+            rows[row.key] = row
+            with arguments.rows.open("a") as lines:
+                lines.write(json.dumps(asdict(row)) + "\n")
     names = {photos.name for photos in sets}
     chosen = [row for row in rows.values() if row.set in names]
     if arguments.picture is not None:
@@ -119,7 +123,7 @@ def read_rows(path: Path) -> dict[tuple[str, str, int, int], Row]:
     return {row.key: row for row in rows}
 
 
-def measure_run(photos: PhotoSet, way: str, each: int, seed: int) -> Row:
+def measure_run(photos: PhotoSet, way: str, each: int, seed: int, answering: Executor) -> Row:
     """Learn from some photos of each class in a process of its own, and measure that on all photos apart."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -127,7 +131,7 @@ def measure_run(photos: PhotoSet, way: str, each: int, seed: int) -> Row:
         run = run_command([*COMMANDS[way], *(["--seed", str(seed)] if seed and way in TRAINED else [])], folder)
         figures: Mapping[str, float | None] = dict.fromkeys(("accuracy", "calibration_error", "by_chance"))
         if run.exit_code == 0:
-            figures = measure_answers(*_answer(way, folder, photos.apart))
+            figures = answering.submit(_measure_answers_of, way, folder, photos.apart).result()
         return Row(
             set=photos.name,
             way=way,
@@ -194,6 +198,10 @@ def run_command(program: Sequence[str], folder: Path) -> Run:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {text}")
     told = [line for line in text.splitlines() if line.startswith(("The network is right", "torchlight:"))]
     return Run(process.returncode, seconds, usage, told[-1] if told else "")
+
+
+def _measure_answers_of(way: str, folder: Path, apart: Path) -> dict[str, float | None]:
+    return measure_answers(*_answer(way, folder, apart))
 
 
 def _answer(way: str, folder: Path, apart: Path) -> tuple[Tensor, Tensor]:

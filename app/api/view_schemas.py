@@ -16,7 +16,7 @@ from torchlight.model.views.image_index import Neighbour, Source
 from torchlight.model.views.layer_table import LayerFacts
 from torchlight.model.views.receptive_field import ReceptiveField, SeenPixels
 
-MAX_REQUEST_STEPS = 256  # of integrated gradients: four times the default, whose residual is below 2%
+MAX_REQUEST_STEPS = 256  # of integrated gradients: four times the default; what they leave, see there
 MAX_NEIGHBOURS = 100
 FLOAT32 = torch.finfo(torch.float32)
 

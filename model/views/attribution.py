@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from torchlight.model.classifier import Classifier
@@ -112,7 +113,7 @@ def grad_cam(
     """
     score = _score_class(classifier, image, target, target_vs)
     layer = _layer_of_maps(classifier.graph, layer)
-    maps, gradients = score.differentiate(score.image, layer)
+    maps, gradients, _ = score.differentiate(score.image, layer)
     cells = (gradients.mean((2, 3), keepdim=True) * maps).sum(1)[0]  # (1, C, h, w) -> (h, w)
     law = "none, since the means of gradients need not add up to the logit; hires_cam does"
     return score.attribute("grad_cam", layer, cells, law)
@@ -159,7 +160,7 @@ def saliency(classifier: Classifier, image: Tensor, target: int, target_vs: int 
     Source: Simonyan, Vedaldi, Zisserman: Deep Inside Convolutional Networks, 2013.
     """
     score = _score_class(classifier, image, target, target_vs)
-    _, gradients = score.differentiate(score.image, INPUT)
+    _, gradients, _ = score.differentiate(score.image, INPUT)
     law = "none, since the size of a gradient says how much a pixel matters, not for what"
     return score.attribute("saliency", INPUT, gradients[0].abs().amax(0), law)  # (3, S, S) -> (S, S)
 
@@ -172,7 +173,7 @@ def input_x_gradient(classifier: Classifier, image: Tensor, target: int, target_
     Source: Shrikumar et al.: Not Just a Black Box, 2016.
     """
     score = _score_class(classifier, image, target, target_vs)
-    pixels, gradients = score.differentiate(score.image, INPUT)
+    pixels, gradients, _ = score.differentiate(score.image, INPUT)
     law = "none, since a gradient knows the closest surroundings of the image only; integrated_gradients adds up"
     return score.attribute("input_x_gradient", INPUT, (pixels * gradients).sum(1)[0], law)
 
@@ -188,15 +189,17 @@ def integrated_gradients(
 ) -> Attribution:
     """Multiply the image by its mean gradient on the way from the mean image, and add the colours up.
 
-    The mean image of the training data is zero after normalisation. The way is cut at the squares of
-    ``n_steps`` equal shares, so that its parts are short near the mean image, where gradients change most; the gradient
-    is taken in the middle of each. The more there are, the smaller the residual: for 40 photos and the default network
-    that ships, 64 left 1.1% of ``logit - bias`` in the median, 256 left 0.3% and at most 1.0%.
+    The mean image of the training data is zero after normalisation. The way is cut into ``n_steps`` parts, over each of
+    which the gradient counts as the mean of those at its ends. The logits at its ends tell how wrong that is, so the
+    parts where it is most wrong are halved until there are ``n_steps``: near the mean image, where networks change
+    most. Of 40 photos and the default network that ships, 64 parts leave 0.3% of ``logit - bias`` in the median and at
+    most 5%, 256 leave 0.1% and at most 0.7%; of EfficientNet-Lite2, 256 leave 0.1% and at most 1.8% of 20 photos.
+    Each point's cells are kept until the end: 51 MB for 256 parts of 224 pixels.
 
     Args:
         image, target, target_vs: as for :func:`grad_cam`.
         n_steps: 1 to 1024.
-        on_batch: called before each ``BATCH_SIZE`` steps; what it raises ends the work.
+        on_batch: called before each ``BATCH_SIZE`` gradients; what it raises ends the work.
 
     Raises:
         UnknownTarget: the network has no such class.
@@ -207,13 +210,7 @@ def integrated_gradients(
     if not 1 <= n_steps <= MAX_INTEGRATION_STEPS:
         raise ViewNotApplicable(f"n_steps is {n_steps}; take 1 to {MAX_INTEGRATION_STEPS}")
     score = _score_class(classifier, image, target, target_vs)
-    roots = (torch.arange(n_steps, device=classifier.device) + 0.5).view(-1, 1, 1, 1) / n_steps
-    total = torch.zeros_like(score.image)  # (1, 3, S, S)
-    for some in torch.split(roots, BATCH_SIZE):
-        on_batch()
-        _, gradients = score.differentiate(some.square() * score.image, INPUT)  # (N, 3, S, S)
-        total += (2 * some * gradients).sum(0)  # d(root^2) = 2 root d(root)
-    cells = (score.image * total / n_steps).sum(1)[0]  # (S, S)
+    cells = _integrate(score, n_steps, on_batch)
     bias = score.pick_target(_logits(classifier.graph, torch.zeros_like(score.image))).item()
     law = f"cells + bias = logit, but for the error of {n_steps} steps"
     return score.attribute("integrated_gradients", INPUT, cells, law, bias)
@@ -378,13 +375,18 @@ class _ClassScore:
         chosen = outputs[:, self.target]
         return chosen if self.target_vs is None else chosen - outputs[:, self.target_vs]
 
-    def differentiate(self, images: Tensor, layer: str) -> tuple[Tensor, Tensor]:
-        """Return what a layer gives for each image, and the gradient of its score with respect to that: (N, ...)."""
+    def differentiate(self, images: Tensor, layer: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what a layer gives for each image, the gradient of its score with respect to that, and the score.
+
+        Returns:
+            (N, ...), (N, ...) and (N,).
+        """
         with torch.enable_grad():
             outputs = self.graph.run(images.detach().requires_grad_(), [layer, self.graph.output])
-            total = self.pick_target(outputs[self.graph.output]).sum()  # so each image gets its own gradient
-            (gradients,) = torch.autograd.grad(total, outputs[layer], materialize_grads=True)
-        return outputs[layer].detach(), gradients
+            scores = self.pick_target(outputs[self.graph.output])
+            # of the sum, so that each image gets its own gradient
+            (gradients,) = torch.autograd.grad(scores.sum(), outputs[layer], materialize_grads=True)
+        return outputs[layer].detach(), gradients, scores.detach()
 
     def differentiate_apart(self, layers: Sequence[str]) -> tuple[list[Tensor], list[Tensor]]:
         """Return what layers give for the image, and the gradient of its score with respect to each, the others fixed.
@@ -392,7 +394,7 @@ class _ClassScore:
         What a layer does through another one of them is left out, so that nothing is counted twice.
         """
         if len(layers) == 1:  # nothing else to hold, and one pass less
-            maps, gradients = self.differentiate(self.image, layers[0])
+            maps, gradients, _ = self.differentiate(self.image, layers[0])
             return [maps], [gradients]
         with torch.no_grad():
             leaves = dict(self.graph.run(self.image, layers))
@@ -414,6 +416,29 @@ class _ClassScore:
             bias=bias,
             law=law,
         )
+
+
+def _integrate(score: _ClassScore, n_steps: int, on_batch: Callable[[], None]) -> Tensor:
+    """Return (S, S): the image times its mean gradient on the way to it, see :func:`integrated_gradients`."""
+    first = min(n_steps, BATCH_SIZE - 1)  # parts; their ends are one more
+    new = (torch.arange(first + 1, dtype=torch.float64) / first).square()  # shares of the way
+    shares, logits, slopes = (torch.empty(0, dtype=torch.float64) for _ in range(3))
+    kept: list[Tensor] = []  # of each point, the image times the gradient there
+    while len(new):
+        on_batch()
+        points = new.to(score.image).view(-1, 1, 1, 1) * score.image  # (N, 3, S, S)
+        _, gradients, scores = score.differentiate(points, INPUT)
+        kept.append((gradients * score.image).sum(1))  # (N, S, S)
+        shares, logits = torch.cat([shares, new]), torch.cat([logits, scores.double().cpu()])
+        slopes = torch.cat([slopes, kept[-1].double().sum((1, 2)).cpu()])
+        order = shares.argsort()
+        widths, ends = shares[order].diff(), slopes[order]
+        errors = (logits[order].diff() - widths * (ends[1:] + ends[:-1]) / 2).abs()
+        worst = errors.topk(min(BATCH_SIZE, len(errors), n_steps + 1 - len(shares))).indices
+        new = shares[order][worst] + widths[worst] / 2
+    weights = torch.empty_like(shares)
+    weights[order] = (F.pad(widths, (1, 0)) + F.pad(widths, (0, 1))) / 2  # half of the part before and of that after
+    return torch.einsum("n,nhw->hw", weights.to(score.image), torch.cat(kept))
 
 
 def _score_class(classifier: Classifier, image: Tensor, target: int, target_vs: int | None) -> _ClassScore:

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,12 @@ def photos(tmp_path: Path) -> PhotoSet:
             for index in range(number):
                 (tmp_path / part / name / f"{index}.jpg").write_text(f"{part} {name} {index}")
     return PhotoSet("pets", tmp_path / "train", tmp_path / "apart")
+
+
+@pytest.fixture
+def answering() -> Iterator[Executor]:
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
 
 
 def test_photos_of_each_class_are_drawn_by_the_seed(photos: PhotoSet, tmp_path: Path) -> None:
@@ -115,7 +123,7 @@ def test_runs_that_have_a_row_are_not_repeated(
 ) -> None:
     asked: list[tuple[str, int]] = []
 
-    def measure(photos: PhotoSet, way: str, each: int, seed: int) -> Row:
+    def measure(photos: PhotoSet, way: str, each: int, seed: int, answering: Executor) -> Row:
         asked.append((way, seed))
         return row(way, 0.9, seed, each=each)
 
@@ -131,9 +139,9 @@ def test_runs_that_have_a_row_are_not_repeated(
 
 
 @pytest.mark.slow
-def test_baseline_learns_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_baseline_learns_in_a_process_of_its_own(tmp_path: Path, answering: Executor) -> None:
     write_set(Name.HANDS, tmp_path, each=3, apart=20)
-    measured = measure_run(PhotoSet("hands", tmp_path / "photos", tmp_path / "apart"), BASELINE, ALL, 0)
+    measured = measure_run(PhotoSet("hands", tmp_path / "photos", tmp_path / "apart"), BASELINE, ALL, 0, answering)
     assert measured.photos == 30
     assert measured.accuracy > 0.15  # one of ten by chance
     assert measured.cpu_seconds > 0
@@ -141,8 +149,8 @@ def test_baseline_learns_in_a_process_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_refused_run_leaves_a_row_that_says_why(photos: PhotoSet) -> None:
+def test_a_refused_run_leaves_a_row_that_says_why(photos: PhotoSet, answering: Executor) -> None:
     """The photos of this set are no images."""
-    refused = measure_run(photos, DEFAULT, ALL, 0)
+    refused = measure_run(photos, DEFAULT, ALL, 0, answering)
     assert (refused.accuracy, refused.photos) == (None, 8)
     assert "8 of 8 files are unreadable" in refused.says

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from torchlight.training.data.loading import LabelledImages
 from torchlight.training.evaluation.calibration import Calibration
 from torchlight.training.evaluation.classification_metrics import Metrics
 from torchlight.training.evaluation.evaluate_checkpoint import summarise_metrics
@@ -41,14 +42,16 @@ class CrossValidation:
 
     Attributes:
         num_folds: parts that the photos were divided into.
-        logits: (N, K) float32 of the photos of :func:`training.data.held_out.select_cross_validated`, in their order,
-            each from a network that saw neither it nor its near copies, divided by the cross-fitted temperature.
+        photos: that were judged: all that the run learnt from, or those of the folds that there was time for.
+        logits: (N, K) float32, each photo's from a network that saw neither it nor its near copies, divided by the
+            cross-fitted temperature.
         calibration: cross-fitted; its temperature is 1 where none helped.
         candidates: best first.
         reason: why the winner won, one sentence.
     """
 
     num_folds: int
+    photos: LabelledImages
     logits: Tensor
     calibration: Calibration
     candidates: Sequence[CandidateResult]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torchlight.training.data.loading import LabelledImages
 from torchlight.training.evaluation.classification_metrics import Metrics, compute_metrics
 from torchlight.training.evaluation.cross_validation import CandidateResult, CrossValidation
 from torchlight.training.evaluation.label_doubts import LabelDoubt, find_label_doubts
@@ -18,28 +17,22 @@ MAX_DOUBTS = 12  # photos that are shown
 
 @dataclass(frozen=True)
 class CrossValidated:
-    """A cross-validation, the photos that its logits are of, and what follows from both.
+    """A cross-validation, and what follows from it.
 
     Attributes:
         doubts: photos whose label is doubtful, the least probable label first.
     """
 
     result: CrossValidation
-    photos: LabelledImages
     metrics: Metrics
     doubts: Sequence[LabelDoubt]
 
 
-def relate(result: CrossValidation, photos: LabelledImages, class_names: Sequence[str]) -> CrossValidated:
-    """Return what follows from a cross-validation and its photos, in the order of its logits.
-
-    Raises:
-        ValueError: there are not as many photos as logits.
-    """
-    if len(result.logits) != len(photos):
-        raise ValueError(f"{len(result.logits)} logits of {len(photos)} photos")
-    metrics = compute_metrics(result.logits, photos.labels, class_names)
-    return CrossValidated(result, photos, metrics, find_label_doubts(result.logits, photos.labels))
+def relate(result: CrossValidation, class_names: Sequence[str]) -> CrossValidated:
+    """Return what follows from a cross-validation."""
+    labels = result.photos.labels
+    metrics = compute_metrics(result.logits, labels, class_names)
+    return CrossValidated(result, metrics, find_label_doubts(result.logits, labels))
 
 
 def list_advice(part: CrossValidated, num_warnings: int) -> list[Advice]:
@@ -92,11 +85,12 @@ def _describe_seconds(seconds: float) -> str:
 
 
 def _describe_doubt(part: CrossValidated, doubt: LabelDoubt) -> dict[str, Any]:
+    photos = part.result.photos
     return {
         "given": part.metrics.per_class[doubt.given].label,
         "predicted": part.metrics.per_class[doubt.predicted].label,
         "given_probability": doubt.given_probability,
         "predicted_probability": doubt.predicted_probability,
-        "where": part.photos.names[doubt.index] if part.photos.names else f"photo {doubt.index}",
-        "image": photo_uri(part.photos.images[doubt.index]),
+        "where": photos.names[doubt.index] if photos.names else f"photo {doubt.index}",
+        "image": photo_uri(photos.images[doubt.index]),
     }

@@ -97,19 +97,13 @@ def make_report(
     filters: Sequence[Tensor] = (),
     cross_validation: CrossValidation | None = None,
 ) -> Report:
-    """Return the report on a checkpoint; arguments as in :class:`Report`, ``filters`` without their epochs.
-
-    Args:
-        cross_validation: its logits are of the photos of :func:`training.data.held_out.select_cross_validated`.
-    """
+    """Return the report on a checkpoint; arguments as in :class:`Report`, ``filters`` without their epochs."""
     held_out, dataset = evaluation.held_out, evaluation.held_out.dataset
     number = len(dataset.class_names)
     splits, cross_validated = dataset.splits, None
     if cross_validation is not None:
-        is_first = held_out.exposure == "cross_validated"
-        photos = held_out.examples if is_first else select_cross_validated(dataset)
-        splits = {"train": photos, "test": splits["test"]}
-        cross_validated = relate(cross_validation, photos, dataset.class_names)
+        splits = {"train": select_cross_validated(dataset), "test": splits["test"]}
+        cross_validated = relate(cross_validation, dataset.class_names)
     return Report(
         source=source,
         split=held_out.split,

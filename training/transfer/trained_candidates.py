@@ -115,9 +115,10 @@ def try_training(
     """
     began = time.monotonic()
     least = min(LEAST_EPOCHS, recipe.config.epochs)
+    limit_s = (deadline - began) / (2 * least)
     seconds_per_epoch = _foresee_epoch(recipe, device)
-    if began + 2 * least * seconds_per_epoch < deadline:
-        seconds_per_epoch = _time_epoch(recipe, device)
+    if seconds_per_epoch < limit_s:
+        seconds_per_epoch = _time_epoch(recipe, device, limit_s)
     epochs = min(recipe.config.epochs, int(SAFETY * (deadline - time.monotonic()) / (2 * seconds_per_epoch)))
     if epochs < least:
         note = "not tried: there was not enough time; a longer --budget tries it"
@@ -198,13 +199,16 @@ def _foresee_epoch(recipe: Recipe, device: torch.device) -> float:
     return 2 * 3 * multiply_adds * len(recipe.photos) / FASTEST.get(device.type, FASTEST_ACCELERATOR)
 
 
-def _time_epoch(recipe: Recipe, device: torch.device) -> float:
-    """Return the seconds of one epoch over all photos, foreseen from a few steps."""
+def _time_epoch(recipe: Recipe, device: torch.device, limit_s: float) -> float:
+    """Return the seconds of one epoch over all photos, foreseen from a few steps: two, if they show that it is late."""
     times: list[float] = []
+
+    def foresee() -> float:
+        return (times[-1] - times[0]) / (len(times) - 1) * training.steps_per_epoch
 
     def note(_result: StepResult) -> None:
         times.append(time.monotonic())
-        if len(times) > PROBE_STEPS:
+        if len(times) > PROBE_STEPS or (len(times) > 1 and foresee() > limit_s):
             raise _Enough
 
     everything = torch.ones(len(recipe.photos), dtype=torch.bool)
@@ -212,7 +216,7 @@ def _time_epoch(recipe: Recipe, device: torch.device) -> float:
     few = LabelledImages(recipe.photos.images[:1], recipe.photos.labels[:1])
     with suppress(_Enough):
         deque(training.epochs(few, note), maxlen=0)
-    return (times[-1] - times[0]) / (len(times) - 1) * training.steps_per_epoch
+    return foresee()
 
 
 def _count_right(logits: Tensor, labels: Tensor) -> int:

@@ -58,7 +58,7 @@ def subject(classifier: Classifier, indexed: Index) -> Subject:
 
 def take_less_time(patch: pytest.MonkeyPatch) -> None:
     """Weights as random as these need fewer steps, and a broken trace shows at once."""
-    patch.setattr(faithfulness, "STEPS", 64)
+    patch.setattr(faithfulness, "STEPS", (64,))
     patch.setattr(arithmetic, "TRACED_NUMBERS", 20)
 
 

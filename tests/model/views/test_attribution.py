@@ -223,7 +223,8 @@ def test_contrast_explains_the_difference_of_two_logits(method: str, guide: Clas
     first, second, contrast = (METHODS[method](guide, image, *pair) for pair in [(2,), (0,), (2, 0)])
     assert (contrast.target, contrast.target_vs) == (2, 0)
     assert contrast.logit == pytest.approx((logits[2] - logits[0]).item(), abs=1e-5)
-    assert_close_to_the_largest(contrast.map, first.map - second.map, 1e-4)
+    share = 0.05 if method == "integrated_gradients" else 1e-4  # which takes its steps where each logit bends
+    assert_close_to_the_largest(contrast.map, first.map - second.map, share)
 
 
 @pytest.mark.parametrize("architecture", ["torchlight", "guide", "lenet5"])

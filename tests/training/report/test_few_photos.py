@@ -70,6 +70,7 @@ def few_photos(
     *,
     class_names: tuple[str, ...] = ANIMALS,
     test: tuple[int, ...] = (),
+    judged: int | None = None,
     temperature: float = 0.5,
     candidates: tuple[CandidateResult, ...] = CANDIDATES,
 ) -> Report:
@@ -78,13 +79,15 @@ def few_photos(
     Args:
         mistaken: photo -> class, in cross-validation; by default photos 0, 1 and 2, of the first class, for the second.
         test: photos of each class that were held out; by default none.
+        judged: how many of the first photos were judged; by default all.
     """
     learnt, none = photos(counts), photos((0,) * len(class_names))
     splits = {"train": learnt, "val": none, "test": photos(test) if test else none}
     dataset = DataSet(class_names, splits, "sha256:da7a", (), ("cat has 3 images; add some.",))
-    logits = answers(learnt.labels, len(class_names), {0: 1, 1: 1, 2: 1} if mistaken is None else mistaken)
-    fitted = measure_calibration(logits, logits / temperature, learnt.labels, temperature)
-    cross_validation = CrossValidation(5, logits / temperature, fitted, candidates, "It was right most often.")
+    part = learnt.select(torch.arange(len(learnt)) < (judged or len(learnt)))
+    logits = answers(part.labels, len(class_names), {0: 1, 1: 1, 2: 1} if mistaken is None else mistaken)
+    fitted = measure_calibration(logits, logits / temperature, part.labels, temperature)
+    cross_validation = CrossValidation(5, part, logits / temperature, fitted, candidates, "It was right most often.")
     held_out = select_held_out(dataset, is_cross_validated=True)
     labels = held_out.examples.labels
     tested = answers(labels, len(class_names), {0: 1}) if test else cross_validation.logits
@@ -287,11 +290,12 @@ def test_held_out_photos_speak_first_and_cross_validation_second() -> None:
     assert links == ["#doubts", "#data"]  # the other sections are of the test images
 
 
-def test_logits_of_other_photos_are_refused() -> None:
-    whole = few_photos()
+def test_photos_that_there_was_no_time_to_judge_are_counted_but_have_no_figures() -> None:
+    whole = few_photos(test=(5, 5, 5), judged=24)
+    assert whole.counts["train"] == [20, 20, 20]
     assert whole.cross_validated
-    with pytest.raises(ValueError, match="60 logits of 3 photos"):
-        report.relate(whole.cross_validated.result, photos((1, 1, 1)), ANIMALS)
+    assert whole.cross_validated.metrics.images == 24
+    assert "photo 0" in text_of(render_report(whole))  # doubtful, and shown
 
 
 def test_a_class_with_hardly_any_photos_is_marked() -> None:

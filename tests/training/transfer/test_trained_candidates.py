@@ -75,6 +75,23 @@ def test_nothing_is_trained_that_would_end_too_late(recipe: Recipe) -> None:
     assert result.note == "not tried: there was not enough time; a longer --budget tries it"
 
 
+def test_two_steps_are_enough_to_see_that_a_training_is_far_too_slow(recipe: Recipe) -> None:
+    steps = 0
+
+    class Slow(nn.Module):
+        def forward(self, maps: Tensor) -> Tensor:
+            nonlocal steps
+            if self.training:
+                steps += 1
+                time.sleep(0.05)  # 5 an epoch, 10 epochs, and that twice: 5 s
+            return maps
+
+    slow = replace(recipe, build=lambda seen: nn.Sequential(Slow(), build(seen)))
+    result, _, _ = attempt(slow, rival(right=0), 1.0)
+    assert "not enough time" in result.note
+    assert steps == 2
+
+
 def test_the_temperature_is_in_the_weights(recipe: Recipe) -> None:
     recipe = replace(recipe, config=replace(recipe.config, label_smoothing=0.4))  # so that it is not sure enough
     _, trained, _ = attempt(recipe, rival(right=0), 600)
@@ -89,7 +106,7 @@ def test_the_temperature_is_in_the_weights(recipe: Recipe) -> None:
 def test_a_training_that_takes_longer_than_foreseen_is_given_up(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trained_candidates, "_time_epoch", lambda recipe, device: 1e-6)
+    monkeypatch.setattr(trained_candidates, "_time_epoch", lambda recipe, device, limit_s: 1e-6)
     result, trained, steps = attempt(recipe, rival(right=0), 0.05)
     assert (result.accuracy, trained) == (None, None)
     assert len(steps) < 5 * 12 * 4
