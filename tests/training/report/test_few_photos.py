@@ -295,7 +295,8 @@ def test_photos_that_there_was_no_time_to_judge_are_counted_but_have_no_figures(
     assert whole.counts["train"] == [20, 20, 20]
     assert whole.cross_validated
     assert whole.cross_validated.metrics.images == 24
-    assert "photo 0" in text_of(render_report(whole))  # doubtful, and shown
+    assert {doubt.index for doubt in whole.cross_validated.doubts} == {0, 1, 2}
+    assert 'id="doubts"' in render_report(whole)
 
 
 def test_a_class_with_hardly_any_photos_is_marked() -> None:
