@@ -30,6 +30,7 @@ FASTEST = {
 }  # floating-point operations a second: more is not to be hoped for, so no time is spent on trying
 FASTEST_ACCELERATOR = 1e14
 SAFETY = 0.8  # of the time that is left is planned: machines that do other things too are slower than foreseen
+GRACE = 0.4  # of the time, on top of it: what is known to be better is not lost because a machine has become slower
 BATCH = 64  # photos judged at a time
 LEAST_EPOCHS = 10  # fewer are not worth a try, unless the recipe has fewer itself
 
@@ -44,15 +45,19 @@ class _OutOfTime(Exception):
 
 @dataclass(frozen=True)
 class Clock:
-    """When a candidate's turn began and when it ends, by ``time.monotonic``, and what one training takes."""
+    """When a candidate's turn began and when it ends, by ``time.monotonic``."""
 
     began: float
     deadline: float
-    training_s: float
 
-    def has_time_for(self, trainings: int) -> bool:
+    @property
+    def latest(self) -> float:
+        """When the training of a network that is known to be better ends at the latest."""
+        return self.deadline + GRACE * (self.deadline - self.began)
+
+    def has_time_for(self, trainings: int, each_s: float) -> bool:
         """Return whether so many more end in time."""
-        return time.monotonic() + trainings * self.training_s < self.deadline
+        return time.monotonic() + trainings * each_s < self.deadline
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,8 @@ def try_training(
     Args:
         folds: (N,) int64.
         rival: (N, K) logits of the heads, each photo's by heads that did not learn from it.
-        deadline: by ``time.monotonic``; no training is begun that would end after it.
+        deadline: by ``time.monotonic``; no training is begun that would end after it, but one that has become slower
+            meanwhile may, if its network is known to be better.
         on_step: called with the steps done and the steps of the training under way.
 
     Returns:
@@ -125,13 +131,8 @@ def try_training(
         return CandidateResult(recipe.name, None, None, None, False, note), None
     recipe = replace(recipe, config=replace(recipe.config, epochs=epochs))
 
-    def on_time(done: int, total: int) -> None:
-        on_step(done, total)
-        if time.monotonic() > deadline:
-            raise _OutOfTime
-
     try:
-        return _compete(recipe, folds, rival, Clock(began, deadline, seconds_per_epoch * epochs), device, on_time)
+        return _compete(recipe, folds, rival, Clock(began, deadline), device, on_step)
     except _OutOfTime:
         note = "given up: it took longer than foreseen; a longer --budget lets it end"
         return CandidateResult(recipe.name, None, None, None, False, note), None
@@ -149,22 +150,35 @@ def _compete(
     labels, logits = recipe.photos.labels, torch.zeros_like(rival)
     judged = torch.zeros(len(labels), dtype=torch.bool)
     for fold in range(FOLDS):
-        own = folds == fold
+        own, began = folds == fold, time.monotonic()
         if not own.any():
             continue
-        network = _train(recipe, ~own, device, on_step)
+        network = _train(recipe, ~own, device, _end_at(clock.deadline, on_step))
         logits[own] = infer(network, recipe.photos.images[own], recipe.spec, BATCH)
         judged |= own
         right, rival_right = (_count_right(one[judged], labels[judged]) for one in (logits, rival))
-        if right <= rival_right or not clock.has_time_for(2):
+        whole_s = (time.monotonic() - began) / (~own).double().mean().item()  # of a training on all photos
+        if right <= rival_right or not clock.has_time_for(2, whole_s):
             break
     accuracy, loss = right / int(judged.sum()), F.cross_entropy(logits[judged], labels[judged]).item()
     note = f"right on {right} of {int(judged.sum())} photos, where the heads are on {rival_right}"
     trained = None
     if right > rival_right:
-        trained = _finish(recipe, logits[judged], judged, _train(recipe, torch.ones_like(judged), device, on_step))
+        network = _train(recipe, torch.ones_like(judged), device, _end_at(clock.latest, on_step))
+        trained = _finish(recipe, logits[judged], judged, network)
     seconds = time.monotonic() - clock.began
     return CandidateResult(recipe.name, accuracy, loss, seconds, trained is not None, note), trained
+
+
+def _end_at(limit: float, on_step: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """Return ``on_step``, but that it raises _OutOfTime after a moment by ``time.monotonic``."""
+
+    def end_or_go_on(done: int, total: int) -> None:
+        on_step(done, total)
+        if time.monotonic() > limit:
+            raise _OutOfTime
+
+    return end_or_go_on
 
 
 def _finish(recipe: Recipe, logits: Tensor, judged: Tensor, network: nn.Module) -> Trained:

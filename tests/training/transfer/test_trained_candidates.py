@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -101,6 +102,25 @@ def test_the_temperature_is_in_the_weights(recipe: Recipe) -> None:
         torch.tensor(trained.temperature),
         atol=0.2,
     )
+
+
+def test_a_machine_that_becomes_slower_does_not_lose_what_is_known_to_be_better(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, seconds_of_step, steps = 0.0, 1.0, 0
+
+    def tick(done: int, total: int) -> None:
+        nonlocal now, seconds_of_step, steps
+        steps += 1
+        now += seconds_of_step
+        if steps == 2 * 12 * 4:  # two folds were judged, for a third there is no time
+            seconds_of_step = 2.5  # so that all photos, 60 steps, take until 246
+
+    monkeypatch.setattr(trained_candidates, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(trained_candidates, "_time_epoch", lambda recipe, device, limit_s: 5.0)
+    result, trained = try_training(recipe, FOLDS_OF, rival(right=4), 200.0, torch.device("cpu"), tick)
+    assert (now, int(trained.judged.sum())) == (246.0, 16)
+    assert result.is_chosen
 
 
 def test_a_training_that_takes_longer_than_foreseen_is_given_up(
