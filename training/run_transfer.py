@@ -5,6 +5,7 @@ files, prints nothing.
 """
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -19,12 +20,13 @@ from torch import Tensor, nn
 from torchlight.model.canary import canary_answer
 from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
 from torchlight.model.defaults import cache_folder
+from torchlight.model.errors import DataError
 from torchlight.model.images import ImageSpec, Resizing
 from torchlight.model.network import NetworkConfig, count_multiply_adds, default_image_size, describe_backbone
 from torchlight.model.versions import library_versions
 from torchlight.training.config import DEFAULT_ARCHITECTURE, RunOptions, default_budget_s
 from torchlight.training.data.held_out import HeldOut, select_cross_validated, select_held_out
-from torchlight.training.data.loading import DataSet, LabelledImages, load_dataset
+from torchlight.training.data.loading import DataSet, LabelledImages, decode_again, load_dataset
 from torchlight.training.evaluation.calibration import Calibration, measure_calibration
 from torchlight.training.evaluation.classification_metrics import compute_metrics, infer
 from torchlight.training.evaluation.cross_validation import CandidateResult, CrossValidation, summarise_cross_validation
@@ -34,7 +36,6 @@ from torchlight.training.run_folder import CHECKPOINT, check_run_folder
 from torchlight.training.run_setup import Observer, RunStopped
 from torchlight.training.transfer.feature_cache import compute_once
 from torchlight.training.transfer.features import (
-    BATCH,
     Backbone,
     attach_head,
     compile_features,
@@ -50,12 +51,13 @@ from torchlight.training.transfer.head_choice import (
     fit_all_heads,
     may_be_mirrored,
 )
-from torchlight.training.transfer.recipes import recipe_fine_tuned, recipe_from_nothing
-from torchlight.training.transfer.trained_candidates import Recipe, try_training
+from torchlight.training.transfer.recipes import FROM_NOTHING, name_fine_tuned, recipe_fine_tuned, recipe_from_nothing
+from torchlight.training.transfer.trained_candidates import Recipe, not_tried, try_training
 
 BACKBONE = "efficientnet_lite2"  # right on 2 to 3 of 100 photos more than lite0, see docs/log.md
 REPORT_S = 2.5  # of the budget are left for the report
-MIRRORING_S = 3.0  # with less time left no training would fit, so mirror images need not be looked at
+MIRRORED = 300  # photos at most, spread evenly, that tell whether mirror images are of the same class
+MIRRORING_S = 6.0  # with less time left no training would fit, so mirror images need not be looked at
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ def transfer(
     backbone = load_backbone(options.architecture or BACKBONE)
     dataset = _load(options, backbone.spec.resizing, observer)
     photos = select_cross_validated(dataset)
+    if not len(photos):
+        raise DataError(f"{options.source} leaves nothing to learn from: all photos are held out, or copies of such")
     observer.on_data(dataset, None)
     budget_s = default_budget_s(len(photos)) if options.budget_s is None else options.budget_s
     deadline = began + budget_s - REPORT_S
@@ -128,19 +132,25 @@ def transfer(
     learnt = _learn_heads(backbone, choice, photos, time.monotonic() - began)
     path = options.out / CHECKPOINT
     header = _describe_run(options, dataset, device, command, backbone)
+    check_run_folder(options.out, resume=False)  # another run may have been faster
     _save(path, learnt, header, photos, dataset, began)
 
+    decode = cache(partial(_decode, options, dataset, backbone.spec.resizing, observer))
     with suppress(RunStopped):  # what is best so far is kept
         flip = True
         if time.monotonic() + MIRRORING_S < deadline:
-            mirrored = _compute_features(options, backbone, photos.images.flip(3), compute, observer, "-mirrored")
-            flip = may_be_mirrored(choice, features, mirrored, photos.labels, folds, backbone.blocks)
+            some = torch.linspace(0, len(photos) - 1, min(len(photos), MIRRORED)).long()
+            mirrored = _compute_features(options, backbone, photos.images[some].flip(3), compute, observer, "-mirrored")
+            flip = may_be_mirrored(choice, features[some], mirrored, photos.labels[some], folds[some], backbone.blocks)
         fit = partial(fit_again, choice.chosen[0], features, photos.labels, backbone.blocks)
-        for recipe in _make_recipes(options, backbone, photos, flip, fit, device):
-            best, learnt = learnt, _try(recipe, learnt, folds, deadline, device, observer)
+        for name, make_recipe in _list_trials(options, backbone, photos, decode, flip, fit, device):
+            if time.monotonic() > deadline:
+                learnt = dataclasses.replace(learnt, candidates=[*learnt.candidates, not_tried(name)])
+                continue
+            best, learnt = learnt, _try(make_recipe(), learnt, folds, deadline, device, observer)
             if learnt.network is not best.network:
-                _save(path, learnt, header, photos, dataset, began)
-    evaluation, cross_validation = _evaluate(path, learnt, photos, dataset)
+                _save(path, learnt, header, photos, decode(learnt.spec.resizing), began)
+    evaluation, cross_validation = _evaluate(path, learnt, photos, decode(learnt.spec.resizing))
     report = make_report(
         evaluation, source=Path(options.source).name, command=command, cross_validation=cross_validation
     )
@@ -182,7 +192,9 @@ def _compute_features(
     def compute() -> Tensor:
         return extract_features(compile_once(), images, partial(_report_stage, observer, "looking at photos"))
 
-    return compute_once(cache_folder(), Path(options.source).resolve().name + form, images, backbone.digest, compute)
+    source = Path(options.source).resolve()
+    place = hashlib.sha256(str(source).encode(errors="surrogateescape")).hexdigest()[:16]
+    return compute_once(cache_folder(), f"{source.name}-{place}{form}", images, backbone.digest, compute)
 
 
 def _learn_heads(backbone: Backbone, choice: HeadChoice, photos: LabelledImages, seconds: float) -> Learnt:
@@ -244,19 +256,22 @@ def _save(path: Path, learnt: Learnt, header: Header, photos: LabelledImages, da
     cross_validated = summarise_cross_validation(compute_metrics(learnt.logits, labels, names), FOLDS)
     figures: dict[str, Any] = {"cross_validation": cross_validated}
     if len(test):
-        logits = infer(learnt.network, test.images, learnt.spec, BATCH)  # (N, K)
+        logits = infer(learnt.network, test.images, learnt.spec)  # (N, K)
         figures["test"] = summarise_metrics(compute_metrics(logits, test.labels, names))
     figures["calibration"] = {name: value for name, value in vars(calibration).items() if name != "reliability"}
     cost = {
         "seconds": round(time.monotonic() - began),
         "multiply_adds_per_image": count_multiply_adds(learnt.network, learnt.spec.size),
     }
+    training = {**header.training, **cost}
+    if learnt.architecture == DEFAULT_ARCHITECTURE:
+        del training["backbone"]  # it began from nothing
     header = dataclasses.replace(
         header,
         network=NetworkConfig(learnt.architecture, len(names)),
         image_spec=learnt.spec,
         metrics=figures,
-        training={**header.training, **cost},
+        training=training,
         golden=canary_answer(learnt.network, learnt.spec),
     )
     save_checkpoint(path, learnt.network, header)
@@ -313,16 +328,31 @@ def _describe_run(
     )
 
 
-def _make_recipes(
+def _list_trials(
     options: RunOptions,
     backbone: Backbone,
     photos: LabelledImages,
+    decode: Callable[[Resizing], DataSet],
     flip: bool,
     fit: Callable[[Tensor], tuple[Tensor, Tensor]],
     device: torch.device,
-) -> Iterator[Recipe]:
-    """Yield the trainings to try; each reads its photos only when its turn comes."""
-    decoded = select_cross_validated(_load(options, Resizing(default_image_size(DEFAULT_ARCHITECTURE)), Observer()))
+) -> Iterator[tuple[str, Callable[[], Recipe]]]:
+    """Yield the name of each training to try, and what prepares it when its turn comes."""
     num_classes = int(photos.labels.max()) + 1
-    yield recipe_from_nothing(decoded, num_classes, flip, device, options.seed)
-    yield recipe_fine_tuned(photos, backbone, fit, flip, device, options.seed)
+    resizing = Resizing(default_image_size(DEFAULT_ARCHITECTURE))
+
+    def begin_from_nothing() -> Recipe:
+        return recipe_from_nothing(select_cross_validated(decode(resizing)), num_classes, flip, device, options.seed)
+
+    yield FROM_NOTHING, begin_from_nothing
+    yield (
+        name_fine_tuned(backbone),
+        partial(recipe_fine_tuned, photos, backbone, fit, flip, device, options.seed),
+    )
+
+
+def _decode(options: RunOptions, dataset: DataSet, known: Resizing, observer: Observer, resizing: Resizing) -> DataSet:
+    """Return the data set with its images resized for another network, unless they are already."""
+    if resizing == known:
+        return dataset
+    return decode_again(options.source, dataset, resizing, partial(_report_stage, observer, "reading images again"))

@@ -77,11 +77,11 @@ def test_missing_package_is_named_with_the_command_that_brings_it(monkeypatch: p
         ours("efficientnet_lite2")
 
 
-def test_package_without_its_file_counts_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_package_without_its_file_is_to_be_installed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         PUBLICATIONS, "efficientnet_lite0", replace(PUBLICATIONS["efficientnet_lite0"], path="no_such/file.pth")
     )
-    with pytest.raises(WeightsNotInstalled):
+    with pytest.raises(WeightsDamaged, match=r"lite0 are missing .*--force-reinstall"):
         read_weights("efficientnet_lite0")
 
 

@@ -5,14 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.errors import DataError
+from torchlight.training import run_transfer
 from torchlight.training.config import RunOptions, default_budget_s
+from torchlight.training.data.held_out import load_held_out
 from torchlight.training.data.loading import load_dataset
+from torchlight.training.evaluation.cross_validation import CandidateResult
+from torchlight.training.evaluation.evaluate_checkpoint import evaluate_checkpoint
 from torchlight.training.run_setup import Observer, RunStopped
 from torchlight.training.run_transfer import TransferResult, transfer
+from torchlight.training.transfer.trained_candidates import Recipe, Trained, not_tried
 
 DrawFolder = Callable[..., Path]
 
@@ -80,6 +86,48 @@ def test_a_test_folder_is_never_learnt_from(tmp_path: Path, draw_folder: DrawFol
     header = load_checkpoint(result.checkpoint).header
     assert header.data["images"] == {"train": 12, "test": 12}
     assert header.metrics["test"]["images"] == header.metrics["cross_validation"]["images"] == 12
+
+
+def test_a_network_of_another_size_is_tested_on_images_of_that_size(
+    tmp_path: Path, draw_folder: DrawFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seed in (("train", 1), ("test", 2)):
+        draw_folder(tmp_path / "photos" / name, 4, seed=seed)
+
+    def win_from_nothing(recipe: Recipe, folds: Tensor, rival: Tensor, *_: object) -> tuple[CandidateResult, object]:
+        """Judge half of the photos only, as if time had been short."""
+        if not recipe.name.startswith("from nothing"):
+            return not_tried(recipe.name), None
+        judged = torch.arange(len(folds)) % 2 == 0
+        network = recipe.build(torch.ones_like(judged)).eval()
+        result = CandidateResult(recipe.name, 1.0, 6, 0.1, 1.0, True)
+        return result, Trained(recipe, network, judged, rival[judged], rival[judged], 1.0)
+
+    monkeypatch.setattr(run_transfer, "try_training", win_from_nothing)
+    result = run(tmp_path / "photos", tmp_path / "out", budget_s=600.0)
+    checkpoint = load_checkpoint(result.checkpoint)
+    assert checkpoint.header.image_spec.size == 32
+    assert "backbone" not in checkpoint.header.training
+    held_out = load_held_out(checkpoint, str(tmp_path / "photos"))
+    assert (held_out.exposure, held_out.examples.images.shape[-1]) == ("unseen", 32)
+    evaluation = evaluate_checkpoint(checkpoint, held_out, torch.device("cpu"))
+    assert checkpoint.header.metrics["test"]["loss"] == pytest.approx(evaluation.metrics.loss)
+    report = (result.checkpoint.parent / "report.html").read_text()
+    assert "over 6 of the photos that it learnt from" in report
+
+
+def test_two_photos_a_class_give_a_network_although_no_training_can_be_tried(
+    tmp_path: Path, draw_folder: DrawFolder
+) -> None:
+    result = run(draw_folder(tmp_path / "photos", 2), tmp_path / "out", budget_s=600.0)
+    assert "fewer than a batch of" in (result.checkpoint.parent / "report.html").read_text()
+
+
+def test_photos_that_are_all_held_out_leave_nothing_to_learn_from(tmp_path: Path, draw_folder: DrawFolder) -> None:
+    for name in ("train", "test"):
+        draw_folder(tmp_path / "photos" / name, 3)
+    with pytest.raises(DataError, match="leaves nothing to learn from"):
+        run(tmp_path / "photos", tmp_path / "out")
 
 
 def test_one_photo_a_class_is_enough_to_answer_and_the_report_says_that_nothing_is_known(

@@ -7,7 +7,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, compress
 from pathlib import Path
 
@@ -140,6 +140,33 @@ def load_dataset(
         skipped=skipped,
         warnings=(*notes, *_find_warnings(examples, sides, names, needed, decoded, rows)),
     )
+
+
+def decode_again(
+    source: str, dataset: DataSet, resizing: Resizing, on_image: Callable[[int, int], None] = lambda done, total: None
+) -> DataSet:
+    """Return the same images in the same splits and order, resized otherwise.
+
+    Nothing is divided anew: which images are near-identical follows from pixels, so it may differ between sizes.
+
+    Args:
+        source: that :func:`load_dataset` read ``dataset`` from.
+
+    Raises:
+        DataError: an image has gone or cannot be read any more.
+    """
+    items = find_items(source)
+    decoded, _ = dataset_cache.decode_once(source, resizing, items, defaults.cache_folder(), on_image)
+    images = torch.from_numpy(decoded.images)  # (N, 3, S, S) uint8, in the order of the items
+    row_of = {printable(item.key): row for row, item in enumerate(items) if not decoded.errors[row]}
+    splits = {}
+    for split, part in dataset.splits.items():
+        gone = [name for name in part.names if name not in row_of]
+        if gone:
+            raise DataError(f"{printable(source)} has changed while it was learnt from: {shorten(gone)}; train again")
+        rows = torch.tensor([row_of[name] for name in part.names], dtype=torch.int64)
+        splits[split] = replace(part, images=images[rows])
+    return replace(dataset, splits=splits)
 
 
 def statistics(images: Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

@@ -13,6 +13,7 @@ from torchlight.training.evaluation.calibration import expected_calibration_erro
 
 Z_95 = 1.959963984540054  # 95% of a normal distribution lies within so many standard deviations
 MAX_MISTAKES = 24
+BATCH_PIXELS = 512 * 32 * 32  # of the images computed at a time, so that memory is bounded at any size
 
 Interval = tuple[float, float]
 
@@ -72,13 +73,20 @@ class Metrics:
     mistakes: tuple[Mistake, ...]
 
 
-def infer(network: nn.Module, images: Tensor, spec: ImageSpec, batch_size: int = 512) -> Tensor:
+def infer(network: nn.Module, images: Tensor, spec: ImageSpec, batch_size: int | None = None) -> Tensor:
     """Return logits (N, K) float32 on the CPU, in the order of the images.
 
     Args:
         network: in evaluation mode; runs on the device it is on.
-        images: (N, 3, S, S) uint8 RGB.
+        images: (N, 3, S, S) uint8 RGB, resized as ``spec`` says.
+        batch_size: by default as many as have the pixels of 512 images of 32x32.
+
+    Raises:
+        ValueError: the images have another size.
     """
+    if images.shape[-1] != spec.size:
+        raise ValueError(f"the images have {images.shape[-1]} pixels a side, the network's input {spec.size}")
+    batch_size = batch_size or max(1, BATCH_PIXELS // spec.size**2)
     device = next(network.parameters()).device
     with torch.inference_mode():
         return torch.cat(

@@ -22,6 +22,7 @@ class CandidateResult:
     Attributes:
         name: such as "EfficientNet-Lite0, last layer" or "from nothing: torchlight, 32 pixels".
         accuracy: cross-validated share of right answers, in [0, 1]; None if it was not tried.
+        images: photos that were judged: all, or those of the folds before it fell behind or time ran out.
         loss: cross-validated negative log-likelihood, natural logarithm; None if it was not tried.
         seconds: spent on it; None if it was not tried.
         is_chosen: whether it, or a part of it, is in the final network.
@@ -30,6 +31,7 @@ class CandidateResult:
 
     name: str
     accuracy: float | None
+    images: int
     loss: float | None
     seconds: float | None
     is_chosen: bool

@@ -146,18 +146,17 @@ def draw_reliability(bins: Sequence[ReliabilityBin]) -> Figure:
     return figure
 
 
-def draw_candidates(candidates: Sequence[CandidateResult], num_photos: int, most_frequent: float) -> Figure:
+def draw_candidates(candidates: Sequence[CandidateResult], most_frequent: float) -> Figure:
     """Return a bar for each way to learn that was tried: its share of right answers with the 95% interval.
 
     Args:
-        num_photos: that each share is of.
         most_frequent: the share that always answering the most frequent class would get; dotted.
     """
     figure = _make_figure(WIDTH, 62 + ROW * len(candidates), left=16)
     axes = figure.subplots()
     for row, one in enumerate(candidates):
         share = one.accuracy or 0.0
-        low, high = wilson_interval(round(share * num_photos), num_photos)
+        low, high = wilson_interval(round(share * one.images), one.images)
         tip = f"{clean(one.name)}: {percent(share)}, 95% confidence {name_interval((low, high))}"
         colour = RIGHT if one.is_chosen else TRAIN
         axes.add_patch(Rectangle((0, row), share, 0.4, color=colour, linewidth=0, gid=TIP + tip))

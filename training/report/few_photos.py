@@ -21,18 +21,20 @@ class CrossValidated:
 
     Attributes:
         doubts: photos whose label is doubtful, the least probable label first.
+        learnt: photos that the final network learnt from: those that were judged, and others if time was short.
     """
 
     result: CrossValidation
     metrics: Metrics
     doubts: Sequence[LabelDoubt]
+    learnt: int
 
 
-def relate(result: CrossValidation, class_names: Sequence[str]) -> CrossValidated:
-    """Return what follows from a cross-validation."""
+def relate(result: CrossValidation, class_names: Sequence[str], learnt: int) -> CrossValidated:
+    """Return what follows from a cross-validation, and from how many photos the final network learnt."""
     labels = result.photos.labels
     metrics = compute_metrics(result.logits, labels, class_names)
-    return CrossValidated(result, metrics, find_label_doubts(result.logits, labels))
+    return CrossValidated(result, metrics, find_label_doubts(result.logits, labels), learnt)
 
 
 def list_advice(part: CrossValidated, num_warnings: int) -> list[Advice]:
@@ -44,7 +46,7 @@ def describe_cross_validated(part: CrossValidated) -> dict[str, Any]:
     """Return what ``report.html.j2`` says of the ways to learn and of doubtful labels."""
     return {
         "num_folds": part.result.num_folds,
-        "images": part.metrics.images,
+        "images": part.learnt,
         "temperature": part.result.calibration.temperature,
         "reason": part.result.reason,
         "candidates": _describe_candidates(part),
@@ -60,7 +62,7 @@ def _describe_candidates(part: CrossValidated) -> dict[str, Any]:
     label = f"Share of right answers of {count_noun(len(tried), 'way', 'ways')} to learn: " + "; ".join(
         f"{one.name} {percent(one.accuracy or 0.0)}" for one in tried
     )
-    figure = charts.draw_candidates(tried, part.metrics.images, most_frequent)
+    figure = charts.draw_candidates(tried, most_frequent)
     return {
         "chart": charts.to_html(figure, label) if tried else None,
         "rows": [_describe_candidate(one) for one in (*tried, *untried)],
@@ -75,6 +77,7 @@ def _describe_candidate(one: CandidateResult) -> dict[str, Any]:
         "note": one.note,
         "is_chosen": one.is_chosen,
         "accuracy": "not tried" if one.accuracy is None else percent(one.accuracy),
+        "images": "–" if one.accuracy is None else f"{one.images:,}",
         "loss": "–" if one.loss is None else f"{one.loss:.3f}",
         "seconds": "–" if one.seconds is None else _describe_seconds(one.seconds),
     }

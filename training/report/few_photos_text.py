@@ -40,11 +40,12 @@ def of_hundred(share: float) -> str:
     return "fewer than 1 of 100" if rounded == 0 and share > 0 else f"{rounded} of 100"
 
 
-def summarise_cross_validated(metrics: Metrics, num_folds: int) -> Iterator[str]:
+def summarise_cross_validated(metrics: Metrics, num_folds: int, learnt: int) -> Iterator[str]:
     """Yield how good a cross-validated network is, how sure that is, and how it was measured.
 
     Args:
         metrics: of each photo's answer by a network that did not learn from it.
+        learnt: photos that the network that is kept learnt from.
     """
     number, right = metrics.images, round(metrics.accuracy * metrics.images)
     if right == number:
@@ -54,7 +55,7 @@ def summarise_cross_validated(metrics: Metrics, num_folds: int) -> Iterator[str]
     yield f"{_describe_certainty(metrics.accuracy_interval)} {_compare_with_most_frequent(metrics)}"
     yield (
         f"Each photo was judged by a network that had seen neither it nor its near-identical copies ({num_folds}-fold "
-        f"cross-validation). The network that is kept learnt from all {number:,}."
+        f"cross-validation). The network that is kept learnt from all {learnt:,}."
     )
 
 
@@ -62,9 +63,9 @@ def describe_second_opinion(metrics: Metrics, num_folds: int) -> str:
     """Return what cross-validation says where other photos, that nothing learnt from, have already spoken."""
     low, high = _widen(metrics.accuracy_interval)
     return (
-        f"In {num_folds}-fold cross-validation over the {metrics.images:,} photos that it learnt from it was right in "
-        f"{of_hundred(metrics.accuracy)} ({low} to {high} with 95% confidence), each judged by a network that had not "
-        "seen it."
+        f"In {num_folds}-fold cross-validation over {metrics.images:,} of the photos that it learnt from it was "
+        f"right in {of_hundred(metrics.accuracy)} ({low} to {high} with 95% confidence), each judged by a network that "
+        "had not seen it."
     )
 
 

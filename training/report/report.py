@@ -103,7 +103,7 @@ def make_report(
     splits, cross_validated = dataset.splits, None
     if cross_validation is not None:
         splits = {"train": select_cross_validated(dataset), "test": splits["test"]}
-        cross_validated = relate(cross_validation, dataset.class_names)
+        cross_validated = relate(cross_validation, dataset.class_names, len(splits["train"]))
     return Report(
         source=source,
         split=held_out.split,
@@ -225,7 +225,7 @@ def _summarise(report: Report) -> list[str]:
     if part is None:
         return list(report_text.summarise(report.metrics))
     if report.exposure == "cross_validated":
-        return list(few_photos_text.summarise_cross_validated(part.metrics, part.result.num_folds))
+        return list(few_photos_text.summarise_cross_validated(part.metrics, part.result.num_folds, part.learnt))
     second = few_photos_text.describe_second_opinion(part.metrics, part.result.num_folds)
     return [*report_text.summarise(report.metrics), second]
 

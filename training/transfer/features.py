@@ -4,16 +4,20 @@ The network is the multilevel form of a backbone without ``fc``: it gives the me
 and the means of the last map, one after the other.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from torchlight.model import efficientnet_lite, images
 from torchlight.model.checkpoint import Checkpoint, Header
 from torchlight.model.classifier import Classifier
 from torchlight.model.efficientnet_lite import MULTILEVEL, feature_sizes
+from torchlight.model.engines import engine, openvino_network
 from torchlight.model.engines.engine import layer_outputs
 from torchlight.model.images import ImageSpec
 from torchlight.model.network import (
@@ -24,6 +28,7 @@ from torchlight.model.network import (
     load_pretrained,
     published_image_spec,
 )
+from torchlight.model.versions import library_versions
 
 BATCH = 8  # photos at a time: more are slower on two cores, see docs/log.md
 
@@ -37,7 +42,7 @@ class Backbone:
         network: its multilevel form with published weights, in evaluation mode; ``fc`` knows nothing yet.
         spec: how photos become its input.
         blocks: the columns of each part of the features, by name: ``level1``, ``level2`` and ``last``.
-        digest: of the published file.
+        digest: of the published file, and of the code and the libraries that compute features with it.
     """
 
     architecture: str
@@ -61,7 +66,15 @@ def load_backbone(architecture: str) -> Backbone:
     for block, size in feature_sizes(name).items():
         blocks[block], start = slice(start, start + size), start + size
     spec = published_image_spec(name, default_image_size(name))
-    return Backbone(architecture, network, spec, blocks, describe_backbone(architecture)["sha256"])
+    return Backbone(architecture, network, spec, blocks, _digest(architecture))
+
+
+def _digest(architecture: str) -> str:
+    modules = (efficientnet_lite, engine, openvino_network, images)
+    code = [Path(__file__).read_bytes(), *(Path(str(module.__file__)).read_bytes() for module in modules)]
+    versions = library_versions(*(name for name in ("torch", "openvino") if find_spec(name)))
+    known = [describe_backbone(architecture)["sha256"].encode(), str(versions).encode(), *code]
+    return hashlib.sha256(b"\0".join(known)).hexdigest()
 
 
 def compile_features(backbone: Backbone, device: torch.device) -> Callable[[Tensor], Tensor]:

@@ -60,7 +60,8 @@ class HeadChoice:
     Attributes:
         heads: all that were compared, best first.
         chosen: those whose mean it is.
-        held_out_logits: (N, K): for each fold heads were chosen and a temperature was fitted on the other folds.
+        held_out_logits: (N, K): for each fold heads were chosen and a temperature was fitted by the answers to the
+            others. As is usual in stacking, the heads that gave those had learnt from this fold.
         undivided_logits: (N, K): the same without a temperature.
         weight, bias: (K, D) and (K,), divided by the temperature.
         temperature: 1 where dividing did not help on held-out folds.
@@ -217,5 +218,7 @@ def describe_heads(choice: HeadChoice, labels: Tensor, backbone: str, seconds: f
             accuracy = (logits.argmax(1) == labels).float().mean().item()
             is_chosen = any(one.parts == head.parts for one in choice.chosen)
             name = f"{title(backbone)}, {NAMES[head.parts]}"
-            results[head.parts] = CandidateResult(name, accuracy, _loss(logits, labels), seconds, is_chosen)
+            results[head.parts] = CandidateResult(
+                name, accuracy, len(labels), _loss(logits, labels), seconds, is_chosen
+            )
     return list(results.values())

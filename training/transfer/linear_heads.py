@@ -17,6 +17,7 @@ from torch.nn import functional as F
 MAX_DIRECTIONS = 3000  # of the features: for so many photos or fewer nothing is lost
 LEAST_VARIANCE = 1e-9  # of a direction, as a share of the largest; what is below is rounding
 SMALLEST = 1e-30  # so that features without any variance are not divided by 0
+POWER_STEPS = 30  # of the power method; its value is then within a tenth
 MIN_STEPS, MAX_STEPS = 60, 1000
 MAX_WORK = 5e11  # multiply-adds of a product, times steps: thousands of photos in hundreds of classes stop early
 TOLERANCE = 1e-5  # of the gradient along each direction; probabilities then are within 0.01 of the minimum's
@@ -30,7 +31,8 @@ class Basis:
         directions: (D, R) float32 orthonormal.
         mean: (D,) float32.
         coordinates: (N, R) float32, of the centred features.
-        squares: (R,) float32, sums of the squared coordinates.
+        squares: (R,) float32, a bound on the curvature along each direction: no sum of squares of the photos along any
+            line is larger than what these give. Where all photos made the directions, the sums of squared coordinates.
     """
 
     directions: Tensor
@@ -65,7 +67,18 @@ def find_basis(features: Tensor) -> Basis:
         squares, vectors = torch.linalg.eigh((sample.T @ sample).double())  # (D,), (D, D)
         directions = vectors[:, squares >= squares[-1] * LEAST_VARIANCE].float()
     coordinates = (features - mean) @ directions  # (N, R)
-    return Basis(directions, mean, coordinates, coordinates.square().sum(0))
+    squares = coordinates.square().sum(0)
+    if number > MAX_DIRECTIONS:
+        squares = squares * _largest_eigenvalue(coordinates / squares.clamp(min=SMALLEST).sqrt())
+    return Basis(directions, mean, coordinates, squares)
+
+
+def _largest_eigenvalue(columns: Tensor) -> float:
+    """Return that of the products of all pairs of columns (N, R) of length 1, rather too large than too small."""
+    vector = torch.ones(columns.shape[1])
+    for _ in range(POWER_STEPS):
+        vector = columns.T @ (columns @ F.normalize(vector, dim=0))
+    return 1.1 * float(vector.norm())
 
 
 def fit_heads(basis: Basis, labels: Tensor, num_classes: int, strength: float, learnt: Tensor) -> Heads:

@@ -21,6 +21,7 @@ from torchlight.training.transfer.features import Backbone, attach_head
 from torchlight.training.transfer.head_choice import title
 from torchlight.training.transfer.trained_candidates import Recipe
 
+FROM_NOTHING = f"from nothing: {DEFAULT_ARCHITECTURE}, {default_image_size(DEFAULT_ARCHITECTURE)} pixels"
 FINE_TUNING_EPOCHS = 4
 FINE_TUNING_RATE = 0.15  # for 512 images, so 0.005 for 16
 
@@ -55,13 +56,18 @@ def recipe_from_nothing(
         return network
 
     return Recipe(
-        name=f"from nothing: {DEFAULT_ARCHITECTURE}, {size} pixels",
+        name=FROM_NOTHING,
         architecture=DEFAULT_ARCHITECTURE,
         spec=spec,
         photos=photos,
         config=config,
         build=build,
     )
+
+
+def name_fine_tuned(backbone: Backbone) -> str:
+    """Return what the report calls it."""
+    return f"{title(backbone.architecture)}, fine-tuned"
 
 
 def recipe_fine_tuned(
@@ -90,7 +96,7 @@ def recipe_fine_tuned(
         seed=seed,
     )
     return Recipe(
-        name=f"{title(backbone.architecture)}, fine-tuned",
+        name=name_fine_tuned(backbone),
         architecture=attach_head(backbone, *fit(torch.ones(len(photos), dtype=torch.bool)))[0],
         spec=backbone.spec,
         photos=photos,

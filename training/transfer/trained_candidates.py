@@ -21,7 +21,7 @@ from torchlight.training.data.loading import LabelledImages
 from torchlight.training.evaluation.calibration import divide_crosswise, divide_logits, fit_temperature
 from torchlight.training.evaluation.classification_metrics import infer
 from torchlight.training.evaluation.cross_validation import CandidateResult
-from torchlight.training.optimisation.loop import StepResult, Training
+from torchlight.training.optimisation.loop import StepResult, Training, TrainingDiverged
 from torchlight.training.transfer.folds import FOLDS
 
 PROBE_STEPS = 4  # timed to foresee how long a training takes; the first one, which is slower, does not count
@@ -31,7 +31,6 @@ FASTEST = {
 FASTEST_ACCELERATOR = 1e14
 SAFETY = 0.8  # of the time that is left is planned: machines that do other things too are slower than foreseen
 GRACE = 0.4  # of the time, on top of it: what is known to be better is not lost because a machine has become slower
-BATCH = 64  # photos judged at a time
 LEAST_EPOCHS = 10  # fewer are not worth a try, unless the recipe has fewer itself
 
 
@@ -120,22 +119,33 @@ def try_training(
         What to say of it, and the network if it won.
     """
     began = time.monotonic()
+    fewest = len(folds) - int(folds[folds >= 0].bincount().max())  # photos that a fold's network learns from
+    if fewest < recipe.config.batch_size:
+        return not_tried(
+            recipe.name, f"not tried: a fold leaves {fewest} photos, fewer than a batch of {recipe.config.batch_size}"
+        ), None
     least = min(LEAST_EPOCHS, recipe.config.epochs)
     limit_s = (deadline - began) / (2 * least)
-    seconds_per_epoch = _foresee_epoch(recipe, device)
-    if seconds_per_epoch < limit_s:
-        seconds_per_epoch = _time_epoch(recipe, device, limit_s)
-    epochs = min(recipe.config.epochs, int(SAFETY * (deadline - time.monotonic()) / (2 * seconds_per_epoch)))
-    if epochs < least:
-        note = "not tried: there was not enough time; a longer --budget tries it"
-        return CandidateResult(recipe.name, None, None, None, False, note), None
-    recipe = replace(recipe, config=replace(recipe.config, epochs=epochs))
-
     try:
+        seconds_per_epoch = _foresee_epoch(recipe, device)
+        if seconds_per_epoch < limit_s:
+            seconds_per_epoch = _time_epoch(recipe, device, limit_s)
+        epochs = min(recipe.config.epochs, int(SAFETY * (deadline - time.monotonic()) / (2 * seconds_per_epoch)))
+        if epochs < least:
+            return not_tried(recipe.name), None
+        recipe = replace(recipe, config=replace(recipe.config, epochs=epochs))
         return _compete(recipe, folds, rival, Clock(began, deadline), device, on_step)
     except _OutOfTime:
-        note = "given up: it took longer than foreseen; a longer --budget lets it end"
-        return CandidateResult(recipe.name, None, None, None, False, note), None
+        return not_tried(recipe.name, "given up: it took longer than foreseen; a longer --budget lets it end"), None
+    except TrainingDiverged:
+        return not_tried(recipe.name, "given up: its loss was no longer a finite number"), None
+
+
+def not_tried(
+    name: str, why: str = "not tried: there was not enough time; a longer --budget tries it"
+) -> CandidateResult:
+    """Return what is told of a way to learn that has no figures."""
+    return CandidateResult(name, None, 0, None, None, False, why)
 
 
 def _compete(
@@ -154,20 +164,20 @@ def _compete(
         if not own.any():
             continue
         network = _train(recipe, ~own, device, _end_at(clock.deadline, on_step))
-        logits[own] = infer(network, recipe.photos.images[own], recipe.spec, BATCH)
+        logits[own] = infer(network, recipe.photos.images[own], recipe.spec)
         judged |= own
         right, rival_right = (_count_right(one[judged], labels[judged]) for one in (logits, rival))
         whole_s = (time.monotonic() - began) / (~own).double().mean().item()  # of a training on all photos
         if right <= rival_right or not clock.has_time_for(2, whole_s):
             break
     accuracy, loss = right / int(judged.sum()), F.cross_entropy(logits[judged], labels[judged]).item()
-    note = f"right on {right} of {int(judged.sum())} photos, where the heads are on {rival_right}"
+    note = f"right on {right} of {int(judged.sum())} photos, where the best so far is on {rival_right}"
     trained = None
     if right > rival_right:
         network = _train(recipe, torch.ones_like(judged), device, _end_at(clock.latest, on_step))
         trained = _finish(recipe, logits[judged], judged, network)
     seconds = time.monotonic() - clock.began
-    return CandidateResult(recipe.name, accuracy, loss, seconds, trained is not None, note), trained
+    return CandidateResult(recipe.name, accuracy, int(judged.sum()), loss, seconds, trained is not None, note), trained
 
 
 def _end_at(limit: float, on_step: Callable[[int, int], None]) -> Callable[[int, int], None]:

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchlight.training.transfer import linear_heads
 from torchlight.training.transfer.linear_heads import find_basis, fit_heads, head_logits, mean_linear, to_linear
 
 
@@ -45,6 +46,16 @@ def test_heads_are_the_minimum_that_a_general_optimiser_finds(photos: int, size:
         weight, bias = minimise(features[seen], labels[seen], strength)
         expected = (features.double() @ weight.T + bias).softmax(1)
         assert (logits[row].softmax(1) - expected).abs().max() < 0.01
+
+
+def test_heads_on_directions_of_some_photos_are_the_minimum_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_heads, "MAX_DIRECTIONS", 90)
+    features, labels = draw_features(400, 200, classes=2)
+    basis = find_basis(features)
+    logits = head_logits(basis, fit_heads(basis, labels, 2, 1e-3, torch.ones(1, 400, dtype=torch.bool)))[0]
+    weight, bias = minimise(basis.coordinates, labels, 1e-3)
+    expected = (basis.coordinates.double() @ weight.T + bias).softmax(1)
+    assert (logits.softmax(1) - expected).abs().max() < 0.01
 
 
 def test_a_head_is_the_same_as_a_linear_layer_on_the_features() -> None:

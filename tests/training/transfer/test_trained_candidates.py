@@ -59,7 +59,7 @@ def test_a_better_network_is_judged_on_every_fold_and_then_learns_from_all(recip
     assert trained.judged.all()
     assert (trained.held_out_logits.argmax(1) == LABELS).all()
     assert len(steps) == 5 * 12 * 4 + 12 * 5  # five folds of 32 photos, then all 40, in batches of 8
-    assert result.note == "right on 40 of 40 photos, where the heads are on 20"
+    assert result.note == "right on 40 of 40 photos, where the best so far is on 20"
 
 
 def test_a_network_that_is_no_better_on_the_first_fold_is_given_up(recipe: Recipe) -> None:
@@ -67,7 +67,7 @@ def test_a_network_that_is_no_better_on_the_first_fold_is_given_up(recipe: Recip
     assert trained is None
     assert not result.is_chosen
     assert len(steps) == 12 * 4
-    assert result.note == "right on 8 of 8 photos, where the heads are on 8"
+    assert result.note == "right on 8 of 8 photos, where the best so far is on 8"
 
 
 def test_nothing_is_trained_that_would_end_too_late(recipe: Recipe) -> None:
@@ -121,6 +121,20 @@ def test_a_machine_that_becomes_slower_does_not_lose_what_is_known_to_be_better(
     result, trained = try_training(recipe, FOLDS_OF, rival(right=4), 200.0, torch.device("cpu"), tick)
     assert (now, int(trained.judged.sum())) == (246.0, 16)
     assert result.is_chosen
+
+
+def test_photos_that_do_not_fill_a_batch_are_not_tried(recipe: Recipe) -> None:
+    few = replace(recipe, config=replace(recipe.config, batch_size=33))
+    result, trained, steps = attempt(few, rival(right=0), 600)
+    assert (result.accuracy, trained, steps) == (None, None, [])
+    assert result.note == "not tried: a fold leaves 32 photos, fewer than a batch of 33"
+
+
+def test_a_loss_that_is_no_number_ends_that_training_alone(recipe: Recipe) -> None:
+    mad = replace(recipe, config=replace(recipe.config, learning_rate=1e30))
+    result, trained, _ = attempt(mad, rival(right=0), 600)
+    assert (result.accuracy, trained) == (None, None)
+    assert result.note == "given up: its loss was no longer a finite number"
 
 
 def test_a_training_that_takes_longer_than_foreseen_is_given_up(
