@@ -51,6 +51,7 @@ FLOORS = {
         ("run_setup", "index_images", "int8_calibration"),
         ("run_folder", "lr_finder"),
         ("run", "run_transfer"),
+        ("run_check",),
     ),
 }
 FILES = [file for name in (*PACKAGES, "torchlight") for file in (ROOT / name).rglob("*.py")]

@@ -124,7 +124,7 @@ def load_dataset(
     if not rows:
         raise DataError(f"{printable(source)} has no readable image")
 
-    examples = _describe_examples(items, decoded, rows)
+    examples = describe_examples(items, decoded, rows)
     fractions = fractions_to_hold_out({item.split for item in items}, val_fraction, test_fraction)
     # the fewest images of a class of which each split gets one: round(f * needed) >= 1
     needed = 1 + max((math.floor(0.5 / f) for f in fractions.values() if f > 0), default=0)
@@ -211,7 +211,7 @@ def _name_classes(source: str, items: Sequence[Item], class_names: Sequence[str]
     return names
 
 
-def _describe_examples(items: Sequence[Item], decoded: Decoded, rows: Sequence[int]) -> list[Example]:
+def describe_examples(items: Sequence[Item], decoded: Decoded, rows: Sequence[int]) -> list[Example]:
     """Return the readable images with their groups named by content, not by position."""
     smallest: dict[int, str] = {}
     for row in rows:

@@ -77,7 +77,12 @@ class HeadChoice:
 
 
 def fit_all_heads(
-    features: Tensor, labels: Tensor, folds: Tensor, blocks: Mapping[str, slice], on_head: Callable[[int, int], None]
+    features: Tensor,
+    labels: Tensor,
+    folds: Tensor,
+    blocks: Mapping[str, slice],
+    on_head: Callable[[int, int], None],
+    trusted: Tensor | None = None,
 ) -> list[Head]:
     """Fit a head for each choice of parts and each strength; return them, best first.
 
@@ -86,8 +91,11 @@ def fit_all_heads(
         labels, folds: (N,) int64.
         blocks: columns of each part.
         on_head: called after each head with how many are done and how many there are.
+        trusted: (N,) bool, photos that may be learnt from and that decide which head is best; the others are only
+            answered. None trusts all.
     """
-    learnt = torch.stack([folds != fold for fold in range(FOLDS)] + [torch.ones(len(labels), dtype=torch.bool)])
+    known = torch.ones(len(labels), dtype=torch.bool) if trusted is None else trusted
+    learnt = torch.stack([known & (folds != fold) for fold in range(FOLDS)] + [known])
     rows, work = torch.arange(len(labels)), learnt.numel() * min(len(labels), MAX_DIRECTIONS) * (int(labels.max()) + 1)
     tried, strengths = (list(NAMES), STRENGTHS) if work <= MAX_WORK else ([("last",)], STRENGTHS[1:2])
     heads: list[Head] = []
@@ -97,7 +105,7 @@ def fit_all_heads(
         ):
             heads.append(Head(parts, strength, logits[folds, rows], weight, bias))
             on_head(len(heads), len(tried) * len(strengths))
-    return sorted(heads, key=lambda head: _loss(head.held_out_logits, labels))
+    return sorted(heads, key=lambda head: _loss(head.held_out_logits[known], labels[known]))
 
 
 def fit_again(head: Head, features: Tensor, labels: Tensor, blocks: Mapping[str, slice], seen: Tensor) -> Linear:

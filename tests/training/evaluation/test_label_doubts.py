@@ -2,7 +2,7 @@
 
 import torch
 
-from torchlight.training.evaluation.label_doubts import find_label_doubts
+from torchlight.training.evaluation.label_doubts import find_label_doubts, rank_labels
 
 
 def test_planted_errors_are_found_and_the_least_probable_label_comes_first() -> None:
@@ -41,3 +41,14 @@ def test_a_class_without_photos_does_no_harm() -> None:
     logits = torch.nn.functional.one_hot(labels, 3) * 4.0
     logits[0] = torch.tensor([0.0, 0.0, 9.0])
     assert [doubt.index for doubt in find_label_doubts(logits, labels)] == [0]
+
+
+def test_all_images_are_ranked_and_those_of_classes_hardly_known_come_last() -> None:
+    labels = torch.tensor([0] * 10 + [1] * 10 + [2] * 4)
+    logits = 4.0 * torch.nn.functional.one_hot(labels.clamp(max=1), 3)  # the third class is never recognised
+    logits[12] = torch.tensor([4.0, 0.0, 0.0])
+    logits[3] = torch.tensor([1.0, 0.9, 0.0])
+    order = rank_labels(logits, labels).tolist()
+    assert order[:2] == [12, 3]
+    assert order[-4:] == [20, 21, 22, 23]
+    assert sorted(order) == list(range(24))

@@ -1,0 +1,69 @@
+"""The straight path of a check: photos, features of a published network, held-out answers, findings. Writes no file
+but the caches."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from torchlight.model.defaults import cache_folder
+from torchlight.training.data.source_photos import SourcePhotos, read_source
+from torchlight.training.evaluation.data_findings import DataFindings, find_in_data
+from torchlight.training.run_setup import RunStopped
+from torchlight.training.run_transfer import BACKBONE
+from torchlight.training.transfer.feature_cache import compute_once
+from torchlight.training.transfer.features import compile_features, extract_features, load_backbone
+from torchlight.training.transfer.label_check import answer_held_out
+
+
+@dataclass(frozen=True)
+class CheckObserver:
+    """What a check reports while it runs.
+
+    Attributes:
+        on_image: called after each decoded photo with how many are done and how many there are.
+        on_source: called once with the photos.
+        on_stage: called with a stage's name, how much of it is done and how much there is.
+        should_stop: asked in each stage.
+    """
+
+    on_image: Callable[[int, int], None] = lambda done, total: None
+    on_source: Callable[[SourcePhotos], None] = lambda source: None
+    on_stage: Callable[[str, int, int], None] = lambda name, done, total: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+def check(source: str, device: torch.device, observer: CheckObserver) -> DataFindings:
+    """Return what may be wrong with a source, read as ``torchlight train`` would.
+
+    Raises:
+        DataError: see :func:`training.data.source_photos.read_source`.
+        NetworkError: the backbone's weights are not installed or damaged; nothing is decoded then.
+        RunStopped: ``observer`` asked for it.
+    """
+    backbone = load_backbone(BACKBONE)
+    found = read_source(source, backbone.spec.resizing, on_image=observer.on_image)
+    observer.on_source(found)
+    photos, name = found.photos, Path(source).resolve().name
+    features = compute_once(
+        cache_folder(),
+        name,
+        photos.images,
+        backbone.digest,
+        lambda: extract_features(
+            compile_features(backbone, device), photos.images, partial(_report_stage, observer, "looking at photos")
+        ),
+    )  # (N, D)
+    logits = None
+    if len(found.class_names) > 1:
+        report = partial(_report_stage, observer, "checking labels")
+        logits = answer_held_out(features, photos.labels, photos.groups, backbone.blocks, report)  # (N, K)
+    return find_in_data(found, features[:, backbone.blocks["last"]], logits)
+
+
+def _report_stage(observer: CheckObserver, name: str, done: int, total: int) -> None:
+    observer.on_stage(name, done, total)
+    if observer.should_stop():
+        raise RunStopped(f"stopped while {name}; what was computed is kept for the next check")
