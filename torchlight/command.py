@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from torchlight.commands.check import check
 from torchlight.commands.evaluate import evaluate
 from torchlight.commands.export import export
 from torchlight.commands.find_lr import find_lr
@@ -18,7 +19,18 @@ from torchlight.commands.serve import serve
 from torchlight.commands.train import train
 from torchlight.model.errors import TorchlightError
 
-COMMANDS = (train, find_lr, evaluate, predict, index, selftest, quantise, export, serve)  # in the order of --help
+COMMANDS = (
+    check,
+    train,
+    find_lr,
+    evaluate,
+    predict,
+    index,
+    selftest,
+    quantise,
+    export,
+    serve,
+)  # in the order of --help
 PACKAGE = Path(__file__).parent
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 

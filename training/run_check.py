@@ -1,7 +1,9 @@
-"""The straight path of a check: photos, features of a published network, held-out answers, findings. Writes no file
-but the caches."""
+"""The straight path of a check: photos, features of a published network, held-out answers, findings, files.
 
-from collections.abc import Callable
+Prints nothing, and changes nothing of the photos.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import torch
 
 from torchlight.model.defaults import cache_folder
+from torchlight.training.data.corrections import Correction, read_corrections, write_corrections
 from torchlight.training.data.source_photos import SourcePhotos, read_source
 from torchlight.training.evaluation.data_findings import DataFindings, find_in_data
 from torchlight.training.run_setup import RunStopped
@@ -16,6 +19,15 @@ from torchlight.training.run_transfer import BACKBONE
 from torchlight.training.transfer.feature_cache import compute_once
 from torchlight.training.transfer.features import compile_features, extract_features, load_backbone
 from torchlight.training.transfer.label_check import answer_held_out
+
+CORRECTIONS = "corrections.csv"
+
+
+@dataclass(frozen=True)
+class CheckFiles:
+    """The files that a check wrote."""
+
+    corrections: Path
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,7 @@ class CheckObserver:
     should_stop: Callable[[], bool] = lambda: False
 
 
-def check(source: str, device: torch.device, observer: CheckObserver) -> DataFindings:
+def run_check(source: str, device: torch.device, observer: CheckObserver) -> DataFindings:
     """Return what may be wrong with a source, read as ``torchlight train`` would.
 
     Raises:
@@ -67,3 +79,38 @@ def _report_stage(observer: CheckObserver, name: str, done: int, total: int) -> 
     observer.on_stage(name, done, total)
     if observer.should_stop():
         raise RunStopped(f"stopped while {name}; what was computed is kept for the next check")
+
+
+def read_earlier_decisions(folder: Path) -> dict[str, Correction]:
+    """Return the decisions that an earlier check's folder holds, by file; none if there is no such folder.
+
+    Raises:
+        DataError: see :func:`training.data.corrections.read_corrections`.
+    """
+    path = folder / CORRECTIONS
+    rows = read_corrections(path) if path.exists() else {}
+    return {file: one for file, one in rows.items() if one.action}
+
+
+def write_check(folder: Path, findings: DataFindings, earlier: Mapping[str, Correction]) -> CheckFiles:
+    """Write ``corrections.csv`` with a row for each photo that is listed, its action open unless decided earlier.
+
+    Raises:
+        OSError: the folder cannot be written; older files are untouched.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = CheckFiles(folder / CORRECTIONS)
+    write_corrections(files.corrections, [*earlier.values(), *_list_undecided(findings, earlier)])
+    return files
+
+
+def _list_undecided(findings: DataFindings, earlier: Mapping[str, Correction]) -> Iterator[Correction]:
+    """Yield a row for each listed photo and each unreadable file that nobody has decided about."""
+    names, class_names = findings.source.photos.names, findings.source.class_names
+    for index, found in findings.by_photo().items():
+        if names[index] not in earlier:
+            suggested = next((class_names[one.suggestion] for one in found if one.suggestion is not None), "")
+            yield Correction(names[index], "", suggested, "; ".join(one.reason for one in found))
+    for note in findings.source.unreadable:
+        if note.file not in earlier:
+            yield Correction(note.file, "", "", f"cannot be read: {note.reason}")

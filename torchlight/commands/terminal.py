@@ -72,6 +72,22 @@ def catch_interrupts() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+class StageBar:
+    """One bar that shows a stage after the other, by its name."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress = progress
+        self._name = name
+        self._task = progress.add_task(name, total=None, figures="")
+
+    def show(self, name: str, done: int, total: int) -> None:
+        """Show how much of a stage is done; the time begins anew with each stage."""
+        if name != self._name:
+            self._progress.reset(self._task, description=name)
+            self._name = name
+        self._progress.update(self._task, completed=done, total=total)
+
+
 class TrainingBar:
     """Draws a run's progress: a bar for reading images, one for each stage, and for epochs a line for each."""
 

@@ -178,7 +178,7 @@ def _find_in_csv(path: Path) -> list[Item]:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
     items = []
     with file:
-        rows = _numbered_rows(file, path.name)
+        rows = numbered_rows(file, path.name)
         number, header = next(rows, (1, []))
         columns = [name.strip().lower() for name in header]
         if columns not in (["path", "label"], ["path", "label", "split"]):
@@ -196,7 +196,7 @@ def _find_in_csv(path: Path) -> list[Item]:
     return items
 
 
-def _numbered_rows(file: Iterator[str], name: str) -> Iterator[tuple[int, list[str]]]:
+def numbered_rows(file: Iterator[str], name: str) -> Iterator[tuple[int, list[str]]]:
     """Yield each row that is not empty with the number of the line it begins in."""
     reader = csv.reader(file, strict=True, skipinitialspace=True)
     while True:

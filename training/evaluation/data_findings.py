@@ -15,18 +15,19 @@ from torchlight.training.data.source_photos import SourcePhotos
 from torchlight.training.evaluation.label_doubts import MIN_IMAGES, find_label_doubts, rank_labels
 from torchlight.training.evaluation.strangers import find_far, find_far_from_class, measure_distances
 
-Kind = Literal["two_labels", "label", "unlike_all", "unlike_class", "one_colour", "blurred", "tiny", "copy"]
+Kind = Literal["two_labels", "label", "one_colour", "unlike_all", "unlike_class", "blurred", "tiny", "copy"]
 # In the order of urgency; a photo with several findings is shown under the first.
 TITLES: dict[Kind, str] = {
     "two_labels": "One picture under two labels",
     "label": "Labels that may be wrong",
+    "one_colour": "One colour all over",
     "unlike_all": "Unlike all other photos",
     "unlike_class": "Unlike the other photos of their class",
-    "one_colour": "One colour all over",
     "blurred": "Blurred",
     "tiny": "Smaller than what the network sees",
     "copy": "Near-identical photos",
 }
+MOST_TINY = 0.5  # of the photos: if more are small, that is how they are, and said once
 MIN_CONFUSED = 3  # photos, and
 MIN_CONFUSED_SHARE = 0.15  # of the photos of two classes, for them to count as hard to tell apart
 
@@ -159,7 +160,8 @@ def _find_poor_pictures(source: SourcePhotos) -> Iterator[Finding]:
             yield Finding("one_colour", index, f"{colour} all over")
     for index, factor in find_blurred(measure_detail(images)):
         yield Finding("blurred", index, f"blurred: a photo of this set usually has {factor:,.0f} times as much detail")
-    for index in find_tiny(source.shorter_sides, size):
+    tiny = find_tiny(source.shorter_sides, size)
+    for index in tiny if len(tiny) <= MOST_TINY * len(images) else ():
         side = source.shorter_sides[index]
         yield Finding("tiny", index, f"its shorter side has {side} pixels, where the network sees {size}")
 
@@ -180,8 +182,14 @@ def _find_confused(logits: Tensor, labels: Tensor) -> list[ConfusedClasses]:
 
 
 def _find_limits(source: SourcePhotos) -> Iterator[str]:
-    """Yield what could not be found out about this source."""
+    """Yield what could not be found out about this source, and what is true of most of its photos."""
     yield from source.warnings
+    size, number = source.photos.images.shape[-1], len(source.photos)
+    tiny = len(find_tiny(source.shorter_sides, size))
+    if tiny > MOST_TINY * number:
+        yield (
+            f"{tiny} of {number} photos are smaller than the {size} pixels that the network sees; larger ones show more"
+        )
     names, counts = source.class_names, source.photos.labels.bincount(minlength=len(source.class_names)).tolist()
     if source.empty_classes:
         yield f"nothing is readable of {_join(source.empty_classes)}; mend the files or remove the class"

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 NEIGHBOURS = 10  # of 30 flowers hidden among insects 17 are found, and of 30 insects among flowers 25; see docs/log.md
 DEVIATIONS = 3.0  # above the usual distance to all photos; in robust standard deviations
-DEVIATIONS_IN_CLASS = 2.5  # above the usual distance to those of the class; lists about 2 of 100 photos of a clean set
+DEVIATIONS_IN_CLASS = 2.5  # above the usual distance to those of the class; lists 1 to 3 of 100 photos of a clean set
 LEAST_DISTANCE = 0.1  # among photos that are all alike, a little further means nothing; real ones are about 0.3 apart
 MIN_PHOTOS = 10  # of a class, or of all; fewer do not say what is usual
 BLOCK = 1024  # photos compared with all others at a time

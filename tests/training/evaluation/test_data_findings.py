@@ -123,3 +123,11 @@ def test_what_could_not_be_found_out_is_said() -> None:
     labels[:2] = 1
     few = dataclasses.replace(source, photos=dataclasses.replace(source.photos, labels=labels))
     assert "labels of dog were not checked: a class needs 5 photos for that; add some" in find(few).notes
+
+
+def test_if_most_photos_are_small_that_is_said_once() -> None:
+    found = find(dataclasses.replace(make_source(), shorter_sides=(20,) * NUMBER))
+    assert list(found.findings) == []
+    assert list(found.notes) == [
+        "40 of 40 photos are smaller than the 32 pixels that the network sees; larger ones show more"
+    ]
