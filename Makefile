@@ -72,7 +72,7 @@ sbom: $(DEV)  ## list all that the service is made of, as CycloneDX: SBOM=sbom.c
 
 peers: $(PEERS)  ## install the services that benchmarks.serving compares with, and wrk
 
-# Those that need no arguments: benchmarks.own_photos wants folders of photos.
+# Those that need no arguments: benchmarks.own_photos and benchmarks.label_errors want folders of photos.
 BENCHMARKS = decoding inspection page serving training
 bench: $(DEV) $(PEERS)  ## run the benchmarks of speed
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(VENV)/bin/python -m benchmarks.$$name $(ARGS) || exit 1; done

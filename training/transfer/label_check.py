@@ -27,7 +27,9 @@ def answer_held_out(
     groups: Sequence[str],
     blocks: Mapping[str, slice],
     on_head: Callable[[int, int], None] = lambda done, total: None,
+    *,
     seed: int = 0,
+    rounds: int = ROUNDS,
 ) -> Tensor:
     """Return (N, K) logits for all photos, each photo's by heads that saw neither it nor its near copies.
 
@@ -38,19 +40,20 @@ def answer_held_out(
         blocks: columns of each part of the features.
         on_head: called after each head with how many are done and how many there are.
         seed: of the folds.
+        rounds: how often heads learn, at least 1; all but the first without the photos that were doubted before.
     """
     folds = assign_folds(labels, groups, seed)
     trusted = torch.ones(len(labels), dtype=torch.bool)
-    for number in range(ROUNDS):
-        heads = fit_all_heads(features, labels, folds, blocks, partial(_count_on, on_head, number), trusted)
+    for number in range(rounds):
+        heads = fit_all_heads(features, labels, folds, blocks, partial(_count_on, on_head, number, rounds), trusted)
         logits = _mean_of_best(heads, labels)
         trusted = _find_trusted(logits, labels)
     return logits
 
 
-def _count_on(on_head: Callable[[int, int], None], rounds_done: int, done: int, total: int) -> None:
+def _count_on(on_head: Callable[[int, int], None], rounds_done: int, rounds: int, done: int, total: int) -> None:
     """Report the heads of this round together with those of the rounds before."""
-    on_head(rounds_done * total + done, ROUNDS * total)
+    on_head(rounds_done * total + done, rounds * total)
 
 
 def _mean_of_best(heads: Sequence[Head], labels: Tensor) -> Tensor:
