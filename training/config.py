@@ -76,6 +76,7 @@ class RunOptions:
         val_fraction, test_fraction: None is ``HELD_OUT`` in a training loop. Where the photos choose, validation needs
             none, and for testing only what is asked for is held out.
         start_from: a checkpoint whose weights to start from; architecture, image size and classes are its own.
+        corrections: a CSV file of decisions about single photos, as ``torchlight check`` writes it.
         resume: continue the run in ``out``, if there is one.
         settings: fields of :class:`TrainingConfig`; those left out follow from network and data.
     """
@@ -90,6 +91,7 @@ class RunOptions:
     val_fraction: float | None = None
     test_fraction: float | None = None
     skip_unreadable: bool = False
+    corrections: Path | None = None
     resume: bool = False
     start_from: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)

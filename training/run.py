@@ -225,6 +225,7 @@ def _describe_run(options: RunOptions, setup: Setup, device: torch.device, comma
         "val_fraction": held_out_share(options.val_fraction),
         "test_fraction": held_out_share(options.test_fraction),
         "trained_at": time.strftime("%Y-%m-%d", time.gmtime()),
+        **({"corrections": dict(dataset.corrections)} if dataset.corrections else {}),
     }
     return Header(
         network=setup.network_config,

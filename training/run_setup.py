@@ -102,6 +102,7 @@ def set_up(options: RunOptions, device: torch.device, observer: Observer, num_pr
         test_fraction=held_out_share(options.test_fraction),
         seed=options.seed,
         skip_unreadable=options.skip_unreadable,
+        corrections=options.corrections,
         on_image=observer.on_image,
     )
     config = _configure(options, dataset, size, device, num_processes)

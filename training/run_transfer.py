@@ -166,6 +166,7 @@ def _load(options: RunOptions, resizing: Resizing, observer: Observer) -> DataSe
         test_fraction=options.test_fraction or 0.0,
         seed=options.seed,
         skip_unreadable=options.skip_unreadable,
+        corrections=options.corrections,
         on_image=observer.on_image,
     )
 
@@ -316,6 +317,7 @@ def _describe_run(
         "val_fraction": 0.0,
         "test_fraction": options.test_fraction or 0.0,
         "trained_at": time.strftime("%Y-%m-%d", time.gmtime()),
+        **({"corrections": dict(dataset.corrections)} if dataset.corrections else {}),
     }
     return Header(
         network=NetworkConfig(backbone.architecture, len(dataset.class_names)),

@@ -4,6 +4,7 @@ import csv
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from torchlight import command
+from torchlight.model.checkpoint import load_checkpoint
 
 COLOURS = {"apple": (220, 30, 40), "leaf": (40, 200, 60)}
 
@@ -24,21 +26,28 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-Check = Callable[..., tuple[int, str, str]]
+Call = Callable[..., tuple[int, str, str]]
+Check = Call
 
 
 @pytest.fixture
-def check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Check:
-    """Run ``torchlight check photos`` in this process; return its exit code and what it wrote."""
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Run ``torchlight`` in this process; return its exit code and what it wrote."""
 
-    def run(*options: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["torchlight", "check", "photos", *options])
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["torchlight", *arguments])
         with pytest.raises(SystemExit) as caught:
             command.main()
         written = capsys.readouterr()
         return int(caught.value.code or 0), written.out, written.err
 
     return run
+
+
+@pytest.fixture
+def check(call: Call) -> Check:
+    """Run ``torchlight check photos``."""
+    return partial(call, "check", "photos")
 
 
 def draw(path: Path, colour: tuple[int, int, int], seed: int) -> Image.Image:
@@ -125,3 +134,27 @@ def test_an_empty_folder_is_refused_with_what_it_should_hold(check: Check) -> No
     assert code == 1
     assert "photos has no class folders with images; expected photos/<class>/<photo>" in err
     assert not Path("runs").exists()
+
+
+def test_training_and_evaluation_take_corrections_and_the_checkpoint_says_so(call: Call) -> None:
+    draw_photos(6)
+    shutil.move("photos/leaf/0.png", "photos/apple/wrong.png")
+    Path("decided.csv").write_text("file,action,class\napple/wrong.png,change class,leaf\napple/0.png,leave out,\n")
+    corrected = ("--corrections", "decided.csv")
+    code, out, err = call("train", "photos", "--budget", "0s", *corrected)
+    assert (code, err) == (0, "")
+    assert "2 classes, images: 11 train" in out
+    assert "corrections: 1 label changed, 1 photo left out" in out
+    checkpoint = "runs/photos/checkpoint.safetensors"
+    assert load_checkpoint(Path(checkpoint)).header.data["corrections"] == {"changed": 1, "left_out": 1, "right": 0}
+    assert "1 label changed, 1 photo left out" in Path("runs/photos/report.html").read_text()
+
+    _, out, _ = call("evaluate", checkpoint, "photos", *corrected)
+    assert "The network learnt from every photo of photos" in out
+    _, out, _ = call("evaluate", checkpoint, "photos")
+    assert "note: the network was trained with corrections (1 label changed, 1 photo left out)" in out
+
+    Path("decided.csv").write_text("file,action,class\napple/0.png,change class,pear\n")
+    code, _, err = call("train", "photos", "--out", "again", *corrected)
+    assert code == 1
+    assert err == "torchlight: decided.csv line 2: there is no class 'pear'; the classes are apple, leaf\n"

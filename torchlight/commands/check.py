@@ -44,7 +44,8 @@ def check(
         findings = run_check(source, choose_device(device), observer)
     written = write_check(folder, findings, earlier)
     _write_findings(findings)
-    write_line(f"decide in {shlex.quote(str(written.corrections))}")
+    decided = shlex.quote(str(written.corrections))
+    write_line(f"decide in {decided}; then: torchlight train {shlex.quote(source)} --corrections {decided}")
 
 
 def _write_findings(findings: "DataFindings") -> None:

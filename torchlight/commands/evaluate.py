@@ -9,8 +9,16 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from torchlight.commands.options import CheckpointPath, Device, SkipUnreadable, Source
-from torchlight.commands.terminal import add_bar, command_line, console, draw_bar, show_progress, write_line
+from torchlight.commands.options import CORRECTIONS_HELP, CheckpointPath, Device, SkipUnreadable, Source
+from torchlight.commands.terminal import (
+    add_bar,
+    command_line,
+    console,
+    draw_bar,
+    show_progress,
+    write_corrections,
+    write_line,
+)
 from torchlight.model.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,6 +30,7 @@ def evaluate(
     source: Source,
     out: Annotated[Path | None, typer.Option(help="Folder for report.html; without it, only the table.")] = None,
     skip_unreadable: SkipUnreadable = False,
+    corrections: Annotated[Path | None, typer.Option(help=CORRECTIONS_HELP)] = None,
     device: Device = "auto",
 ) -> None:
     """Measure a checkpoint on images; on its own training data, only on those held out then.
@@ -30,6 +39,7 @@ def evaluate(
     """
     from torchlight.model.checkpoint import load_checkpoint
     from torchlight.model.classifier import choose_device
+    from torchlight.training.data.corrections import describe_corrections
     from torchlight.training.data.held_out import load_held_out
     from torchlight.training.evaluation.evaluate_checkpoint import evaluate_checkpoint
     from torchlight.training.report.report import make_report, write_report
@@ -37,9 +47,18 @@ def evaluate(
     loaded = load_checkpoint(checkpoint_path)
     with show_progress() as progress:
         on_image = add_bar(progress, "reading images")
-        found = load_held_out(loaded, source, skip_unreadable=skip_unreadable, on_image=on_image)
+        found = load_held_out(
+            loaded, source, skip_unreadable=skip_unreadable, corrections=corrections, on_image=on_image
+        )
         if found.exposure != "learnt":
             evaluation = evaluate_checkpoint(loaded, found, choose_device(device))
+    write_corrections(found.dataset)
+    corrected = describe_corrections(loaded.header.data.get("corrections", {}))
+    if corrections is None and corrected and found.exposure == "unknown":
+        write_line(
+            f"note: the network was trained with corrections ({corrected}); if it learnt from these photos, give the "
+            "same --corrections, or they flatter it"
+        )
     if found.exposure == "learnt":
         return _tell_what_was_measured(loaded.header.metrics["cross_validation"], source, out)
     metrics = evaluation.metrics

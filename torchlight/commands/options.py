@@ -41,6 +41,7 @@ CheckpointPath = Annotated[
     Path, typer.Argument(help="A .safetensors file that `torchlight train` wrote, or imagenet.", callback=find_named)
 ]
 SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave unreadable files out.")]
+CORRECTIONS_HELP = "A CSV file of decisions about single photos, as `torchlight check` writes it. No file is changed."
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
@@ -99,6 +100,7 @@ TRAIN_OPTIONS: dict[str, Any] = {
     "test_fraction": typer.Option(min=0, max=0.9, help="Held out for the final figure, if there is no test folder."),
     "seed": typer.Option(help="Of the split, the initial weights and the augmentation."),
     "skip_unreadable": typer.Option("--skip-unreadable", help="Leave unreadable files out."),
+    "corrections": typer.Option(help=CORRECTIONS_HELP),
 }
 
 

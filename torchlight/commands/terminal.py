@@ -72,6 +72,14 @@ def catch_interrupts() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+def write_corrections(dataset: "DataSet") -> None:
+    """Write how much a file of corrections has changed, if one was given."""
+    from torchlight.training.data.corrections import describe_corrections
+
+    if dataset.corrections:
+        write_line(f"corrections: {describe_corrections(dataset.corrections) or 'no row has a decision'}")
+
+
 class StageBar:
     """One bar that shows a stage after the other, by its name."""
 
@@ -102,6 +110,7 @@ class TrainingBar:
         splits = {name: len(part) for name, part in dataset.splits.items() if config is not None or len(part)}
         sizes = ", ".join(f"{number} {name}" for name, number in splits.items())
         write_line(f"{len(dataset.class_names)} classes, images: {sizes}")
+        write_corrections(dataset)
         for line in dataset.skipped:
             write_line(f"skipped {line}")
         for line in dataset.warnings:

@@ -6,14 +6,14 @@ never touched. Knows nothing of pixels.
 
 import csv
 import io
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from torchlight.model.errors import DataError
 from torchlight.model.files.atomic import write_bytes
-from torchlight.training.data.sources import numbered_rows, printable, shorten
+from torchlight.training.data.sources import Item, numbered_rows, printable, shorten
 
 Action = Literal["", "right", "change class", "leave out"]  # nothing: not decided yet
 ACTIONS: tuple[Action, ...] = get_args(Action)
@@ -37,6 +37,24 @@ class Correction:
     label: str = ""
     why: str = ""
     line: int = 0
+
+
+@dataclass(frozen=True)
+class CorrectedItems:
+    """The items of a source as decisions leave them.
+
+    Attributes:
+        items: all of them, in their order, with the labels that they were given.
+        left_out: positions of those that are to be left out.
+        counts: files whose class was ``changed``, that were ``left_out``, or found ``right``.
+    """
+
+    items: Sequence[Item]
+    left_out: frozenset[int]
+    counts: Mapping[str, int]
+
+
+NOTHING: Mapping[str, int] = {"changed": 0, "left_out": 0, "right": 0}
 
 
 def read_corrections(path: Path) -> dict[str, Correction]:
@@ -124,3 +142,41 @@ def check_corrections(
                 f"{name} line {one.line}: there is no class {printable(one.label)!r}; the classes are "
                 f"{shorten(sorted(class_names), 10)}"
             )
+
+
+def correct_items(items: Sequence[Item], path: Path, class_names: Collection[str] | None = None) -> CorrectedItems:
+    """Return the items of a source with the decisions in a file of corrections; their files are not touched.
+
+    Args:
+        class_names: that a label may be changed to; by default those of the items.
+
+    Raises:
+        DataError: see :func:`read_corrections` and :func:`check_corrections`.
+    """
+    corrections = read_corrections(path)
+    known = {item.label for item in items} | set(class_names or ())
+    check_corrections(corrections, path.name, {printable(item.key) for item in items}, known)
+    corrected, left_out, counts = [], set(), dict(NOTHING)
+    for position, item in enumerate(items):
+        decision = corrections.get(printable(item.key))
+        if decision is not None and decision.action == "change class":
+            counts["changed"] += decision.label != item.label
+            item = item._replace(label=decision.label)
+        elif decision is not None and decision.action == "leave out":
+            counts["left_out"] += 1
+            left_out.add(position)
+        elif decision is not None and decision.action == "right":
+            counts["right"] += 1
+        corrected.append(item)
+    return CorrectedItems(corrected, frozenset(left_out), counts)
+
+
+def describe_corrections(counts: Mapping[str, int]) -> str:
+    """Return counts of corrections as ``3 labels changed, 1 photo left out, 2 found right``; nothing if all are 0."""
+    changed, left_out, right = (counts.get(name, 0) for name in NOTHING)
+    parts = [
+        f"{changed} {'label' if changed == 1 else 'labels'} changed" * bool(changed),
+        f"{left_out} {'photo' if left_out == 1 else 'photos'} left out" * bool(left_out),
+        f"{right} found right" * bool(right),
+    ]
+    return ", ".join(filter(None, parts))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from torchlight.model.checkpoint import Checkpoint
@@ -59,12 +60,14 @@ def load_as_divided_in_training(
     source: str,
     *,
     skip_unreadable: bool = False,
+    corrections: Path | None = None,
     on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[DataSet, bool]:
     """Read a source for a trained network.
 
     What the checkpoint was trained on is divided as it was then, and unreadable files are skipped if they were skipped
-    then. Any other source keeps its own ``val`` and ``test`` folders; all other images are ``train``.
+    then; corrections that it was trained with have to be given again. Any other source keeps its own ``val`` and
+    ``test`` folders; all other images are ``train``.
 
     Returns:
         The data, and whether the checkpoint was trained on it.
@@ -79,6 +82,7 @@ def load_as_divided_in_training(
         trained.header.image_spec.resizing,
         class_names=trained.header.class_names,
         skip_unreadable=skip_unreadable or bool(known.get("skipped")),
+        corrections=corrections,
         on_image=on_image,
     )
     as_trained = load(
@@ -96,6 +100,7 @@ def load_held_out(
     source: str,
     *,
     skip_unreadable: bool = False,
+    corrections: Path | None = None,
     on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> HeldOut:
     """Return what to evaluate a checkpoint on.
@@ -107,7 +112,7 @@ def load_held_out(
         DataError: see :func:`training.data.loading.load_dataset`.
     """
     dataset, is_training_data = load_as_divided_in_training(
-        trained, source, skip_unreadable=skip_unreadable, on_image=on_image
+        trained, source, skip_unreadable=skip_unreadable, corrections=corrections, on_image=on_image
     )
     if is_training_data:
         found = select_held_out(dataset, is_cross_validated="cross_validation" in trained.header.metrics)

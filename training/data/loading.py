@@ -6,8 +6,8 @@ Every image is decoded and resized once, by the same function that the service u
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain, compress
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from torchlight.model import defaults
 from torchlight.model.errors import DataError
 from torchlight.model.images import Resizing
 from torchlight.training.data import dataset_cache, dataset_warnings
+from torchlight.training.data.corrections import CorrectedItems, correct_items
 from torchlight.training.data.decode_files import Decoded
 from torchlight.training.data.sources import SPLITS, Item, find_items, printable, shorten
 from torchlight.training.data.splitting import Example, divide, fractions_to_hold_out
@@ -69,6 +70,7 @@ class DataSet:
         fingerprint: over labels, contents and splits; equal if and only if these are, whatever the files are called.
         skipped: ``name: reason`` of each unreadable file that was left out on request.
         warnings: what is doubtful about the images, in sentences.
+        corrections: see :class:`training.data.corrections.CorrectedItems`; empty if none were asked for.
     """
 
     class_names: tuple[str, ...]
@@ -76,6 +78,7 @@ class DataSet:
     fingerprint: str
     skipped: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    corrections: Mapping[str, int] = field(default_factory=dict)
 
 
 def load_dataset(
@@ -87,6 +90,7 @@ def load_dataset(
     seed: int = 0,
     skip_unreadable: bool = False,
     class_names: Sequence[str] | None = None,
+    corrections: Path | None = None,
     cache_folder: Path | None = None,
     on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> DataSet:
@@ -101,6 +105,8 @@ def load_dataset(
         seed: decides, together with each file's content, what is held out.
         skip_unreadable: leave unreadable files out instead of refusing the source.
         class_names: of a trained network, to evaluate it; by default the names in the source, sorted.
+        corrections: a CSV file of decisions about single files, see :mod:`training.data.corrections`. What is left out
+            need not be readable; the cache is of the files as they lie there, so it serves with and without.
         cache_folder: where decoded images are kept for the next run; default ``~/.cache/torchlight``.
         on_image: called after each decoded image with how many are done and how many there are; once if all of them
             come from the cache.
@@ -108,19 +114,28 @@ def load_dataset(
     Raises:
         DataError: no such source, fewer than two classes, a class without readable images or with a single one that
             would have to be divided, an unknown class in a held-out split, unreadable files, or what
-            :func:`training.data.sources.find_items` refuses; nothing has been written but the cache.
+            :func:`training.data.sources.find_items` and :func:`training.data.corrections.correct_items` refuse;
+            nothing has been written but the cache.
     """
-    items = find_items(source)
-    names = _name_classes(source, items, class_names)
+    found = find_items(source)
+    corrected = CorrectedItems(found, frozenset(), {})
+    if corrections is not None:
+        corrected = correct_items(found, corrections, class_names)
+    items, left_out = corrected.items, corrected.left_out
+    names = _name_classes(source, [item for row, item in enumerate(items) if row not in left_out], class_names)
     folder = cache_folder or defaults.cache_folder()
     decoded, notes = dataset_cache.decode_once(source, resizing, items, folder, on_image)
-    skipped = tuple(f"{item.name}: {error}" for item, error in zip(items, decoded.errors, strict=True) if error)
+    skipped = tuple(
+        f"{item.name}: {error}"
+        for row, (item, error) in enumerate(zip(items, decoded.errors, strict=True))
+        if error and row not in left_out
+    )
     if skipped and not skip_unreadable:
         raise DataError(
             f"{len(skipped)} of {len(items)} files are unreadable ({'; '.join(skipped[:5])}"
             f"{'; ...' if len(skipped) > 5 else ''}); mend them or pass --skip-unreadable"
         )
-    rows = [row for row, error in enumerate(decoded.errors) if not error]
+    rows = [row for row, error in enumerate(decoded.errors) if not error and row not in left_out]
     if not rows:
         raise DataError(f"{printable(source)} has no readable image")
 
@@ -139,6 +154,7 @@ def load_dataset(
         fingerprint=_fingerprint(examples, sides),
         skipped=skipped,
         warnings=(*notes, *_find_warnings(examples, sides, names, needed, decoded, rows)),
+        corrections=corrected.counts,
     )
 
 

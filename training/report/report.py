@@ -19,6 +19,7 @@ from torch import Tensor
 from torchlight.model.checkpoint import Header
 from torchlight.model.drawing.figures import draw_plain_filters
 from torchlight.model.files.atomic import write_bytes
+from torchlight.training.data.corrections import describe_corrections
 from torchlight.training.data.held_out import Exposure, select_cross_validated
 from torchlight.training.evaluation.calibration import Calibration
 from torchlight.training.evaluation.classification_metrics import Metrics, Mistake
@@ -198,6 +199,7 @@ def describe_report(report: Report) -> dict[str, Any]:
         "reliability": _draw_reliability(calibration) if calibration else None,
         "filters": _describe_filters(report.filters),
         "data": _describe_data(report),
+        "corrections": describe_corrections(report.header.data.get("corrections", {})),
         "cost": report_text.describe_cost(report.header.training),
         "versions": ", ".join(f"{name} {version}" for name, version in sorted(report.header.versions.items())),
         "settings": _describe_settings(report.header.training),
