@@ -55,7 +55,8 @@ def test_wheel_holds_every_file_of_the_tree_and_nothing_else(wheel: Path) -> Non
     }
     packed = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert packed == expected
-    assert {"torchlight/training/report/report.css", "torchlight/app/page/index.html"} <= packed
+    assert {f"torchlight/training/report/{name}" for name in ("report.css", "check.js", "check.html.j2")} <= packed
+    assert {"torchlight/app/page/index.html"} <= packed
 
 
 @contextmanager

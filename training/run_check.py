@@ -11,22 +11,25 @@ from pathlib import Path
 import torch
 
 from torchlight.model.defaults import cache_folder
+from torchlight.model.files.atomic import write_bytes
 from torchlight.training.data.corrections import Correction, read_corrections, write_corrections
 from torchlight.training.data.source_photos import SourcePhotos, read_source
 from torchlight.training.evaluation.data_findings import DataFindings, find_in_data
+from torchlight.training.report.check_page import render_check
 from torchlight.training.run_setup import RunStopped
 from torchlight.training.run_transfer import BACKBONE
 from torchlight.training.transfer.feature_cache import compute_once
 from torchlight.training.transfer.features import compile_features, extract_features, load_backbone
 from torchlight.training.transfer.label_check import answer_held_out
 
-CORRECTIONS = "corrections.csv"
+PAGE, CORRECTIONS = "check.html", "corrections.csv"
 
 
 @dataclass(frozen=True)
 class CheckFiles:
-    """The files that a check wrote."""
+    """The files that a check wrote: the page to look at, and the decisions."""
 
+    page: Path
     corrections: Path
 
 
@@ -92,14 +95,17 @@ def read_earlier_decisions(folder: Path) -> dict[str, Correction]:
     return {file: one for file, one in rows.items() if one.action}
 
 
-def write_check(folder: Path, findings: DataFindings, earlier: Mapping[str, Correction]) -> CheckFiles:
-    """Write ``corrections.csv`` with a row for each photo that is listed, its action open unless decided earlier.
+def write_check(folder: Path, findings: DataFindings, source: str, earlier: Mapping[str, Correction]) -> CheckFiles:
+    """Write ``check.html`` with the photos that are listed, and ``corrections.csv`` with a row for each.
+
+    The actions are those of ``earlier`` and open for all others.
 
     Raises:
         OSError: the folder cannot be written; older files are untouched.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = CheckFiles(folder / CORRECTIONS)
+    files = CheckFiles(folder / PAGE, folder / CORRECTIONS)
+    write_bytes(files.page, render_check(findings, source, earlier).encode())
     write_corrections(files.corrections, [*earlier.values(), *_list_undecided(findings, earlier)])
     return files
 

@@ -20,14 +20,16 @@ MOST_URGENT = 12  # photos in the terminal; the files have all of them
 def check(
     source: Source,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for corrections.csv; default: runs/, named like the source, -check.")
+        Path | None,
+        typer.Option(help="Folder for the page and the decisions; default: runs/, named like the source, -check."),
     ] = None,
     device: Device = "auto",
 ) -> None:
     """Look for what is wrong with photos before a training: labels, copies, strangers, broken and poor pictures.
 
-    Nothing of the photos is changed. Decisions go into corrections.csv: in its column action write right, change class
-    or leave out. Those of an earlier check are kept.
+    Nothing of the photos is changed. check.html shows what was found, and takes decisions that `torchlight train`
+    follows; or write right, change class or leave out into the column action of corrections.csv. Decisions in there
+    are kept by the next check.
     """
     from torchlight.model.classifier import choose_device
     from torchlight.training.run_check import CheckObserver, read_earlier_decisions, run_check, write_check
@@ -42,10 +44,11 @@ def check(
             should_stop=is_interrupted,
         )
         findings = run_check(source, choose_device(device), observer)
-    written = write_check(folder, findings, earlier)
+    written = write_check(folder, findings, source, earlier)
     _write_findings(findings)
-    decided = shlex.quote(str(written.corrections))
-    write_line(f"decide in {decided}; then: torchlight train {shlex.quote(source)} --corrections {decided}")
+    page, decided = (shlex.quote(str(path)) for path in (written.page, written.corrections))
+    write_line(f"now: open {page}, or decide in {decided}")
+    write_line(f"then: torchlight train {shlex.quote(source)} --corrections {decided}")
 
 
 def _write_findings(findings: "DataFindings") -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchlight.model.drawing.figures import draw_plain_image
+from torchlight.model.drawing.rendering import encode_jpeg
 from torchlight.training.evaluation.classification_metrics import Interval
 
 MAX_PICTURE = 224  # pixels a side; a larger picture is shrunk by a whole number
@@ -28,6 +29,11 @@ def photo_uri(image: Tensor) -> str:
     if factor > 1:
         image = F.avg_pool2d(image.float(), factor).round().to(image.dtype)  # (3, S / factor, S / factor)
     return data_uri(draw_plain_image(image))
+
+
+def jpeg_uri(image: Tensor) -> str:
+    """Return an address that holds a photo (3, S, S) uint8 RGB in full size, so small that a page has hundreds."""
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(image.permute(1, 2, 0).numpy())).decode()
 
 
 def clean(text: str) -> str:
