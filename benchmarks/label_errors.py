@@ -7,7 +7,7 @@ counted; beside it that of a single round, which is the order by cross-validated
 Then copies of 40 photos are added, encoded anew and half of them smaller, and last five photos of the next set, each
 under a random label. Nothing of the folders is changed.
 
-cleanlab ranks by the same self-confidence; to compare with it on the same features is still to be added.
+How cleanlab does on the same features is in docs/log.md; as a row of this table it is still to be added.
 """
 
 import argparse

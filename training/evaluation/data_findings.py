@@ -82,10 +82,16 @@ class DataFindings:
         return [one for one in self.findings if one.kind == kind]
 
     def by_photo(self) -> dict[int, list[Finding]]:
-        """Return the findings of each photo that has any, photos and findings in the order of urgency."""
+        """Return the findings of each photo that has any, photos and findings in the order of urgency.
+
+        A CSV file may list one file twice; it is one photo then, under the first of its positions.
+        """
+        first: dict[str, int] = {}
         found: dict[int, list[Finding]] = {}
         for one in self.findings:
-            found.setdefault(one.index, []).append(one)
+            listed = found.setdefault(first.setdefault(self.source.photos.names[one.index], one.index), [])
+            if one.reason not in [other.reason for other in listed]:
+                listed.append(one)
         return found
 
 

@@ -131,3 +131,13 @@ def test_if_most_photos_are_small_that_is_said_once() -> None:
     assert list(found.notes) == [
         "40 of 40 photos are smaller than the 32 pixels that the network sees; larger ones show more"
     ]
+
+
+def test_a_file_that_a_source_lists_twice_is_one_photo() -> None:
+    source = regroup(make_source(), (4, 7))
+    names = list(source.photos.names)
+    names[7] = names[4]
+    source = dataclasses.replace(source, photos=dataclasses.replace(source.photos, names=tuple(names)))
+    by_photo = find(source).by_photo()
+    assert list(by_photo) == [4]
+    assert [one.reason for one in by_photo[4]] == ["near-identical to cat/4.jpg, which has another label"]
