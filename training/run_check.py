@@ -18,7 +18,7 @@ from torchlight.training.evaluation.data_findings import DataFindings, find_in_d
 from torchlight.training.report.check_page import render_check
 from torchlight.training.run_setup import RunStopped
 from torchlight.training.run_transfer import BACKBONE
-from torchlight.training.transfer.feature_cache import compute_once
+from torchlight.training.transfer.feature_cache import compute_once, name_source
 from torchlight.training.transfer.features import compile_features, extract_features, load_backbone
 from torchlight.training.transfer.label_check import answer_held_out
 
@@ -61,10 +61,10 @@ def run_check(source: str, device: torch.device, observer: CheckObserver) -> Dat
     backbone = load_backbone(BACKBONE)
     found = read_source(source, backbone.spec.resizing, on_image=observer.on_image)
     observer.on_source(found)
-    photos, name = found.photos, Path(source).resolve().name
+    photos = found.photos
     features = compute_once(
         cache_folder(),
-        name,
+        name_source(source),
         photos.images,
         backbone.digest,
         lambda: extract_features(

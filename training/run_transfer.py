@@ -5,7 +5,6 @@ files, prints nothing.
 """
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -34,7 +33,7 @@ from torchlight.training.evaluation.evaluate_checkpoint import Evaluation, evalu
 from torchlight.training.report.report import make_report, summarise_run, write_report
 from torchlight.training.run_folder import CHECKPOINT, check_run_folder
 from torchlight.training.run_setup import Observer, RunStopped
-from torchlight.training.transfer.feature_cache import compute_once
+from torchlight.training.transfer.feature_cache import compute_once, name_source
 from torchlight.training.transfer.features import (
     Backbone,
     attach_head,
@@ -193,9 +192,7 @@ def _compute_features(
     def compute() -> Tensor:
         return extract_features(compile_once(), images, partial(_report_stage, observer, "looking at photos"))
 
-    source = Path(options.source).resolve()
-    place = hashlib.sha256(str(source).encode(errors="surrogateescape")).hexdigest()[:16]
-    return compute_once(cache_folder(), f"{source.name}-{place}{form}", images, backbone.digest, compute)
+    return compute_once(cache_folder(), name_source(options.source) + form, images, backbone.digest, compute)
 
 
 def _learn_heads(backbone: Backbone, choice: HeadChoice, photos: LabelledImages, seconds: float) -> Learnt:

@@ -26,6 +26,13 @@ KIND = FileKind(
 )
 
 
+def name_source(source: str) -> str:
+    """Return a name for a source's features, the same for the same path."""
+    path = Path(source).resolve()
+    place = hashlib.sha256(str(path).encode(errors="surrogateescape")).hexdigest()[:16]
+    return f"{path.name}-{place}"
+
+
 def compute_once(
     folder: Path, name: str, images: Tensor, backbone_digest: str, compute: Callable[[], Tensor]
 ) -> Tensor:
@@ -34,7 +41,7 @@ def compute_once(
     A source that has changed replaces its own old file. A folder that cannot be written costs only time.
 
     Args:
-        name: of the source, for the name of the file.
+        name: of the source, see :func:`name_source`, and of what is computed of it.
         images: (N, 3, S, S) uint8.
         backbone_digest: changes with anything that features follow from but the images.
     """
