@@ -108,7 +108,7 @@ def main() -> int:
             rows[row.key] = row
             with arguments.rows.open("a") as lines:
                 lines.write(json.dumps(asdict(row)) + "\n")
-    names = {photos.name for photos in sets}
+    names = [photos.name for photos in sets]
     chosen = [row for row in rows.values() if row.set in names]
     if arguments.picture is not None:
         draw_picture(chosen, arguments.picture)

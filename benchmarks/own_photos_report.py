@@ -94,11 +94,12 @@ class Table:
 def make_report(rows: Sequence[Row]) -> Report:
     """Return tables of accuracy, seconds and calibration, and the limits that the default keeps or misses."""
     table = Table(rows)
-    seeds = len({row.seed for row in rows})
+    most = len({row.seed for row in rows})
     summary = (
-        f"Mean of {seeds} runs ± standard deviation over them; each run draws its own photos. {os.cpu_count()} cores, "
-        f"{platform.processor() or platform.machine()}, torch {torch.__version__}. Accuracy is in per cent of the "
-        f"photos apart; seconds are those from the command to its end, in brackets CPU seconds and peak memory."
+        f"Mean of up to {most} runs ± standard deviation over them; each run draws its own photos. "
+        f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}, torch {torch.__version__}. Accuracy is "
+        f"in per cent of the photos apart; seconds are those from the command to its end, in brackets CPU seconds and "
+        f"peak memory."
     )
     sheets = []
     for name in table.sets:

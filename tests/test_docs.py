@@ -35,7 +35,17 @@ from torchlight.training.data.duplicates import MAX_PAIRS_PER_IMAGE, MIN_CORRELA
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("app", "model", "training", "torchlight", "tests", "benchmarks", "stress", "deploy", "docs", ".ci")
-GENERATED_NAMES = ("faults", "hostile", "lifecycle", "overload", "serving", "serving-resnet18", "soak")
+GENERATED_NAMES = (
+    "faults",
+    "hostile",
+    "lifecycle",
+    "overload",
+    "own-photos-results",
+    "serving",
+    "serving-efficientnet",
+    "serving-resnet18",
+    "soak",
+)
 GENERATED = {f"docs/{name}.md" for name in GENERATED_NAMES}
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text()
