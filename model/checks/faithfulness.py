@@ -17,7 +17,7 @@ from torchlight.model.views.layer_table import describe_layers, first_convolutio
 from torchlight.model.views.receptive_field import find_seen_pixels
 
 STEPS = (256, 1024)  # of integrated gradients: the residual shrinks with their number, so more are a second chance
-STEPS_SUFFICE = 0.005  # residual, as a share of logit - bias: half of what the rule allows
+STEPS_SUFFICE = 0.008  # residual, as a share of logit - bias: less than the rule allows
 STEP = 1e-7  # of central differences in float64, in standard deviations; longer ones cross bends of a deep network
 CHANNELS = 8  # of a layer, or layers, that are reconstructed: a deep network has thousands
 

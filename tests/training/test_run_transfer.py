@@ -119,7 +119,7 @@ def test_a_network_of_another_size_is_tested_on_images_of_that_size(
 def test_two_photos_a_class_give_a_network_although_no_training_can_be_tried(
     tmp_path: Path, draw_folder: DrawFolder
 ) -> None:
-    result = run(draw_folder(tmp_path / "photos", 2), tmp_path / "out", budget_s=600.0)
+    result = run(draw_folder(tmp_path / "photos", 2), tmp_path / "out", budget_s=8.0)
     assert "fewer than a batch of" in (result.checkpoint.parent / "report.html").read_text()
 
 
