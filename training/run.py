@@ -5,9 +5,8 @@ Writes files, prints nothing: the command line shows what the callbacks report.
 
 import dataclasses
 import errno
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from torchlight.training.optimisation.filter_history import select_frames
 from torchlight.training.optimisation.loop import StepResult, Training, TrainingDiverged
 from torchlight.training.report.report import make_report, write_report
 from torchlight.training.run_folder import RunFolder, check_run_folder
-from torchlight.training.run_setup import Observer, RunStopped, Setup, held_out_share, set_up
+from torchlight.training.run_setup import Observer, RunStopped, Setup, describe_data, held_out_share, set_up
 
 # What the system says when a file cannot be written, and the way out.
 WRITE_ERRORS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room") | dict.fromkeys(
@@ -217,16 +216,8 @@ def _describe_run(options: RunOptions, setup: Setup, device: torch.device, comma
         training["backbone"] = describe_backbone(options.loop_architecture)
     elif setup.start is not None and "backbone" in setup.start.header.training:
         training["backbone"] = setup.start.header.training["backbone"]
-    data: Mapping[str, Any] = {
-        "source": Path(options.source).name,
-        "fingerprint": dataset.fingerprint,
-        "images": {name: len(examples) for name, examples in dataset.splits.items()},
-        "skipped": len(dataset.skipped),
-        "val_fraction": held_out_share(options.val_fraction),
-        "test_fraction": held_out_share(options.test_fraction),
-        "trained_at": time.strftime("%Y-%m-%d", time.gmtime()),
-        **({"corrections": dict(dataset.corrections)} if dataset.corrections else {}),
-    }
+    shares = (held_out_share(share) for share in (options.val_fraction, options.test_fraction))
+    data = describe_data(options, dataset, *shares)
     return Header(
         network=setup.network_config,
         class_names=dataset.class_names,

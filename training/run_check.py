@@ -3,7 +3,7 @@
 Prints nothing, and changes nothing of the photos.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,10 @@ import torch
 from torchlight.model.defaults import cache_folder
 from torchlight.model.files.atomic import write_bytes
 from torchlight.training.data.corrections import Correction, read_corrections, write_corrections
-from torchlight.training.data.source_photos import SourcePhotos, read_source
+from torchlight.training.data.source_photos import read_source
 from torchlight.training.evaluation.data_findings import DataFindings, find_in_data
 from torchlight.training.report.check_page import render_check
-from torchlight.training.run_setup import RunStopped
+from torchlight.training.run_setup import Observer, RunStopped
 from torchlight.training.run_transfer import BACKBONE
 from torchlight.training.transfer.feature_cache import compute_once, name_source
 from torchlight.training.transfer.features import compile_features, extract_features, load_backbone
@@ -33,24 +33,7 @@ class CheckFiles:
     corrections: Path
 
 
-@dataclass(frozen=True)
-class CheckObserver:
-    """What a check reports while it runs.
-
-    Attributes:
-        on_image: called after each decoded photo with how many are done and how many there are.
-        on_source: called once with the photos.
-        on_stage: called with a stage's name, how much of it is done and how much there is.
-        should_stop: asked in each stage.
-    """
-
-    on_image: Callable[[int, int], None] = lambda done, total: None
-    on_source: Callable[[SourcePhotos], None] = lambda source: None
-    on_stage: Callable[[str, int, int], None] = lambda name, done, total: None
-    should_stop: Callable[[], bool] = lambda: False
-
-
-def run_check(source: str, device: torch.device, observer: CheckObserver) -> DataFindings:
+def run_check(source: str, device: torch.device, observer: Observer) -> DataFindings:
     """Return what may be wrong with a source, read as ``torchlight train`` would.
 
     Raises:
@@ -60,7 +43,6 @@ def run_check(source: str, device: torch.device, observer: CheckObserver) -> Dat
     """
     backbone = load_backbone(BACKBONE)
     found = read_source(source, backbone.spec.resizing, on_image=observer.on_image)
-    observer.on_source(found)
     photos = found.photos
     features = compute_once(
         cache_folder(),
@@ -78,7 +60,7 @@ def run_check(source: str, device: torch.device, observer: CheckObserver) -> Dat
     return find_in_data(found, features[:, backbone.blocks["last"]], logits)
 
 
-def _report_stage(observer: CheckObserver, name: str, done: int, total: int) -> None:
+def _report_stage(observer: Observer, name: str, done: int, total: int) -> None:
     observer.on_stage(name, done, total)
     if observer.should_stop():
         raise RunStopped(f"stopped while {name}; what was computed is kept for the next check")

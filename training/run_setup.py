@@ -4,8 +4,10 @@ Writes nothing but the cache of decoded images and the data sets that it fetches
 """
 
 import dataclasses
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -129,6 +131,22 @@ def set_up(options: RunOptions, device: torch.device, observer: Observer, num_pr
         class_weights=loading.class_weights(train.labels, network_config.num_classes) if config.balance else None,
         start=start,
     )
+
+
+def describe_data(options: RunOptions, dataset: DataSet, val_fraction: float, test_fraction: float) -> dict[str, Any]:
+    """Return what a run's checkpoint says of the images, see ``Header.data``."""
+    described: dict[str, Any] = {
+        "source": Path(options.source).name,
+        "fingerprint": dataset.fingerprint,
+        "images": {name: len(part) for name, part in dataset.splits.items()},
+        "skipped": len(dataset.skipped),
+        "val_fraction": val_fraction,
+        "test_fraction": test_fraction,
+        "trained_at": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+    if dataset.corrections:
+        described["corrections"] = dict(dataset.corrections)
+    return described
 
 
 def held_out_share(given: float | None) -> float:

@@ -32,7 +32,7 @@ from torchlight.training.evaluation.cross_validation import CandidateResult, Cro
 from torchlight.training.evaluation.evaluate_checkpoint import Evaluation, evaluate_checkpoint, summarise_metrics
 from torchlight.training.report.report import make_report, summarise_run, write_report
 from torchlight.training.run_folder import CHECKPOINT, check_run_folder
-from torchlight.training.run_setup import Observer, RunStopped
+from torchlight.training.run_setup import Observer, RunStopped, describe_data
 from torchlight.training.transfer.feature_cache import compute_once, name_source
 from torchlight.training.transfer.features import (
     Backbone,
@@ -51,7 +51,7 @@ from torchlight.training.transfer.head_choice import (
     may_be_mirrored,
 )
 from torchlight.training.transfer.recipes import FROM_NOTHING, name_fine_tuned, recipe_fine_tuned, recipe_from_nothing
-from torchlight.training.transfer.trained_candidates import Recipe, not_tried, try_training
+from torchlight.training.transfer.trained_candidates import Recipe, try_training, without_figures
 
 BACKBONE = "efficientnet_lite2"  # right on 2 to 3 of 100 photos more than lite0, see docs/log.md
 REPORT_S = 2.5  # of the budget are left for the report
@@ -144,7 +144,7 @@ def transfer(
         fit = partial(fit_again, choice.chosen[0], features, photos.labels, backbone.blocks)
         for name, make_recipe in _list_trials(options, backbone, photos, decode, flip, fit, device):
             if time.monotonic() > deadline:
-                learnt = dataclasses.replace(learnt, candidates=[*learnt.candidates, not_tried(name)])
+                learnt = dataclasses.replace(learnt, candidates=[*learnt.candidates, without_figures(name)])
                 continue
             best, learnt = learnt, _try(make_recipe(), learnt, folds, deadline, device, observer)
             if learnt.network is not best.network:
@@ -286,7 +286,8 @@ def _evaluate(
     if len(dataset.splits["test"]):
         return evaluate_checkpoint(checkpoint, select_held_out(dataset), torch.device("cpu")), cross_validation
     metrics = compute_metrics(learnt.logits, judged.labels, dataset.class_names)
-    held_out = HeldOut("all photos", "cross_validated", judged, dataset)
+    split = "all photos" if len(judged) == len(photos) else f"{len(judged):,} of {len(photos):,} photos"
+    held_out = HeldOut(split, "cross_validated", judged, dataset)
     return Evaluation(checkpoint, held_out, metrics, calibration), cross_validation
 
 
@@ -306,16 +307,8 @@ def _describe_run(
         "start_from": None,
         "backbone": describe_backbone(backbone.architecture),
     }
-    data: dict[str, Any] = {
-        "source": Path(options.source).name,
-        "fingerprint": dataset.fingerprint,
-        "images": {name: len(part) for name, part in dataset.splits.items() if len(part)},
-        "skipped": len(dataset.skipped),
-        "val_fraction": 0.0,
-        "test_fraction": options.test_fraction or 0.0,
-        "trained_at": time.strftime("%Y-%m-%d", time.gmtime()),
-        **({"corrections": dict(dataset.corrections)} if dataset.corrections else {}),
-    }
+    data = describe_data(options, dataset, 0.0, options.test_fraction or 0.0)
+    data["images"] = {name: number for name, number in data["images"].items() if number}
     return Header(
         network=NetworkConfig(backbone.architecture, len(dataset.class_names)),
         class_names=dataset.class_names,

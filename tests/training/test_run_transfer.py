@@ -18,7 +18,7 @@ from torchlight.training.evaluation.cross_validation import CandidateResult
 from torchlight.training.evaluation.evaluate_checkpoint import evaluate_checkpoint
 from torchlight.training.run_setup import Observer, RunStopped
 from torchlight.training.run_transfer import TransferResult, transfer
-from torchlight.training.transfer.trained_candidates import Recipe, Trained, not_tried
+from torchlight.training.transfer.trained_candidates import Recipe, Trained, without_figures
 
 DrawFolder = Callable[..., Path]
 
@@ -97,7 +97,7 @@ def test_a_network_of_another_size_is_tested_on_images_of_that_size(
     def win_from_nothing(recipe: Recipe, folds: Tensor, rival: Tensor, *_: object) -> tuple[CandidateResult, object]:
         """Judge half of the photos only, as if time had been short."""
         if not recipe.name.startswith("from nothing"):
-            return not_tried(recipe.name), None
+            return without_figures(recipe.name), None
         judged = torch.arange(len(folds)) % 2 == 0
         network = recipe.build(torch.ones_like(judged)).eval()
         result = CandidateResult(recipe.name, 1.0, 6, 0.1, 1.0, True)

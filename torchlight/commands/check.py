@@ -32,13 +32,14 @@ def check(
     are kept by the next check.
     """
     from torchlight.model.classifier import choose_device
-    from torchlight.training.run_check import CheckObserver, read_earlier_decisions, run_check, write_check
+    from torchlight.training.run_check import read_earlier_decisions, run_check, write_check
+    from torchlight.training.run_setup import Observer
 
     folder = out or Path("runs") / f"{Path(source).resolve().stem}-check"
     earlier = read_earlier_decisions(folder)
     with show_progress() as progress, catch_interrupts() as is_interrupted:
         bar = StageBar(progress, "reading images")
-        observer = CheckObserver(
+        observer = Observer(
             on_image=lambda done, total: bar.show("reading images", done, total),
             on_stage=bar.show,
             should_stop=is_interrupted,

@@ -20,7 +20,7 @@ class HeldOut:
     """Images to measure a network on.
 
     Attributes:
-        split: ``test``, ``val``, ``all photos`` or ``all images``.
+        split: ``test``, ``val``, ``all photos``, such as ``200 of 1,000 photos``, or ``all images``.
         exposure: what they had to do with the training: nothing (``unseen``); they decided which epoch was kept
             (``chose_epoch``); each is answered by a network that did not learn from it, while the one that is kept
             learnt from all (``cross_validated``); the network that answers learnt from them (``learnt``); or nobody

@@ -21,17 +21,18 @@ class CrossValidated:
 
     Attributes:
         doubts: photos whose label is doubtful, the least probable label first.
-        learnt: photos that the final network learnt from: those that were judged, and others if time was short.
+        learnt: photos of each class that the final network learnt from: those that were judged, and others if time was
+            short.
     """
 
     result: CrossValidation
     metrics: Metrics
     doubts: Sequence[LabelDoubt]
-    learnt: int
+    learnt: Sequence[int]
 
 
-def relate(result: CrossValidation, class_names: Sequence[str], learnt: int) -> CrossValidated:
-    """Return what follows from a cross-validation, and from how many photos the final network learnt."""
+def relate(result: CrossValidation, class_names: Sequence[str], learnt: Sequence[int]) -> CrossValidated:
+    """Return what follows from a cross-validation; ``learnt`` as in :class:`CrossValidated`."""
     labels = result.photos.labels
     metrics = compute_metrics(result.logits, labels, class_names)
     return CrossValidated(result, metrics, find_label_doubts(result.logits, labels), learnt)
@@ -39,14 +40,14 @@ def relate(result: CrossValidation, class_names: Sequence[str], learnt: int) -> 
 
 def list_advice(part: CrossValidated, num_warnings: int) -> list[Advice]:
     """Return what would help most, the most urgent first."""
-    return list(advise(part.metrics, len(part.doubts), num_warnings))
+    return list(advise(part.metrics, part.learnt, len(part.doubts), num_warnings))
 
 
 def describe_cross_validated(part: CrossValidated) -> dict[str, Any]:
     """Return what ``report.html.j2`` says of the ways to learn and of doubtful labels."""
     return {
         "num_folds": part.result.num_folds,
-        "images": part.learnt,
+        "images": sum(part.learnt),
         "temperature": part.result.calibration.temperature,
         "reason": part.result.reason,
         "candidates": _describe_candidates(part),

@@ -45,7 +45,7 @@ def summarise_cross_validated(metrics: Metrics, num_folds: int, learnt: int) -> 
 
     Args:
         metrics: of each photo's answer by a network that did not learn from it.
-        learnt: photos that the network that is kept learnt from.
+        learnt: photos that the network that is kept learnt from: all that were judged, and others if time was short.
     """
     number, right = metrics.images, round(metrics.accuracy * metrics.images)
     if right == number:
@@ -53,8 +53,9 @@ def summarise_cross_validated(metrics: Metrics, num_folds: int, learnt: int) -> 
     else:
         yield f"The network is right in about {of_hundred(metrics.accuracy)} photos: it was in {right:,} of {number:,}."
     yield f"{_describe_certainty(metrics.accuracy_interval)} {_compare_with_most_frequent(metrics)}"
+    judged = "Each photo" if number == learnt else f"There was time to judge {number:,} of {learnt:,} photos. Each"
     yield (
-        f"Each photo was judged by a network that had seen neither it nor its near-identical copies ({num_folds}-fold "
+        f"{judged} was judged by a network that had seen neither it nor its near-identical copies ({num_folds}-fold "
         f"cross-validation). The network that is kept learnt from all {learnt:,}."
     )
 
@@ -85,18 +86,19 @@ def describe_learnt(source: str, figures: Mapping[str, Any]) -> Iterator[str]:
     yield "To measure the network itself, give it a folder of photos that it has not seen."
 
 
-def advise(metrics: Metrics, num_doubts: int, num_warnings: int) -> Iterator[Advice]:
+def advise(metrics: Metrics, learnt: Sequence[int], num_doubts: int, num_warnings: int) -> Iterator[Advice]:
     """Yield what would help most, the most urgent first.
 
     Args:
         metrics: cross-validated.
+        learnt: photos of each class that the network learnt from, judged or not.
         num_doubts: photos whose label is doubtful.
         num_warnings: about the data.
     """
     unknown = [one for one in metrics.per_class if 0 < one.images < MIN_IMAGES]
     if unknown:
         yield Advice("Nothing is known of", _describe_unknown(unknown), "classes")
-    yield Advice("More photos", _ask_for_photos(metrics), "classes")
+    yield Advice("More photos", _ask_for_photos(metrics, learnt), "classes")
     if num_doubts:
         yield Advice(
             "Labels to check",
@@ -113,20 +115,24 @@ def advise(metrics: Metrics, num_doubts: int, num_warnings: int) -> Iterator[Adv
         )
 
 
-def suggest_photos(metrics: Metrics) -> list[tuple[ClassMetrics, int]]:
-    """Return the classes that more photos would help most, and how many to add to each.
+def suggest_photos(metrics: Metrics, learnt: Sequence[int]) -> list[tuple[ClassMetrics, int, int]]:
+    """Return the classes that more photos would help most, how many each has, and how many to add.
 
     They come by the lower end of their recall's interval, which few photos and low recall pull down alike. Among them
     are classes with fewer than ``FEW`` photos, or ``ENOUGH`` if some are mistaken, and those that are surely recognised
     less often than the photos of all classes together.
     """
-    poor = [one for one in metrics.per_class if one.images and _needs_photos(one, metrics.accuracy)]
-    return [(one, _count_to_add(one.images)) for one in sorted(poor, key=lambda one: one.recall_interval[0])]
+    poor = [
+        (one, number, _count_to_add(number))
+        for one, number in zip(metrics.per_class, learnt, strict=True)
+        if one.images and _needs_photos(one, number, metrics.accuracy)
+    ]
+    return sorted(poor, key=lambda asked: asked[0].recall_interval[0])
 
 
-def _needs_photos(one: ClassMetrics, accuracy: float) -> bool:
+def _needs_photos(one: ClassMetrics, number: int, accuracy: float) -> bool:
     wanted = ENOUGH if one.recall < 1 else FEW
-    return one.images < wanted or one.recall_interval[1] < accuracy
+    return number < wanted or one.recall_interval[1] < accuracy
 
 
 def _count_to_add(images: int) -> int:
@@ -135,22 +141,26 @@ def _count_to_add(images: int) -> int:
     return max(10, math.ceil(wanted / 10) * 10)
 
 
-def _ask_for_photos(metrics: Metrics) -> str:
-    suggested = suggest_photos(metrics)
+def _ask_for_photos(metrics: Metrics, learnt: Sequence[int]) -> str:
+    suggested = suggest_photos(metrics, learnt)
     if not suggested:
         if metrics.accuracy == 1:
             return "it made no mistake; more would only narrow the range."
         return "no class stands out; more of all of them, taken as those to come will be, help slowly."
-    asked = [f"{number} of {name_class(one)} ({_describe_recall(one)})" for one, number in suggested[:MAX_LISTED]]
+    asked = [f"{add} of {name_class(one)} ({_describe_recall(one, has)})" for one, has, add in suggested[:MAX_LISTED]]
     rest = len(suggested) - len(asked)
     others = f"; then of {count_noun(rest, 'other class', 'other classes')}" if rest > 0 else ""
     return f"about {_join_names(asked)} would help most{others}."
 
 
-def _describe_recall(one: ClassMetrics) -> str:
-    if one.images == 1:
+def _describe_recall(one: ClassMetrics, number: int) -> str:
+    """Return how many of a class's photos are recognised, and of how many judged if those were not all."""
+    if number == 1:
         return "it has one"
-    return f"it has {one.images:,}, {round(one.recall * one.images):,} of them recognised"
+    right = round(one.recall * one.images)
+    if one.images < number:
+        return f"it has {number:,}; of {one.images:,} that were judged {right:,} are recognised"
+    return f"it has {number:,}, {right:,} of them recognised"
 
 
 def _describe_unknown(unknown: Sequence[ClassMetrics]) -> str:

@@ -101,10 +101,10 @@ def make_report(
     """Return the report on a checkpoint; arguments as in :class:`Report`, ``filters`` without their epochs."""
     held_out, dataset = evaluation.held_out, evaluation.held_out.dataset
     number = len(dataset.class_names)
-    splits, cross_validated = dataset.splits, None
+    splits = dataset.splits
     if cross_validation is not None:
         splits = {"train": select_cross_validated(dataset), "test": splits["test"]}
-        cross_validated = relate(cross_validation, dataset.class_names, len(splits["train"]))
+    counts = {name: part.labels.bincount(minlength=number).tolist() for name, part in splits.items()}
     return Report(
         source=source,
         split=held_out.split,
@@ -115,13 +115,13 @@ def make_report(
         metrics=evaluation.metrics,
         images=held_out.examples.images,
         names=held_out.examples.names,
-        counts={name: part.labels.bincount(minlength=number).tolist() for name, part in splits.items()},
+        counts=counts,
         warnings=dataset.warnings,
         skipped=dataset.skipped,
         history=history,
         filters=list(enumerate(filters)),
         calibration=evaluation.calibration,
-        cross_validated=cross_validated,
+        cross_validated=relate(cross_validation, dataset.class_names, counts["train"]) if cross_validation else None,
     )
 
 
@@ -227,7 +227,8 @@ def _summarise(report: Report) -> list[str]:
     if part is None:
         return list(report_text.summarise(report.metrics))
     if report.exposure == "cross_validated":
-        return list(few_photos_text.summarise_cross_validated(part.metrics, part.result.num_folds, part.learnt))
+        learnt = sum(part.learnt)
+        return list(few_photos_text.summarise_cross_validated(part.metrics, part.result.num_folds, learnt))
     second = few_photos_text.describe_second_opinion(part.metrics, part.result.num_folds)
     return [*report_text.summarise(report.metrics), second]
 

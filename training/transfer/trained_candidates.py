@@ -121,7 +121,7 @@ def try_training(
     began = time.monotonic()
     fewest = len(folds) - int(folds[folds >= 0].bincount().max())  # photos that a fold's network learns from
     if fewest < recipe.config.batch_size:
-        return not_tried(
+        return without_figures(
             recipe.name, f"not tried: a fold leaves {fewest} photos, fewer than a batch of {recipe.config.batch_size}"
         ), None
     least = min(LEAST_EPOCHS, recipe.config.epochs)
@@ -132,19 +132,20 @@ def try_training(
             seconds_per_epoch = _time_epoch(recipe, device, limit_s)
         epochs = min(recipe.config.epochs, int(SAFETY * (deadline - time.monotonic()) / (2 * seconds_per_epoch)))
         if epochs < least:
-            return not_tried(recipe.name), None
+            return without_figures(recipe.name), None
         recipe = replace(recipe, config=replace(recipe.config, epochs=epochs))
         return _compete(recipe, folds, rival, Clock(began, deadline), device, on_step)
     except _OutOfTime:
-        return not_tried(recipe.name, "given up: it took longer than foreseen; a longer --budget lets it end"), None
+        why = "given up: it took longer than foreseen; a longer --budget lets it end"
     except TrainingDiverged:
-        return not_tried(recipe.name, "given up: its loss was no longer a finite number"), None
+        why = "given up: its loss was no longer a finite number"
+    return without_figures(recipe.name, why), None
 
 
-def not_tried(
+def without_figures(
     name: str, why: str = "not tried: there was not enough time; a longer --budget tries it"
 ) -> CandidateResult:
-    """Return what is told of a way to learn that has no figures."""
+    """Return the result of a way to learn that was not tried, or given up."""
     return CandidateResult(name, None, 0, None, None, False, why)
 
 

@@ -126,6 +126,11 @@ def figures(right: dict[str, tuple[int, int]]) -> Metrics:
     return compute_metrics(torch.eye(len(names))[predicted], torch.tensor(labels), names)
 
 
+def judged(metrics: Metrics) -> list[int]:
+    """Return how many photos of each class were judged."""
+    return [one.images for one in metrics.per_class]
+
+
 # What it says first
 
 
@@ -190,16 +195,17 @@ def test_shares_are_told_as_so_many_of_a_hundred(share: float, said: str) -> Non
 
 
 def test_photos_are_asked_of_classes_with_few_and_of_those_recognised_less_often() -> None:
-    suggested = suggest_photos(
-        figures({"ant": (12, 40), "bee": (40, 40), "cat": (9, 12), "dog": (2, 3), "eel": (12, 12), "fox": (120, 300)})
+    measured = figures(
+        {"ant": (12, 40), "bee": (40, 40), "cat": (9, 12), "dog": (2, 3), "eel": (12, 12), "fox": (120, 300)}
     )
-    assert [(one.label, number) for one, number in suggested] == [("ant", 40), ("dog", 20), ("fox", 100), ("cat", 20)]
+    suggested = suggest_photos(measured, judged(measured))
+    asked = [(one.label, number) for one, _, number in suggested]
+    assert asked == [("ant", 40), ("dog", 20), ("fox", 100), ("cat", 20)]
 
 
 def test_advice_names_numbers_of_photos_and_classes_of_which_nothing_is_known() -> None:
-    advice = {
-        one.title: one.sentence for one in advise(figures({"ant": (28, 30), "bee": (9, 16), "owl": (0, 1)}), 2, 1)
-    }
+    measured = figures({"ant": (28, 30), "bee": (9, 16), "owl": (0, 1)})
+    advice = {one.title: one.sentence for one in advise(measured, judged(measured), 2, 1)}
     assert list(advice) == ["Nothing is known of", "More photos", "Labels to check", "Confusions", "The data"]
     assert advice["Nothing is known of"] == "owl (1 photo); with fewer than 5 photos a figure is luck, good or bad."
     assert advice["More photos"] == (
@@ -214,14 +220,14 @@ def test_advice_names_numbers_of_photos_and_classes_of_which_nothing_is_known() 
 
 
 def test_only_the_most_urgent_classes_are_listed_and_the_others_counted() -> None:
-    advice = list(advise(figures({f"kind{k}": (2, 4) for k in range(8)}), 0, 0))
+    advice = list(advise(figures({f"kind{k}": (2, 4) for k in range(8)}), [4] * 8, 0, 0))
     assert advice[0].sentence.startswith("kind0 (4 photos), kind1 (4 photos) and kind2 (4 photos) and 5 other classes;")
     assert advice[1].sentence.endswith(" would help most; then of 5 other classes.")
 
 
 @pytest.mark.parametrize(("found", "said"), [(40, "it made no mistake;"), (39, "no class stands out;")])
 def test_photos_are_not_asked_of_classes_that_are_known_well(found: int, said: str) -> None:
-    (advice, *_) = advise(figures({"ant": (found, 40), "bee": (found, 40)}), 0, 0)
+    (advice, *_) = advise(figures({"ant": (found, 40), "bee": (found, 40)}), [40, 40], 0, 0)
     assert (advice.title, advice.sentence.startswith(said)) == ("More photos", True)
 
 
@@ -295,6 +301,16 @@ def test_photos_that_there_was_no_time_to_judge_are_counted_but_have_no_figures(
     assert whole.cross_validated.metrics.images == 24
     assert {doubt.index for doubt in whole.cross_validated.doubts} == {0, 1, 2}
     assert 'id="doubts"' in render_report(whole)
+
+
+def test_photos_that_were_not_judged_count_as_photos_that_one_has() -> None:
+    measured = figures({"ant": (8, 20), "bee": (20, 20)})
+    _, _, third = summarise_cross_validated(measured, 5, 200)
+    assert third.startswith("There was time to judge 40 of 200 photos. Each was judged by a network")
+    (advice, *_) = advise(measured, [100, 100], 0, 0)
+    assert advice.sentence == (
+        "about 100 of ant (it has 100; of 20 that were judged 8 are recognised) would help most."
+    )
 
 
 def test_a_class_with_hardly_any_photos_is_marked() -> None:
