@@ -104,6 +104,7 @@ def test_everything_that_is_wrong_is_found_at_once(check: Check) -> None:
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.slow
 def test_decisions_of_an_earlier_check_are_kept(check: Check) -> None:
     draw_photos(1)
     shutil.copy("photos/leaf/0.png", "photos/apple/same.png")

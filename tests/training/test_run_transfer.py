@@ -130,6 +130,7 @@ def test_photos_that_are_all_held_out_leave_nothing_to_learn_from(tmp_path: Path
         run(tmp_path / "photos", tmp_path / "out")
 
 
+@pytest.mark.slow  # the command's own test is quick
 def test_one_photo_a_class_is_enough_to_answer_and_the_report_says_that_nothing_is_known(
     tmp_path: Path, draw_folder: DrawFolder
 ) -> None:
@@ -139,6 +140,7 @@ def test_one_photo_a_class_is_enough_to_answer_and_the_report_says_that_nothing_
     assert "nothing is known" in " ".join(result.summary).lower()
 
 
+@pytest.mark.slow  # the same
 def test_two_classes_with_the_same_photos_are_said_to_be_at_chance(tmp_path: Path, draw_folder: DrawFolder) -> None:
     colours = {"first": (200, 30, 30), "second": (200, 30, 30)}
     draw_folder(tmp_path / "photos", 5, colours)
