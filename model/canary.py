@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from torchlight.model.checkpoint import Checkpoint
 from torchlight.model.errors import CanaryMismatch
 from torchlight.model.images import ImageSpec, normalise
+from torchlight.model.uncertainty.novelty import Novelty
+from torchlight.model.views.embedding import answer_with_embeddings
 
 TOLERANCE = 1e-2  # of a probability; right devices and libraries differ by less, see docs/decisions/checkpoint.md
+DISTANCE_TOLERANCE = 0.05  # of the distance itself
 DIGITS = 6  # stored of each probability; the seventh of a float32 differs from one processor to the next
 
 
@@ -39,18 +42,37 @@ def canary_answer(network: nn.Module, spec: ImageSpec) -> tuple[float, ...]:
     return tuple(round(probability, DIGITS) for probability in probabilities)
 
 
-def check_canary(checkpoint: Checkpoint, got: Tensor) -> None:
+def canary_distance(network: nn.Module, spec: ImageSpec, novelty: Novelty) -> float:
+    """Return the canary image's distance to the nearest class, by a network in evaluation mode on the CPU."""
+    image = draw_canary_image(spec.size)[None]
+    logits, embeddings = answer_with_embeddings(network, spec, image, len(novelty.plane.mean))
+    return float(novelty.measure(embeddings, logits.softmax(dim=1)).distances[0])
+
+
+def check_canary(checkpoint: Checkpoint, got: Tensor, got_distance: float | None = None) -> None:
     """Compare an answer to the canary image with the one in the checkpoint, if it has one (older files have none).
 
     Args:
         got: (K,) probabilities for :func:`draw_canary_image`.
+        got_distance: to the nearest class, if the checkpoint tells what is unknown.
 
     Raises:
-        CanaryMismatch: they differ by more than ``TOLERANCE``.
+        CanaryMismatch: a probability differs by more than ``TOLERANCE``, or the distance by ``DISTANCE_TOLERANCE``.
     """
-    if checkpoint.header.golden is None:
-        return
-    expected = torch.tensor(checkpoint.header.golden)
+    header = checkpoint.header
+    if header.golden is not None:
+        _check_probabilities(checkpoint, got, torch.tensor(header.golden))
+    if header.novelty is not None and got_distance is not None:
+        expected = header.novelty.canary_distance
+        if not abs(got_distance - expected) <= DISTANCE_TOLERANCE * expected:
+            raise CanaryMismatch(
+                f"checkpoint {checkpoint.path}: its canary image should be {expected:.4f} from the nearest class, but "
+                f"the network here says {got_distance:.4f}, further apart than {DISTANCE_TOLERANCE:.0%}; train again, "
+                "or look for what is wrong with this device"
+            )
+
+
+def _check_probabilities(checkpoint: Checkpoint, got: Tensor, expected: Tensor) -> None:
     difference = (got - expected).abs()  # (K,)
     worst = int(difference.nan_to_num(torch.inf).argmax())
     if not difference[worst] <= TOLERANCE:

@@ -12,8 +12,10 @@ The header is a flat map of text. Beside ``format`` and ``format_version`` each 
     data             {"source", "fingerprint", images per split, ...}
     versions         {"torchlight", "torch", ...}
     golden           [0.0123, ...]                         the answer to the canary image of model/canary.py; optional
+    novelty          {"images", "measured_on", "canary_distance"}   the known images behind ``unknown``; optional
 
-Beside the weights there may be one tensor more: ``filmstrip``, the first layer's filters while the network learnt.
+Beside the weights there may be more tensors: ``filmstrip``, the first layer's filters while the network learnt; and
+with ``novelty`` those that start with ``novelty.``, see model/uncertainty/novelty.py.
 
 Nothing is ever unpickled. The file's lengths are checked before it is read, header and shapes before the network takes
 the weights; each error names what is wrong.
@@ -41,7 +43,8 @@ from torchlight.model.errors import (
 )
 from torchlight.model.files.tensor_file import FileKind, read_tensors, save_tensors
 from torchlight.model.images import RESIZE_RULES, ImageSpec
-from torchlight.model.network import NetworkConfig, build_network, first_convolution
+from torchlight.model.network import NetworkConfig, build_network, embedding_size, first_convolution
+from torchlight.model.uncertainty.novelty import Novelty, from_tensors, to_tensors
 
 FORMAT_VERSION = "1"
 KIND = FileKind(
@@ -49,8 +52,8 @@ KIND = FileKind(
     command="torchlight train",
     format="torchlight",
     version=FORMAT_VERSION,
-    documents=("network", "class_names", "image_spec", "metrics", "training", "data", "versions", "golden"),
-    optional=frozenset({"golden"}),
+    documents=("network", "class_names", "image_spec", "metrics", "training", "data", "versions", "golden", "novelty"),
+    optional=frozenset({"golden", "novelty"}),
     error=CheckpointError,
     errors={
         "missing": CheckpointNotFound,
@@ -61,6 +64,22 @@ KIND = FileKind(
     },
 )
 FILMSTRIP = "filmstrip"
+NOVELTY = "novelty."  # what the names of its tensors begin with
+
+
+@dataclass(frozen=True)
+class NoveltyFacts:
+    """What a checkpoint says of the known images that tell it what is unknown.
+
+    Attributes:
+        images: their number.
+        measured_on: the split that they are of, or ``cross-validated photos``.
+        canary_distance: of the canary image to the nearest class.
+    """
+
+    images: int
+    measured_on: str
+    canary_distance: float
 
 
 @dataclass(frozen=True)
@@ -75,6 +94,7 @@ class Header:
     data: Mapping[str, Any]
     versions: Mapping[str, str]
     golden: tuple[float, ...] | None = None
+    novelty: NoveltyFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +107,7 @@ class Checkpoint:
         digest: ``sha256:`` and the hex digest of the file's bytes; changes with any of them.
         filmstrip: (E, C, 3, k, k) float32, the filters of the first convolution before training and at epochs spread
             evenly over it; None if the file has none.
+        novelty: tells how strange an image is; None if the file has none, and then the header has none either.
     """
 
     header: Header
@@ -94,15 +115,23 @@ class Checkpoint:
     digest: str
     path: Path
     filmstrip: Tensor | None = None
+    novelty: Novelty | None = None
 
 
-def save_checkpoint(path: Path, network: nn.Module, header: Header, filmstrip: Tensor | None = None) -> None:
+def save_checkpoint(
+    path: Path,
+    network: nn.Module,
+    header: Header,
+    filmstrip: Tensor | None = None,
+    novelty: Novelty | None = None,
+) -> None:
     """Write the file, whole or not at all.
 
     Weights keep their precision (float32 after training). Equal input gives equal bytes.
 
     Args:
         filmstrip: as in :class:`Checkpoint`, in any precision.
+        novelty: as in :class:`Checkpoint`; given if ``header.novelty`` is.
 
     Raises:
         OSError: the folder cannot be written; an older file at ``path`` is untouched.
@@ -110,6 +139,8 @@ def save_checkpoint(path: Path, network: nn.Module, header: Header, filmstrip: T
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     if filmstrip is not None:
         tensors[FILMSTRIP] = filmstrip.contiguous()
+    if novelty is not None:
+        tensors |= {NOVELTY + name: tensor.contiguous() for name, tensor in to_tensors(novelty).items()}
     documents = {name: _plain(getattr(header, name)) for name in KIND.documents}
     save_tensors(path, KIND, tensors, {name: value for name, value in documents.items() if value is not None})
 
@@ -127,13 +158,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
     contents = read_tensors(path, KIND)
     header = _parse_header(path, contents.documents)
     network = _build_empty(path, header)
-    tensors = {name: _as_float32(tensor) for name, tensor in contents.tensors.items()}
+    novelty = _read_novelty(path, header, network, contents.tensors)
+    weights = {name: value for name, value in contents.tensors.items() if not name.startswith(NOVELTY)}
+    tensors = {name: _as_float32(tensor) for name, tensor in weights.items()}
     filmstrip = tensors.pop(FILMSTRIP, None)
     _check_shapes(path, network, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     _check_filmstrip(path, network, filmstrip)
     network.load_state_dict(tensors, assign=True)
     network.eval().requires_grad_(False)
-    return Checkpoint(header, network, contents.digest, path, filmstrip)
+    return Checkpoint(header, network, contents.digest, path, filmstrip, novelty)
 
 
 def _parse_header(path: Path, documents: Mapping[str, Any]) -> Header:
@@ -172,7 +205,8 @@ def _header_from(documents: Mapping[str, Any]) -> Header:
         if not isinstance(documents[name], dict):
             raise ValueError(f"header field {name!r} is not an object")
     facts = {name: documents[name] for name in ("metrics", "training", "data", "versions")}
-    return Header(network, tuple(names), spec, **facts, golden=_golden_from(documents.get("golden"), len(names)))
+    golden, novelty = _golden_from(documents.get("golden"), len(names)), _novelty_from(documents.get("novelty"))
+    return Header(network, tuple(names), spec, **facts, golden=golden, novelty=novelty)
 
 
 def _golden_from(found: Any, number: int) -> tuple[float, ...] | None:
@@ -182,6 +216,17 @@ def _golden_from(found: Any, number: int) -> tuple[float, ...] | None:
     if not are_numbers or len(found) != number or not all(0 <= one <= 1 for one in found):
         raise ValueError(f"header field 'golden' is not {number} probabilities")
     return tuple(found)
+
+
+def _novelty_from(found: Any) -> NoveltyFacts | None:
+    if found is None:
+        return None
+    facts = NoveltyFacts(**found)
+    if not isinstance(facts.images, int) or facts.images < 1 or not isinstance(facts.measured_on, str):
+        raise ValueError(f"header field 'novelty': {found!r} is not a number of images and their split")
+    if not isinstance(facts.canary_distance, int | float) or not math.isfinite(facts.canary_distance):
+        raise ValueError(f"header field 'novelty': canary_distance is {facts.canary_distance!r}, not a number")
+    return facts
 
 
 def _build_empty(path: Path, header: Header) -> nn.Module:
@@ -216,6 +261,25 @@ def _check_filmstrip(path: Path, network: nn.Module, filmstrip: Tensor | None) -
             f"checkpoint {path}: tensor {FILMSTRIP!r} is {_shape(tuple(filmstrip.shape))}, which are not frames of the "
             "first convolution's filters"
         )
+
+
+def _read_novelty(path: Path, header: Header, network: nn.Module, tensors: Mapping[str, Tensor]) -> Novelty | None:
+    found = {name.removeprefix(NOVELTY): value for name, value in tensors.items() if name.startswith(NOVELTY)}
+    if header.novelty is None and not found:
+        return None
+    if header.novelty is None:
+        raise InvalidHeader(f"checkpoint {path} has tensors of {NOVELTY}* without the header field 'novelty'")
+    try:
+        novelty = from_tensors(found, header.network.num_classes)
+    except ValueError as error:
+        raise WeightsMismatch(f"checkpoint {path}: {NOVELTY}*: {error}") from error
+    wanted = embedding_size(network, header.network.architecture)
+    if len(novelty.plane.mean) != wanted:
+        raise WeightsMismatch(
+            f"checkpoint {path}: {NOVELTY}* is for embeddings of {len(novelty.plane.mean)} numbers, "
+            f"this network's have {wanted}"
+        )
+    return novelty
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

@@ -15,7 +15,13 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from torchlight.model.efficientnet_lite import EFFICIENTNET_LITES, MULTILEVEL, SIZES, build_efficientnet_lite
+from torchlight.model.efficientnet_lite import (
+    EFFICIENTNET_LITES,
+    MULTILEVEL,
+    SIZES,
+    build_efficientnet_lite,
+    feature_sizes,
+)
 from torchlight.model.errors import NetworkError, UnknownArchitecture, WeightsDamaged
 from torchlight.model.images import ImageSpec
 from torchlight.model.published_weights import describe_weights, read_weights
@@ -150,6 +156,16 @@ def first_convolution(network: nn.Module) -> nn.Conv2d | None:
 def classifier_head(network: nn.Module) -> nn.Linear | nn.Conv2d:
     """Return the last layer with weights, which gives the logits: fully connected, or a 1x1 convolution."""
     return [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+
+
+def embedding_size(network: nn.Module, architecture: str) -> int:
+    """Return how many numbers a network sums up an image to: those that its head reads, of several depths the last.
+
+    See :func:`model.views.embedding.embedding_layer`.
+    """
+    if architecture in EFFICIENTNET_LITES and architecture.endswith(MULTILEVEL):
+        return feature_sizes(architecture)["last"]
+    return classifier_head(network).weight.shape[1]
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -6,7 +6,7 @@ import torch
 
 from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.classifier import Classifier, Prediction
-from torchlight.model.engines.engine import choose_engine
+from torchlight.model.engines.engine import Answers, choose_engine
 from torchlight.model.images import prepare_image
 from torchlight.model.named_checkpoints import find_checkpoint
 
@@ -20,7 +20,7 @@ class ImageClassifier:
 
     def __init__(self, checkpoint: Path) -> None:
         self._classifier = Classifier(load_checkpoint(find_checkpoint(checkpoint)), torch.device("cpu"))
-        self._run = choose_engine(self._classifier, "auto").run
+        self._engine = choose_engine(self._classifier, "auto")
         self.class_names = self._classifier.class_names
 
     def predict(self, image: str | Path | bytes, top_k: int | None = None) -> list[Prediction]:
@@ -33,6 +33,20 @@ class ImageClassifier:
             ImageError: it is not an image that can be decoded, or it has too many pixels.
             OSError: the file cannot be read.
         """
+        return self._classifier.top_k(self._answer(image).probabilities[0], top_k)
+
+    def p_value(self, image: str | Path | bytes) -> float | None:
+        """Return how strange one image is: the share of known images, in (0, 1], that are at least as strange.
+
+        An image with at most 0.05 counts as unknown. None if the checkpoint cannot tell.
+
+        Raises:
+            ImageError, OSError: see :meth:`predict`.
+        """
+        strangeness = self._answer(image).strangeness
+        return None if strangeness is None else float(strangeness.p_values[0])
+
+    def _answer(self, image: str | Path | bytes) -> Answers:
         content = image if isinstance(image, bytes) else Path(image).read_bytes()
         pixels, _ = prepare_image(content, self._classifier.spec.resizing)  # (3, S, S) uint8 RGB
-        return self._classifier.top_k(self._run(pixels[None])[0], top_k)
+        return self._engine.answer(pixels[None])

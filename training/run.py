@@ -14,15 +14,20 @@ from typing import Any
 
 import torch
 
-from torchlight.model.canary import canary_answer
-from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
+from torchlight.model.canary import canary_answer, canary_distance
+from torchlight.model.checkpoint import Header, NoveltyFacts, load_checkpoint, save_checkpoint
 from torchlight.model.network import describe_backbone
 from torchlight.model.versions import library_versions
 from torchlight.training.config import RunOptions
 from torchlight.training.data.held_out import select_held_out
 from torchlight.training.data.loading import DataSet, LabelledImages
 from torchlight.training.evaluation.classification_metrics import Metrics
-from torchlight.training.evaluation.evaluate_checkpoint import calibrate, evaluate_checkpoint, summarise_metrics
+from torchlight.training.evaluation.evaluate_checkpoint import (
+    calibrate,
+    evaluate_checkpoint,
+    measure_novelty,
+    summarise_metrics,
+)
 from torchlight.training.optimisation.distributed import Processes, ProcessLost
 from torchlight.training.optimisation.filter_history import select_frames
 from torchlight.training.optimisation.loop import StepResult, Training, TrainingDiverged
@@ -152,14 +157,18 @@ def _finish(run: RunFolder, training: Training, dataset: DataSet, device: torch.
     evaluation = evaluate_checkpoint(best, held_out, device)
     if known is None:
         figures = {name: value for name, value in vars(calibration).items() if name != "reliability"}
+        novelty = measure_novelty(network, header, dataset)
         history = [dataclasses.asdict(result) for result in run.history]
         header = dataclasses.replace(
             header,
             metrics={**header.metrics, held_out.split: summarise_metrics(evaluation.metrics), "calibration": figures},
             training={**header.training, **training.cost(run.history), "history": history},
             golden=canary_answer(network.cpu(), header.image_spec),
+            novelty=NoveltyFacts(
+                len(dataset.splits["val"]), "val", canary_distance(network, header.image_spec, novelty)
+            ),
         )
-        save_checkpoint(run.checkpoint, network, header, select_frames(run.filters))
+        save_checkpoint(run.checkpoint, network, header, select_frames(run.filters), novelty)
     done = load_checkpoint(run.checkpoint)
     report = make_report(
         dataclasses.replace(evaluation, checkpoint=done, calibration=calibration),

@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchlight.model.canary import canary_answer
-from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
+from torchlight.model.canary import canary_answer, canary_distance
+from torchlight.model.checkpoint import Header, NoveltyFacts, load_checkpoint, save_checkpoint
 from torchlight.model.defaults import cache_folder
 from torchlight.model.errors import DataError
 from torchlight.model.images import ImageSpec, Resizing
 from torchlight.model.network import NetworkConfig, count_multiply_adds, default_image_size, describe_backbone
 from torchlight.model.versions import library_versions
+from torchlight.model.views.embedding import to_embeddings
 from torchlight.training.config import DEFAULT_ARCHITECTURE, RunOptions, default_budget_s
 from torchlight.training.data.held_out import HeldOut, select_cross_validated, select_held_out
 from torchlight.training.data.loading import DataSet, LabelledImages, decode_again, load_dataset
@@ -30,6 +31,7 @@ from torchlight.training.evaluation.calibration import Calibration, measure_cali
 from torchlight.training.evaluation.classification_metrics import compute_metrics, infer
 from torchlight.training.evaluation.cross_validation import CandidateResult, CrossValidation, summarise_cross_validation
 from torchlight.training.evaluation.evaluate_checkpoint import Evaluation, evaluate_checkpoint, summarise_metrics
+from torchlight.training.evaluation.fit_novelty import distances_crosswise, fit_novelty
 from torchlight.training.report.report import make_report, summarise_run, write_report
 from torchlight.training.run_folder import CHECKPOINT, check_run_folder
 from torchlight.training.run_setup import Observer, RunStopped, describe_data
@@ -80,6 +82,8 @@ class Learnt:
     Attributes:
         judged: (N,) bool, the photos that the logits are of.
         logits, undivided_logits: (M, K) of those, with and without a temperature that they had no part in.
+        distances: (M, K) of those to each class, by embeddings that had not learnt from them.
+        embeddings: (N, D) of all photos.
     """
 
     architecture: str
@@ -88,6 +92,8 @@ class Learnt:
     judged: Tensor
     logits: Tensor
     undivided_logits: Tensor
+    distances: Tensor
+    embeddings: Tensor
     temperature: float
     candidates: Sequence[CandidateResult]
     reason: str
@@ -128,7 +134,7 @@ def transfer(
         features, photos.labels, folds, backbone.blocks, partial(_report_stage, observer, "fitting heads")
     )
     choice = choose_heads(heads, photos.labels, folds)
-    learnt = _learn_heads(backbone, choice, photos, time.monotonic() - began)
+    learnt = _learn_heads(backbone, choice, photos, folds, features, time.monotonic() - began)
     path = options.out / CHECKPOINT
     header = _describe_run(options, dataset, device, command, backbone)
     check_run_folder(options.out, resume=False)  # another run may have been faster
@@ -195,8 +201,11 @@ def _compute_features(
     return compute_once(cache_folder(), name_source(options.source) + form, images, backbone.digest, compute)
 
 
-def _learn_heads(backbone: Backbone, choice: HeadChoice, photos: LabelledImages, seconds: float) -> Learnt:
+def _learn_heads(
+    backbone: Backbone, choice: HeadChoice, photos: LabelledImages, folds: Tensor, features: Tensor, seconds: float
+) -> Learnt:
     """Return the backbone with the chosen heads folded into its last layer."""
+    embeddings = to_embeddings(features[:, backbone.blocks["last"]])  # (N, D)
     architecture, network = attach_head(backbone, choice.weight, choice.bias)
     candidates = describe_heads(choice, photos.labels, backbone.architecture, seconds)
     return Learnt(
@@ -206,6 +215,8 @@ def _learn_heads(backbone: Backbone, choice: HeadChoice, photos: LabelledImages,
         judged=torch.ones(len(photos), dtype=torch.bool),
         logits=choice.held_out_logits,
         undivided_logits=choice.undivided_logits,
+        distances=distances_crosswise(embeddings, photos.labels, folds, photos.groups, choice.weight.shape[0]),
+        embeddings=embeddings,
         temperature=choice.temperature,
         candidates=candidates,
         reason=f"The mean of the {len(choice.chosen)} heads with the lowest loss on photos they had not seen was kept.",
@@ -241,6 +252,8 @@ def _try(
         judged=trained.judged,
         logits=trained.held_out_logits,
         undivided_logits=trained.undivided_logits,
+        distances=trained.distances,
+        embeddings=trained.embeddings,
         temperature=trained.temperature,
         candidates=[result, *others],
         reason=f"The network that was trained was {result.note}.",
@@ -264,6 +277,7 @@ def _save(path: Path, learnt: Learnt, header: Header, photos: LabelledImages, da
     training = {**header.training, **cost}
     if learnt.architecture == DEFAULT_ARCHITECTURE:
         del training["backbone"]  # it began from nothing
+    novelty = fit_novelty(learnt.embeddings, photos.labels, learnt.distances, labels, learnt.logits)
     header = dataclasses.replace(
         header,
         network=NetworkConfig(learnt.architecture, len(names)),
@@ -271,8 +285,11 @@ def _save(path: Path, learnt: Learnt, header: Header, photos: LabelledImages, da
         metrics=figures,
         training=training,
         golden=canary_answer(learnt.network, learnt.spec),
+        novelty=NoveltyFacts(
+            len(labels), "photos, cross-validated", canary_distance(learnt.network, learnt.spec, novelty)
+        ),
     )
-    save_checkpoint(path, learnt.network, header)
+    save_checkpoint(path, learnt.network, header, novelty=novelty)
 
 
 def _evaluate(

@@ -1,6 +1,6 @@
 """The bodies of the answers, with the examples that /docs shows."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,24 @@ class PredictionBody(Body):
     label: str = Field(examples=["cat"])
     index: int = Field(description="Position of the label in the model's classes.", examples=[3])
     probability: float = Field(description="From 0 to 1; all labels together give 1.", examples=[0.97])
+
+
+class UnknownBody(Body):
+    """How strange the image is to this network."""
+
+    p_value: float = Field(
+        description="Share of known images that are at least as strange; known images are those that the network was "
+        "measured on without having learnt from them. Below 0.05 in five of a hundred known images.",
+        examples=[0.62],
+    )
+    is_unknown: bool = Field(description="Whether the p-value is at most the threshold.", examples=[False])
+    threshold: float = Field(examples=[0.05])
+
+
+Unknown = Annotated[
+    UnknownBody | None,
+    Field(description="null if the checkpoint cannot tell; `GET /v1/model` says why, as `no_unknown`."),
+]
 
 
 class ModelSummary(Body):
@@ -48,6 +66,7 @@ class PredictResponse(Body):
     """The answer for one image."""
 
     predictions: list[PredictionBody] = Field(description="Most probable first.")
+    unknown: Unknown
     model: ModelSummary
     image: ImageSummary
     timing_ms: Timing
@@ -58,6 +77,7 @@ class BatchPrediction(Body):
 
     filename: str = Field(examples=["cat.jpg"])
     predictions: list[PredictionBody] = Field(description="Most probable first.")
+    unknown: Unknown
     image: ImageSummary
 
 
@@ -146,6 +166,7 @@ class ModelResponse(ModelSummary):
     engine: EngineBody
     has_filmstrip: bool = Field(description="Whether it carries its first layer's filters while it learnt.")
     has_index: bool = Field(description="Whether there are neighbours of images and examples of units.")
+    no_unknown: str | None = Field(description="Why answers say `unknown: null`; null if they do not.")
     self_test: SelfTestBody | None = Field(description="null if this checkpoint was not checked.")
     versions: Versions
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from torchlight.app.api.problems import Body
-from torchlight.app.api.schemas import IMAGE_ID, ImageSummary, ModelSummary, PredictionBody
+from torchlight.app.api.schemas import IMAGE_ID, ImageSummary, ModelSummary, PredictionBody, Unknown
 from torchlight.model.errors import ViewError
 from torchlight.model.views.activations import MapStage, MapStatistics
 from torchlight.model.views.facts import Display, Facts, FilterScale, MapScale, display_maps
@@ -163,6 +163,7 @@ class ImagePrediction(Body):
     """The answer for a stored image, as the network gives it to an image that comes alone."""
 
     predictions: list[PredictionWithLogit] = Field(description="Most probable first.")
+    unknown: Unknown
     model: ModelSummary
     image: ImageSummary
 

@@ -26,6 +26,7 @@ from torchlight.model.engines.engine import Engine, choose_engine
 from torchlight.model.engines.int8_ranges import load_quantisation
 from torchlight.model.errors import TorchlightError
 from torchlight.model.network import count_multiply_adds
+from torchlight.model.uncertainty.novelty import is_unknown
 
 Result = TypeVar("Result")
 LONG_BYTES = 1_000_000  # from this size on, hashing takes longer than handing the bytes to a thread
@@ -53,11 +54,31 @@ class PreparedImage:
 
 
 @dataclass(frozen=True)
+class ImageAnswer:
+    """What the network says of one image.
+
+    Attributes:
+        probabilities: (K,).
+        p_value: share of known images that are at least as strange; None if the checkpoint cannot tell.
+        distance: to the nearest class, where 1 is usual; None likewise.
+    """
+
+    probabilities: Tensor
+    p_value: float | None = None
+    distance: float | None = None
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the image is unlike what the network knows, as far as the checkpoint can tell."""
+        return self.p_value is not None and is_unknown(self.p_value)
+
+
+@dataclass(frozen=True)
 class Classified:
-    """An image and the answer to it: (K,) probabilities."""
+    """An image and the answer to it."""
 
     image: PreparedImage
-    answer: Answer[Tensor]
+    answer: Answer[ImageAnswer]
 
     @property
     def stages_s(self) -> dict[str, float]:
@@ -220,8 +241,8 @@ class Service:
             await self._decoders.start()
             answer = (await self.batcher.submit(draw_canary_image(size), deadline=None)).result
             if self.engine.quantisation is not None:  # which gives another one, by what is known
-                answer = self.classifier.probabilities(draw_canary_image(size)[None])[0]
-            check_canary(self.classifier.checkpoint, answer)
+                answer = ImageAnswer(self.classifier.probabilities(draw_canary_image(size)[None])[0])
+            check_canary(self.classifier.checkpoint, answer.probabilities, answer.distance)
         except TorchlightError as error:
             self.state, self._defect = "broken", error
         except Exception as error:
@@ -261,17 +282,21 @@ class Service:
             )
         )
 
-    def _run_batch(self, tensors: list[Tensor]) -> list[Tensor]:
-        probabilities = list(self.engine.run(torch.stack(tensors)))
+    def _run_batch(self, tensors: list[Tensor]) -> list[ImageAnswer]:
+        answers = self.engine.answer(torch.stack(tensors))
         self.metrics.count_batch(len(tensors))
-        return probabilities
+        if answers.strangeness is None:
+            return [ImageAnswer(one) for one in answers.probabilities]
+        found = (answers.strangeness.p_values.tolist(), answers.strangeness.distances.tolist())
+        return [ImageAnswer(*one) for one in zip(answers.probabilities, *found, strict=True)]
 
-    def _finish(self, image: PreparedImage, answer: Answer[Tensor] | BaseException) -> Classified | BaseException:
+    def _finish(self, image: PreparedImage, answer: Answer[ImageAnswer] | BaseException) -> Classified | BaseException:
         return answer if isinstance(answer, BaseException) else self._record_metrics(Classified(image, answer))
 
     def _record_metrics(self, classified: Classified) -> Classified:
-        (best,) = self.classifier.top_k(classified.answer.result, 1)
-        self.metrics.count_image(best.label, best.probability, classified.stages_s)
+        found = classified.answer.result
+        (best,) = self.classifier.top_k(found.probabilities, 1)
+        self.metrics.count_image(best.label, best.probability, classified.stages_s, is_unknown=found.is_unknown)
         return classified
 
 

@@ -117,6 +117,14 @@ class Inspector:
         """Return what :func:`model.views.embedding.embed` does for one image."""
         return self._compute(image, "embedding", lambda: embed(self.classifier, image.tensor[None])[0])
 
+    def p_value(self, image: PreparedImage) -> float | None:
+        """Return the share of known images that are at least as strange; None if the checkpoint cannot tell."""
+        novelty = self.classifier.checkpoint.novelty
+        if novelty is None:
+            return None
+        probabilities = self.logits(image).softmax(0)
+        return float(novelty.measure(self.embedding(image)[None], probabilities[None]).p_values[0])
+
     def _compute(self, image: PreparedImage, what: str, make: Callable[[], Tensor]) -> Tensor:
         return self.cache.find((image.id, what), make, lambda tensor: tensor.nbytes + ENTRY_BYTES)
 

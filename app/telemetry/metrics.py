@@ -82,6 +82,7 @@ BATCH_SIZE = Histogram(
 )
 QUEUE_LENGTH = Gauge("torchlight_queue_length", "Images that wait for the network.")
 PREDICTIONS = Counter("torchlight_predictions", "Classified images by their most probable label.", ("label",))
+UNKNOWN = Counter("torchlight_unknown_images", "Classified images that are unlike what the network knows.")
 CONFIDENCE = Histogram(
     "torchlight_confidence", "Probability of the most probable label of each classified image.", PROBABILITIES
 )
@@ -104,7 +105,7 @@ PROCESS_GAUGES = {
         Gauge("process_start_time_seconds", "When the youngest process started, in seconds since 1970.", combine=max),
     )
 }
-COUNTERS = (REQUESTS, REFUSALS, ABANDONED, PREDICTIONS, CPU_SECONDS)
+COUNTERS = (REQUESTS, REFUSALS, ABANDONED, PREDICTIONS, UNKNOWN, CPU_SECONDS)
 HISTOGRAMS = (REQUEST_SECONDS, STAGE_SECONDS, BATCH_SIZE, CONFIDENCE)
 GAUGES = (REQUESTS_IN_PROGRESS, QUEUE_LENGTH, MODEL_INFO, READY, PROCESSES, *PROCESS_GAUGES.values())
 SUM = "sum"
@@ -141,7 +142,8 @@ class Metrics(Collector):
         self._process = ProcessCollector(registry=None)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
-        self._shared.add((ABANDONED.name,), 0)
+        self._count(ABANDONED, amount=0)
+        self._count(UNKNOWN, amount=0)
 
     @property
     def process_number(self) -> int:
@@ -182,9 +184,12 @@ class Metrics(Collector):
         for code in codes:
             self._count(REFUSALS, code, amount=0)
 
-    def count_image(self, label: str, probability: float, stages: Mapping[str, float]) -> None:
+    def count_image(
+        self, label: str, probability: float, stages: Mapping[str, float], *, is_unknown: bool = False
+    ) -> None:
         """Count a classified image, its most probable label, and the seconds of each of its stages."""
         self._count(PREDICTIONS, label)
+        self._count(UNKNOWN, amount=is_unknown)
         self._observe(CONFIDENCE, probability)
         for stage, seconds in stages.items():
             self._observe(STAGE_SECONDS, seconds, stage)

@@ -23,30 +23,49 @@ from torchlight.model.engines.openvino_network import (
     translate_layers,
     translate_network,
 )
-from torchlight.model.engines.parity import BATCH_SIZES, TOLERANCE, InferenceFunction, largest_difference
+from torchlight.model.engines.parity import BATCH_SIZES, TOLERANCE, largest_difference
 from torchlight.model.errors import EngineUnavailable
+from torchlight.model.uncertainty.novelty import Strangeness
+from torchlight.model.views.embedding import embedding_layer, to_embeddings
 
 RANGE_BATCH_SIZE = 8  # images; larger batches are no faster
 INT8_SLACK = 0.05  # of a probability: another processor rounds and saturates int8 otherwise, but by no more than this
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What a network says of N images.
+
+    Attributes:
+        probabilities: (N, K) float32 on the CPU.
+        strangeness: None if the checkpoint cannot tell.
+    """
+
+    probabilities: Tensor
+    strangeness: Strangeness | None
+
+
+@dataclass(frozen=True)
 class Engine:
-    """A way to compute :meth:`Classifier.probabilities`.
+    """A way to compute :meth:`Classifier.probabilities`, and how strange images are.
 
     Attributes:
         name: ``openvino`` or ``pytorch``, with its version.
-        run: (N, 3, S, S) uint8 RGB -> (N, K) float32 probabilities on the CPU; safe to call from several threads.
+        answer: (N, 3, S, S) uint8 RGB -> answers; safe to call from several threads.
         difference: the largest between its probabilities and PyTorch's over seeded noise; 0 for PyTorch.
         reason: why it is PyTorch where OpenVINO was tried, for people; None otherwise.
         quantisation: the ranges it computes with, if in int8.
     """
 
     name: str
-    run: InferenceFunction
+    answer: Callable[[Tensor], Answers]
     difference: float
     reason: str | None = None
     quantisation: Quantisation | None = None
+
+    def run(self, images: Tensor) -> Tensor:
+        """Return (N, K) float32 probabilities of (N, 3, S, S) uint8 RGB images."""
+        return self.answer(images).probabilities
 
 
 def choose_engine(classifier: Classifier, wanted: str, quantisation: Quantisation | None = None) -> Engine:
@@ -76,7 +95,17 @@ def choose_engine(classifier: Classifier, wanted: str, quantisation: Quantisatio
 
 def pytorch_engine(classifier: Classifier, reason: str | None = None) -> Engine:
     """Return the engine that is always available."""
-    return Engine(f"pytorch {version('torch')}", classifier.probabilities, 0.0, reason)
+    embedding = _embedding_layers(classifier)
+    outputs = classifier.graph.compile_outputs([classifier.graph.output, *embedding]) if embedding else None
+
+    def answer(images: Tensor) -> Answers:
+        if outputs is None:
+            return Answers(classifier.probabilities(images), None)
+        with torch.inference_mode():
+            logits, *embeddings = (one.float().cpu() for one in outputs(classifier.network_input(images)))
+            return _to_answers(classifier, logits.softmax(dim=1), embeddings)
+
+    return Engine(f"pytorch {version('torch')}", answer, 0.0, reason)
 
 
 def openvino_engine(classifier: Classifier, quantisation: Quantisation | None = None) -> Engine:
@@ -89,18 +118,20 @@ def openvino_engine(classifier: Classifier, quantisation: Quantisation | None = 
         EngineUnavailable: another device, no OpenVINO, a layer that cannot be translated, or answers that differ.
     """
     _check_available(classifier)
-    outputs = _compile(translate_network(classifier, quantisation), torch.get_num_threads())
+    network = translate_network(classifier, quantisation, _embedding_layers(classifier))
+    outputs = _compile(network, torch.get_num_threads())
 
-    def run(images: Tensor) -> Tensor:
-        return outputs(images)[0]
+    def answer(images: Tensor) -> Answers:
+        probabilities, *embeddings = outputs(images)
+        return _to_answers(classifier, probabilities, embeddings)
 
-    difference = largest_difference(classifier, run, BATCH_SIZES)
+    difference = largest_difference(classifier, lambda images: answer(images).probabilities, BATCH_SIZES)
     limit = TOLERANCE if quantisation is None else quantisation.difference + INT8_SLACK
     if not difference <= limit:
         raise EngineUnavailable(
             f"OpenVINO's probabilities differ from PyTorch's by up to {difference:.2g}; the limit is {limit:.2g}"
         )
-    return Engine(f"openvino {version('openvino')}", run, difference, quantisation=quantisation)
+    return Engine(f"openvino {version('openvino')}", answer, difference, quantisation=quantisation)
 
 
 def layer_outputs(classifier: Classifier, names: Sequence[str]) -> Callable[[Tensor], tuple[Tensor, ...]]:
@@ -144,6 +175,17 @@ def measure_ranges(classifier: Classifier, images: Tensor) -> dict[str, tuple[fl
     lows = torch.stack(least).amin(0).clamp(max=0)  # padding is 0, so 0 is inside
     highs = torch.stack(most).amax(0).clamp(min=0)
     return dict(zip(names, zip(lows.tolist(), highs.tolist(), strict=True), strict=True))
+
+
+def _embedding_layers(classifier: Classifier) -> list[str]:
+    """Return the layer whose output tells how strange an image is, if the checkpoint can tell."""
+    return [] if classifier.checkpoint.novelty is None else [embedding_layer(classifier.graph)]
+
+
+def _to_answers(classifier: Classifier, probabilities: Tensor, embeddings: Sequence[Tensor]) -> Answers:
+    novelty = classifier.checkpoint.novelty
+    strangeness = None if novelty is None else novelty.measure(to_embeddings(embeddings[0]), probabilities)
+    return Answers(probabilities, strangeness)
 
 
 def _run_graph(classifier: Classifier, names: Sequence[str], images: Tensor) -> tuple[Tensor, ...]:

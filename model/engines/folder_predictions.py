@@ -3,9 +3,10 @@
 The file is JSON Lines: one object for each image, after those of earlier runs, in the order in which paths were given
 and sorted within a folder,
 
-    {"file": "a/cat.jpg", "digest": "sha256:...", "predictions": [{"label": "cat", "index": 3, "probability": 0.97}]}
+    {"file": "a/cat.jpg", "digest": "sha256:...", "predictions": [{"label": "cat", "index": 3, "probability": 0.97}],
+     "unknown": {"p_value": 0.62, "is_unknown": false, "threshold": 0.05}}
 
-or, if the image cannot be read, ``"error"`` in place of ``"predictions"``.
+with ``"unknown": null`` if the checkpoint cannot tell; or, if the image cannot be read, ``"error"`` in place of both.
 """
 
 import itertools
@@ -21,9 +22,10 @@ import torch
 from torch import Tensor
 
 from torchlight.model.classifier import Classifier, Prediction
-from torchlight.model.engines.parity import InferenceFunction
+from torchlight.model.engines.engine import Engine
 from torchlight.model.errors import ImageError, PredictionFileError
 from torchlight.model.images import Resizing, prepare_image
+from torchlight.model.uncertainty.novelty import describe_p_value
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 BATCH_SIZE = 16  # more is no faster on a CPU, see docs/log.md
@@ -32,10 +34,15 @@ BATCHES_AHEAD = 4  # decoded while the network runs, so that it never waits
 
 @dataclass(frozen=True)
 class Outcome:
-    """The predictions for a file, most probable first, or the reason why there are none."""
+    """The predictions for a file, most probable first, or the reason why there are none.
+
+    Attributes:
+        p_value: share of known images that are at least as strange; None if the checkpoint cannot tell.
+    """
 
     path: Path
     predictions: tuple[Prediction, ...]
+    p_value: float | None = None
     error: str | None = None
 
 
@@ -52,12 +59,12 @@ def find_image_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def classify_files(
-    classifier: Classifier, run: InferenceFunction, paths: Sequence[Path], top_k: int | None = None
+    classifier: Classifier, engine: Engine, paths: Sequence[Path], top_k: int | None = None
 ) -> Iterator[Outcome]:
     """Yield the outcome for each path, in order, while the next ones are decoded.
 
     Args:
-        run: (N, 3, S, S) uint8 RGB -> (N, K) probabilities, as :attr:`model.engines.engine.Engine.run` is.
+        engine: computes the answers.
         top_k: labels for each; all without it.
     """
     resizing = classifier.spec.resizing
@@ -69,12 +76,23 @@ def classify_files(
         batches = [paths[start : start + BATCH_SIZE] for start in range(0, len(paths), BATCH_SIZE)]
         for batch, loaded in zip(batches, _ahead(pool, load, batches), strict=True):
             tensors = [one for one in loaded if isinstance(one, Tensor)]
-            rows = iter(run(torch.stack(tensors)) if tensors else ())
+            rows = iter(_answer(engine, tensors))
             for path, one in zip(batch, loaded, strict=True):
                 if isinstance(one, str):
-                    yield Outcome(path, (), one)
+                    yield Outcome(path, (), error=one)
                 else:
-                    yield Outcome(path, tuple(classifier.top_k(next(rows), top_k)))
+                    probabilities, p_value = next(rows)
+                    yield Outcome(path, tuple(classifier.top_k(probabilities, top_k)), p_value)
+
+
+def _answer(engine: Engine, tensors: list[Tensor]) -> Iterator[tuple[Tensor, float | None]]:
+    """Yield the (K,) probabilities and the p-value of each image."""
+    if not tensors:
+        return
+    answers = engine.answer(torch.stack(tensors))
+    found = answers.strangeness
+    p_values = [None] * len(tensors) if found is None else found.p_values.tolist()
+    yield from zip(answers.probabilities, p_values, strict=True)
 
 
 class PredictionFile:
@@ -104,7 +122,8 @@ class PredictionFile:
         """Write each outcome and yield it; the file is flushed after each batch."""
         for number, outcome in enumerate(outcomes, 1):
             content = {"error": outcome.error} if outcome.error is not None else {
-                "predictions": [asdict(one) for one in outcome.predictions]
+                "predictions": [asdict(one) for one in outcome.predictions],
+                "unknown": describe_p_value(outcome.p_value),
             }  # fmt: skip
             line = {"file": _printable(outcome.path), "digest": self._digest} | content
             self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")

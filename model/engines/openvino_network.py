@@ -41,8 +41,12 @@ def import_openvino() -> ModuleType:
         sys.modules.update(hidden)
 
 
-def translate_network(classifier: Classifier, quantisation: Quantisation | None = None) -> Any:
+def translate_network(
+    classifier: Classifier, quantisation: Quantisation | None = None, layers: Sequence[str] = ()
+) -> Any:
     """Return :meth:`Classifier.probabilities` as an ``openvino.Model``: normalisation, layers, softmax.
+
+    The outputs of ``layers`` are further outputs.
 
     With ``quantisation``, the input of each layer that multiplies is rounded to int8 over its range, and its weights
     over the range of each output channel. OpenVINO then multiplies integers.
@@ -53,7 +57,9 @@ def translate_network(classifier: Classifier, quantisation: Quantisation | None 
     openvino = import_openvino()
     images, outputs = _translate_layers(openvino.opset13, classifier, quantisation)
     probabilities = openvino.opset13.softmax(outputs[classifier.graph.output], axis=1)  # (N, K)
-    return openvino.Model([probabilities], [images], classifier.checkpoint.path.stem)
+    return openvino.Model(
+        [probabilities, *(outputs[name] for name in layers)], [images], classifier.checkpoint.path.stem
+    )
 
 
 def translate_layers(classifier: Classifier, names: Sequence[str]) -> Any:

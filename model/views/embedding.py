@@ -5,10 +5,11 @@ from collections.abc import Collection
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchlight.model.classifier import Classifier
 from torchlight.model.graph import NetworkGraph
+from torchlight.model.images import ImageSpec, normalise
 from torchlight.model.network import classifier_head
 
 
@@ -34,6 +35,28 @@ def embedding_layer(graph: NetworkGraph) -> str:
     name = graph.find_layer(graph.name_of(classifier_head(graph.network))).inputs[0]
     read = graph.layers.get(name)
     return read.inputs[-1] if read and read.type == "cat" and len(read.out_shape) == 1 else name
+
+
+def answer_with_embeddings(network: nn.Module, spec: ImageSpec, images: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return logits (N, K), and the embeddings (N, D) that :func:`embed` would, without tracing the network.
+
+    Args:
+        network: in evaluation mode; nobody else may run it meanwhile.
+        images: (N, 3, S, S) uint8 RGB on the network's device.
+        size: D, see :func:`model.network.embedding_size`.
+    """
+    read: list[Tensor] = []
+
+    def keep(_head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        read.append(inputs[0])
+
+    hook = classifier_head(network).register_forward_pre_hook(keep)
+    try:
+        with torch.inference_mode():
+            logits: Tensor = network(normalise(images, spec).contiguous(memory_format=torch.channels_last))  # (N, K)
+    finally:
+        hook.remove()
+    return logits.float().cpu(), to_embeddings(read[0][:, -size:])  # a multilevel head reads other levels before it
 
 
 def to_embeddings(outputs: Tensor) -> Tensor:

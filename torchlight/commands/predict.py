@@ -26,6 +26,7 @@ def predict(
 ) -> None:
     """Classify image files, in the terminal or into a file. Exit code 1 if one of them cannot be read."""
     from torchlight.model.engines import folder_predictions
+    from torchlight.model.engines.engine import pytorch_engine
 
     classifier = open_classifier(checkpoint_path, device)
     found = folder_predictions.find_image_files(paths)
@@ -35,7 +36,7 @@ def predict(
     if out is not None:
         raise typer.Exit(1 if _predict_into(out, classifier, found, top_k) else 0)
     failures = 0
-    for outcome in folder_predictions.classify_files(classifier, classifier.probabilities, found, top_k):
+    for outcome in folder_predictions.classify_files(classifier, pytorch_engine(classifier), found, top_k):
         write_line(str(outcome.path), style="bold")
         failures += outcome.error is not None
         _write_outcome(outcome)
@@ -43,12 +44,17 @@ def predict(
 
 
 def _write_outcome(outcome: "Outcome") -> None:
+    from torchlight.model.uncertainty.novelty import is_unknown
+
     if outcome.error is not None:
         write_line(f"  {outcome.error}", style="red")
         return
     width = max(len(one.label) for one in outcome.predictions)
     for one in outcome.predictions:
         write_line(f"  {one.label:{width}} {one.probability:7.2%} {draw_bar(one.probability)}")
+    if outcome.p_value is not None and is_unknown(outcome.p_value):
+        share = f"{100 * outcome.p_value:.2g} of 100"
+        write_line(f"  unlike anything that it learnt: {share} known images are as strange", style="yellow")
 
 
 def _predict_into(out: Path, classifier: "Classifier", paths: list[Path], top_k: int) -> int:
@@ -56,12 +62,12 @@ def _predict_into(out: Path, classifier: "Classifier", paths: list[Path], top_k:
     from torchlight.model.engines import folder_predictions
     from torchlight.model.engines.engine import choose_engine
 
-    run = choose_engine(classifier, "auto").run  # for a few files it would take longer to start than they do
+    engine = choose_engine(classifier, "auto")  # for a few files it would take longer to start than they do
     failures: list[Outcome] = []
     with closing(folder_predictions.PredictionFile(out, classifier.digest)) as answers, show_progress() as progress:
         left = [path for path in paths if not answers.has(path)]
         task = progress.add_task("classifying", total=len(paths), completed=len(paths) - len(left), figures="")
-        for outcome in answers.add(folder_predictions.classify_files(classifier, run, left, top_k)):
+        for outcome in answers.add(folder_predictions.classify_files(classifier, engine, left, top_k)):
             progress.advance(task)
             failures += [outcome] if outcome.error is not None else []
     classified = f"{len(left)} of {len(paths)} images classified now"

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchlight.model.images import ImageSpec, normalise
+from torchlight.model.views.embedding import answer_with_embeddings
 from torchlight.training.evaluation.calibration import expected_calibration_error
 
 Z_95 = 1.959963984540054  # 95% of a normal distribution lies within so many standard deviations
@@ -95,6 +96,21 @@ def infer(network: nn.Module, images: Tensor, spec: ImageSpec, batch_size: int |
                 for batch in torch.split(images, batch_size)
             ]
         )
+
+
+def infer_with_embeddings(network: nn.Module, images: Tensor, spec: ImageSpec, size: int) -> tuple[Tensor, Tensor]:
+    """Return what :func:`infer` does, and the embeddings (N, D) that the logits are made of.
+
+    Args:
+        size: D, see :func:`model.network.embedding_size`.
+    """
+    device = next(network.parameters()).device
+    parts = [
+        answer_with_embeddings(network, spec, batch.to(device), size)
+        for batch in torch.split(images, max(1, BATCH_PIXELS // spec.size**2))
+    ]
+    logits, embeddings = zip(*parts, strict=True)
+    return torch.cat(logits), torch.cat(embeddings)
 
 
 def compute_metrics(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> Metrics:

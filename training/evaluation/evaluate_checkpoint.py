@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from torchlight.model.checkpoint import Checkpoint
+from torchlight.model.checkpoint import Checkpoint, Header
 from torchlight.model.images import ImageSpec
+from torchlight.model.network import embedding_size
+from torchlight.model.uncertainty.novelty import Novelty
 from torchlight.training.data.held_out import HeldOut
 from torchlight.training.data.loading import DataSet
 from torchlight.training.evaluation.calibration import (
@@ -17,7 +19,13 @@ from torchlight.training.evaluation.calibration import (
     fit_temperature,
     measure_calibration,
 )
-from torchlight.training.evaluation.classification_metrics import Metrics, compute_metrics, infer
+from torchlight.training.evaluation.classification_metrics import (
+    Metrics,
+    compute_metrics,
+    infer,
+    infer_with_embeddings,
+)
+from torchlight.training.evaluation.fit_novelty import MAX_LEARNT, distances_apart, fit_novelty, spread_evenly
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,17 @@ def calibrate(
         measured = measure_calibration(logits, divide_crosswise(logits, val.labels), val.labels, temperature)
     divide_logits(network, temperature / divided_by)
     return measured
+
+
+def measure_novelty(network: nn.Module, header: Header, dataset: DataSet) -> Novelty:
+    """Return what tells known from unknown: by training images, and validation images that nothing was learnt from."""
+    train, val, spec = dataset.splits["train"], dataset.splits["val"], header.image_spec
+    size = embedding_size(network, header.network.architecture)
+    some = train.select(spread_evenly(torch.ones(len(train), dtype=torch.bool), MAX_LEARNT))
+    _, embeddings = infer_with_embeddings(network, some.images, spec, size)
+    logits, known = infer_with_embeddings(network, val.images, spec, size)
+    distances = distances_apart(embeddings, some.labels, known, logits.shape[1])
+    return fit_novelty(embeddings, some.labels, distances, val.labels, logits)
 
 
 def summarise_metrics(metrics: Metrics) -> dict[str, Any]:

@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchlight.model.images import ImageSpec
-from torchlight.model.network import count_multiply_adds
+from torchlight.model.network import count_multiply_adds, embedding_size
 from torchlight.training.config import TrainingConfig
 from torchlight.training.data.loading import LabelledImages
 from torchlight.training.evaluation.calibration import divide_crosswise, divide_logits, fit_temperature
-from torchlight.training.evaluation.classification_metrics import infer
+from torchlight.training.evaluation.classification_metrics import infer_with_embeddings
 from torchlight.training.evaluation.cross_validation import CandidateResult
+from torchlight.training.evaluation.fit_novelty import MAX_LEARNT, distances_apart, spread_evenly
 from torchlight.training.optimisation.loop import StepResult, Training, TrainingDiverged
 from torchlight.training.transfer.folds import FOLDS
 
@@ -86,15 +87,19 @@ class Trained:
 
     Attributes:
         network: learnt from all photos, its logits divided by the temperature.
+        embeddings: (N, D) of all photos by that network.
         judged: (N,) bool, the photos of the folds that there was time for.
         held_out_logits, undivided_logits: (M, K) of those, with and without a temperature that they had no part in.
+        distances: (M, K) of those to each class, by embeddings of networks that did not learn from them.
     """
 
     recipe: Recipe
     network: nn.Module
+    embeddings: Tensor
     judged: Tensor
     held_out_logits: Tensor
     undivided_logits: Tensor
+    distances: Tensor
     temperature: float
 
 
@@ -158,14 +163,16 @@ def _compete(
     on_step: Callable[[int, int], None],
 ) -> tuple[CandidateResult, Trained | None]:
     """Judge fold after fold, as long as it is ahead and there is time; then let the winner learn from all photos."""
-    labels, logits = recipe.photos.labels, torch.zeros_like(rival)
+    labels, logits, distances = recipe.photos.labels, torch.zeros_like(rival), torch.zeros_like(rival)
     judged = torch.zeros(len(labels), dtype=torch.bool)
     for fold in range(FOLDS):
         own, began = folds == fold, time.monotonic()
         if not own.any():
             continue
         network = _train(recipe, ~own, device, _end_at(clock.deadline, on_step))
-        logits[own] = infer(network, recipe.photos.images[own], recipe.spec)
+        logits[own], embeddings = _infer(network, recipe, own)
+        learnt = spread_evenly(~own, MAX_LEARNT)
+        distances[own] = distances_apart(_infer(network, recipe, learnt)[1], labels[learnt], embeddings, rival.shape[1])
         judged |= own
         right, rival_right = (_count_right(one[judged], labels[judged]) for one in (logits, rival))
         whole_s = (time.monotonic() - began) / (~own).double().mean().item()  # of a training on all photos
@@ -176,7 +183,7 @@ def _compete(
     trained = None
     if right > rival_right:
         network = _train(recipe, torch.ones_like(judged), device, _end_at(clock.latest, on_step))
-        trained = _finish(recipe, logits[judged], judged, network)
+        trained = _finish(recipe, network, judged, logits[judged], distances[judged])
     seconds = time.monotonic() - clock.began
     return CandidateResult(recipe.name, accuracy, int(judged.sum()), loss, seconds, trained is not None, note), trained
 
@@ -192,13 +199,22 @@ def _end_at(limit: float, on_step: Callable[[int, int], None]) -> Callable[[int,
     return end_or_go_on
 
 
-def _finish(recipe: Recipe, logits: Tensor, judged: Tensor, network: nn.Module) -> Trained:
+def _infer(network: nn.Module, recipe: Recipe, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Return logits and embeddings of some photos, (N,) bool."""
+    size = embedding_size(network, recipe.architecture)
+    return infer_with_embeddings(network, recipe.photos.images[chosen], recipe.spec, size)
+
+
+def _finish(recipe: Recipe, network: nn.Module, judged: Tensor, logits: Tensor, distances: Tensor) -> Trained:
     labels = recipe.photos.labels[judged]
     divided = divide_crosswise(logits, labels).float()
     helps = F.cross_entropy(divided, labels) < F.cross_entropy(logits, labels)
     temperature = fit_temperature(logits, labels) if helps else 1.0
     divide_logits(network, temperature)
-    return Trained(recipe, network.cpu(), judged, divided if helps else logits, logits, temperature)
+    _, embeddings = _infer(network, recipe, torch.ones_like(judged))
+    return Trained(
+        recipe, network.cpu(), embeddings, judged, divided if helps else logits, logits, distances, temperature
+    )
 
 
 def _train(recipe: Recipe, seen: Tensor, device: torch.device, on_step: Callable[[int, int], None]) -> nn.Module:

@@ -17,6 +17,7 @@ from torchlight.model.engines.engine import Engine
 from torchlight.model.network import count_parameters
 from torchlight.model.versions import library_versions
 
+NO_NOVELTY = "this checkpoint was made before networks could tell; train again, or run `torchlight calibrate` on it"
 router = APIRouter(prefix="/v1", tags=["model"])
 
 
@@ -38,6 +39,7 @@ async def model(service: RunningService, inspector: RunningInspector) -> ModelRe
         engine=_engine(service.engine),
         has_filmstrip=classifier.checkpoint.filmstrip is not None,
         has_index=inspector.has_index,
+        no_unknown=None if classifier.checkpoint.novelty else NO_NOVELTY,
         self_test=service.self_test and _self_test(service.self_test),
         versions=Versions(training=dict(header.versions), serving=library_versions("torch", "pillow", "fastapi")),
     )

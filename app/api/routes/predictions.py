@@ -20,7 +20,7 @@ from torchlight.app.api.schemas import (
     PredictResponse,
     Timing,
 )
-from torchlight.app.api.summaries import summarise_image, summarise_model
+from torchlight.app.api.summaries import describe_unknown, summarise_image, summarise_model
 from torchlight.app.api.uploads import Upload, document_image_body, read_image, read_images
 from torchlight.app.inference.service import Classified, Service
 from torchlight.app.telemetry.request_facts import ImageFacts, get_request_facts
@@ -65,7 +65,8 @@ async def predict(request: Request, service: RunningService, top_k: TopK = None)
     _note_images(request, [classified], service)
     timing = _timing(classified)
     body = PredictResponse(
-        predictions=_predictions(service, classified.answer.result, top_k),
+        predictions=_predictions(service, classified.answer.result.probabilities, top_k),
+        unknown=describe_unknown(classified.answer.result.p_value),
         model=summarise_model(service),
         image=summarise_image(classified.image),
         timing_ms=timing,
@@ -110,8 +111,12 @@ def _result(
     request: Request, service: Service, upload: Upload, outcome: Classified | BaseException, top_k: int | None
 ) -> BatchPrediction | BatchProblem:
     if isinstance(outcome, Classified):
-        predictions = _predictions(service, outcome.answer.result, top_k)
-        return BatchPrediction(filename=upload.filename, predictions=predictions, image=summarise_image(outcome.image))
+        return BatchPrediction(
+            filename=upload.filename,
+            predictions=_predictions(service, outcome.answer.result.probabilities, top_k),
+            unknown=describe_unknown(outcome.answer.result.p_value),
+            image=summarise_image(outcome.image),
+        )
     found = find_problem(outcome)
     if found is None:
         raise outcome

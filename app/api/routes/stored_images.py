@@ -11,7 +11,7 @@ from torchlight.app.api.content_negotiation import ViewRoute
 from torchlight.app.api.dependencies import RunningInspector
 from torchlight.app.api.disconnect import while_connected
 from torchlight.app.api.problems import document_problems
-from torchlight.app.api.summaries import summarise_image, summarise_model
+from torchlight.app.api.summaries import describe_unknown, summarise_image, summarise_model
 from torchlight.app.api.uploads import document_image_body, read_image
 from torchlight.app.api.view_response import (
     AS_JSON,
@@ -94,9 +94,12 @@ async def image_prediction(
     def body(image: PreparedImage) -> ImagePrediction:
         logits = view.inspector.logits(image)  # (K,)
         best = view.classifier.top_k(logits.softmax(0), parameters.top_k)
-        predictions = [PredictionWithLogit(**vars(one), logit=logits[one.index].item()) for one in best]
-        model = summarise_model(view.inspector.service)
-        return ImagePrediction(predictions=predictions, model=model, image=summarise_image(image))
+        return ImagePrediction(
+            predictions=[PredictionWithLogit(**vars(one), logit=logits[one.index].item()) for one in best],
+            unknown=describe_unknown(view.inspector.p_value(image)),
+            model=summarise_model(view.inspector.service),
+            image=summarise_image(image),
+        )
 
     return await view.show_image(image_id, body, AS_JSON, **dict(parameters))
 

@@ -1,0 +1,237 @@
+"""How strange an image is to a network: a p-value from distances to what it learnt from, and from how unsure it is.
+
+The distance to a class is the mean over the nearest of its images: in the plane of the main directions of all
+embeddings, plus what lies outside of that plane. It is divided by the distance that is usual for an image of that
+class, and the least over all classes counts. Distance and entropy of the answer each become a rank among known images,
+which the network did not learn from; the weighted product of both ranks is ranked again. That rank is the p-value.
+
+Source: Sun, Ming, Zhu, Li: Out-of-Distribution Detection with Deep Nearest Neighbors, 2022, for the distance; Vovk,
+Gammerman, Shafer: Algorithmic Learning in a Random World, 2005, for the p-value. What else was measured is in
+docs/decisions/uncertainty.md.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+THRESHOLD = 0.05  # of known images are called unknown
+NEIGHBOURS = 20  # of a class at most, and no more than half of it: with fewer, one odd photo counts for much
+ENTROPY_WEIGHT = 0.7  # of its rank beside the distance's: more finds classes left out, less finds other things
+FAR = 1e3  # squared distance to an image that does not count; embeddings have length 1, so others are at most 4
+
+KNOWN = ("distances", "entropies", "scores")  # of known images
+
+Array = npt.NDArray[np.float32]
+
+
+class Strangeness(NamedTuple):
+    """What is strange about N images.
+
+    Attributes:
+        coordinates: (N, R) of the embeddings in the plane of the main directions.
+        distances: (N,) to the nearest class; 1 is usual for an image of that class.
+        p_values: (N,) in (0, 1], the share of known images that are at least as strange.
+    """
+
+    coordinates: Array
+    distances: Array
+    p_values: Array
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The main directions of a network's embeddings, and images that it learnt from.
+
+    Attributes:
+        mean: (D,) of the embeddings.
+        directions: (R, D), orthonormal.
+        references: (M, R), coordinates of the images.
+        classes: (M,) their class indices.
+        residual: mean squared length of what of their embeddings lies outside of the plane.
+        num_classes: K; a class without references is far from everything.
+    """
+
+    mean: Array
+    directions: Array
+    references: Array
+    classes: npt.NDArray[np.int64]
+    residual: float
+    num_classes: int
+
+    def project(self, embeddings: Array) -> tuple[Array, Array]:
+        """Return coordinates (N, R), and squared distances to the plane (N,), of embeddings (N, D) of length 1."""
+        centred: Array = embeddings - self.mean  # (N, D)
+        coordinates = centred @ self.directions.T  # (N, R)
+        outside: Array = np.square(centred).sum(1) - np.square(coordinates).sum(1)
+        return coordinates, np.maximum(outside, 0)
+
+    def class_distances(
+        self, coordinates: Array, outside: Array, excluded: npt.NDArray[np.bool_] | None = None
+    ) -> Array:
+        """Return the mean squared distance to the nearest images of each class.
+
+        Args:
+            coordinates, outside: (N, R) and (N,) as :meth:`project` returns them.
+            excluded: (N, M) references that do not count for an image.
+
+        Returns:
+            (N, K).
+        """
+        squared = np.square(coordinates).sum(1)[:, None] + self._lengths - 2 * coordinates @ self.references.T  # (N, M)
+        if excluded is not None:
+            squared[excluded] = FAR
+        by_class = np.pad(squared, ((0, 0), (0, 1)), constant_values=FAR)[:, self._members]  # (N, K, most of a class)
+        most = self._weights.shape[1]
+        nearest = np.sort(np.partition(by_class, most - 1, axis=2)[:, :, :most], axis=2)  # (N, K, neighbours)
+        distances: Array = (nearest * self._weights).sum(2) + outside[:, None] + np.float32(self.residual)
+        return distances
+
+    @cached_property
+    def _lengths(self) -> Array:
+        lengths: Array = np.square(self.references).sum(1)
+        return lengths
+
+    @cached_property
+    def _members(self) -> npt.NDArray[np.int64]:
+        """(K, most of a class): the references of each class, and M, which is none, where it has no more."""
+        members = [np.flatnonzero(self.classes == k) for k in range(self.num_classes)]
+        most = max(map(len, members))
+        filler = len(self.references)
+        return np.stack([np.pad(one, (0, most - len(one)), constant_values=filler) for one in members])
+
+    @cached_property
+    def _weights(self) -> Array:
+        """(K, neighbours): one over the number of neighbours that count in a class, 0 behind them."""
+        counts = np.bincount(self.classes, minlength=self.num_classes)
+        numbers = np.clip((counts + 1) // 2, 1, NEIGHBOURS)[:, None]  # (K, 1)
+        return ((np.arange(numbers.max()) < numbers) / numbers).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """What a checkpoint holds to tell how strange an image is.
+
+    Attributes:
+        scales: (K,) the distance that is usual for an image of each class.
+        distances, entropies, scores: (n,) float64 ascending, of known images that the network did not learn from:
+            distance to the nearest class, entropy of the answer, and what :func:`join_ranks` makes of both.
+    """
+
+    plane: Plane
+    scales: Array
+    distances: npt.NDArray[np.float64]
+    entropies: npt.NDArray[np.float64]
+    scores: npt.NDArray[np.float64]
+
+    def measure(self, embeddings: Tensor, probabilities: Tensor) -> Strangeness:
+        """Return how strange images are.
+
+        Args:
+            embeddings: (N, D) float32 as :func:`model.views.embedding.embed` returns them.
+            probabilities: (N, K).
+        """
+        coordinates, outside = self.plane.project(embeddings.numpy())
+        distances = (self.plane.class_distances(coordinates, outside) / self.scales).min(1)
+        scores = join_ranks(self.distances, self.entropies, distances, entropy(probabilities.numpy()))
+        return Strangeness(coordinates, distances, rank_among(self.scores, scores).astype(np.float32))
+
+
+def is_unknown(p_value: float) -> bool:
+    """Return whether an image with that p-value counts as unlike what the network knows."""
+    return p_value <= THRESHOLD
+
+
+def describe_p_value(p_value: float | None) -> dict[str, float | bool] | None:
+    """Return what answers say of a p-value; None if the checkpoint cannot tell."""
+    if p_value is None:
+        return None
+    return {"p_value": round(p_value, 4), "is_unknown": is_unknown(p_value), "threshold": THRESHOLD}
+
+
+def to_tensors(novelty: Novelty) -> dict[str, Tensor]:
+    """Return the tensors that a file holds; directions and references in half precision, which they are rounded to."""
+    plane = novelty.plane
+    return {
+        "mean": torch.from_numpy(plane.mean),
+        "directions": torch.from_numpy(plane.directions).half(),
+        "references": torch.from_numpy(plane.references).half(),
+        "classes": torch.from_numpy(plane.classes).int(),
+        "residual": torch.tensor([plane.residual]),
+        "scales": torch.from_numpy(novelty.scales),
+        "distances": torch.from_numpy(novelty.distances),
+        "entropies": torch.from_numpy(novelty.entropies),
+        "scores": torch.from_numpy(novelty.scores),
+    }
+
+
+def from_tensors(tensors: Mapping[str, Tensor], num_classes: int) -> Novelty:
+    """Return what :func:`to_tensors` was given.
+
+    Raises:
+        ValueError: tensors are missing, do not fit together or hold impossible values; the message names one.
+    """
+    missing = {"mean", "directions", "references", "classes", "residual", "scales", *KNOWN} - tensors.keys()
+    if missing:
+        raise ValueError(f"tensor {min(missing)!r} is missing")
+    for name, tensor in tensors.items():
+        if not tensor.numel() or not tensor.isfinite().all():
+            raise ValueError(f"tensor {name!r} is empty or not finite")
+    dimensions, number = tensors["mean"].numel(), tensors["directions"].shape[0]
+    wanted = {"mean": (dimensions,), "directions": (number, dimensions), "scales": (num_classes,), "residual": (1,)}
+    wanted |= {"references": (tensors["classes"].numel(), number), "classes": (tensors["classes"].numel(),)}
+    wanted |= {name: (tensors[name].numel(),) for name in KNOWN}
+    for name, shape in wanted.items():
+        if tuple(tensors[name].shape) != shape:
+            raise ValueError(f"tensor {name!r} is {tuple(tensors[name].shape)}, not {shape}")
+    if not (tensors["classes"].min() >= 0 and tensors["classes"].max() < num_classes):
+        raise ValueError(f"tensor 'classes' is not of indices below {num_classes}")
+    if tensors["scales"].min() <= 0:
+        raise ValueError("tensor 'scales' is not positive")
+    if any((tensors[name].diff() < 0).any() for name in KNOWN):
+        raise ValueError(f"one of the tensors {', '.join(KNOWN)} is not in ascending order")
+    plane = Plane(
+        mean=tensors["mean"].float().numpy(),
+        directions=tensors["directions"].float().numpy(),
+        references=tensors["references"].float().numpy(),
+        classes=tensors["classes"].long().numpy(),
+        residual=tensors["residual"].item(),
+        num_classes=num_classes,
+    )
+    known = {name: tensors[name].double().numpy() for name in KNOWN}
+    return Novelty(plane, tensors["scales"].float().numpy(), **known)
+
+
+def entropy(probabilities: Array) -> Array:
+    """Return (N,) the entropy of answers (N, K), in nats."""
+    entropies: Array = -(probabilities * np.log(np.maximum(probabilities, 1e-12))).sum(1)
+    return entropies
+
+
+def rank_among(known: npt.NDArray[np.float64], values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Return for each value the share of known ones, itself counted among them, that are at least as large.
+
+    Args:
+        known: (n,) ascending.
+        values: (N,).
+    """
+    larger = len(known) - np.searchsorted(known, values.astype(np.float64))
+    ranks: npt.NDArray[np.float64] = (1 + larger) / (1 + len(known))
+    return ranks
+
+
+def join_ranks(
+    known_distances: npt.NDArray[np.float64],
+    known_entropies: npt.NDArray[np.float64],
+    distances: npt.NDArray[np.floating],
+    entropies: npt.NDArray[np.floating],
+) -> npt.NDArray[np.float64]:
+    """Return (N,) scores, larger for stranger images: minus the weighted sum of the logarithms of both ranks."""
+    by_distance, by_entropy = rank_among(known_distances, distances), rank_among(known_entropies, entropies)
+    scores: npt.NDArray[np.float64] = -np.log(by_distance) - ENTROPY_WEIGHT * np.log(by_entropy)
+    return scores

@@ -1,0 +1,119 @@
+"""Embeddings and answers of known images -> what tells known from unknown. Sees no unknown image, and no file."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from torchlight.model.uncertainty.novelty import Novelty, Plane, entropy, join_ranks
+
+DIRECTIONS = 32  # of embeddings that are told apart: 64 separate no better, see docs/decisions/uncertainty.md
+MAX_LEARNT = 5_000  # images that directions are found from: more change little
+MAX_REFERENCES = 1_000  # images whose coordinates are kept, 64 kB
+MAX_KNOWN = 1_000  # values of known images that are kept, so that the least p-value is 0.001
+MIN_IMAGES = 5  # of a class for a usual distance of its own; else it is that of all images
+
+
+def fit_novelty(embeddings: Tensor, labels: Tensor, distances: Tensor, known: Tensor, logits: Tensor) -> Novelty:
+    """Return what tells known from unknown.
+
+    Args:
+        embeddings, labels: (N, D) float32 of length 1 and (N,) int64, of images that the network learnt from.
+        distances: (M, K) of images, to each class, where nothing had been learnt from them.
+        known, logits: (M,) and (M, K) of those: their labels, and the answers without having learnt from them.
+    """
+    plane = _place(*_span(embeddings), embeddings, labels, logits.shape[1])
+    own = distances.gather(1, known[:, None])[:, 0]  # (M,)
+    scales = own.median().repeat(plane.num_classes)
+    for k in range(plane.num_classes):
+        if (known == k).sum() >= MIN_IMAGES:
+            scales[k] = own[known == k].median()
+    scales = scales.clamp(min=1e-6)
+    nearest = (distances / scales).amin(1).numpy()
+    entropies = entropy(logits.softmax(1).numpy())
+    kept = _keep(nearest), _keep(entropies)
+    return Novelty(plane, scales.numpy(), *kept, scores=_keep(join_ranks(*kept, nearest, entropies)))
+
+
+def distances_apart(learnt: Tensor, labels: Tensor, known: Tensor, num_classes: int) -> Tensor:
+    """Return (M, K): the distance of images to each class, which a network did not learn from.
+
+    Args:
+        learnt, labels: (N, D) embeddings of length 1 and (N,) labels of images that it learnt from.
+        known: (M, D) embeddings of those that it did not learn from.
+    """
+    plane = _place(*_span(learnt), learnt, labels, num_classes)
+    return torch.from_numpy(plane.class_distances(*plane.project(known.numpy())))
+
+
+def distances_crosswise(
+    embeddings: Tensor, labels: Tensor, folds: Tensor, groups: Sequence[str], num_classes: int
+) -> Tensor:
+    """Return (N, K): the distance of each image to each class, by embeddings that learnt from none of the images.
+
+    Each is measured in a plane that was found without its fold, to images that are not near-identical to it.
+
+    Args:
+        embeddings: (N, D) float32 of length 1.
+        labels, folds: (N,) int64.
+        groups: N names, equal for near-identical images, which are in one fold.
+    """
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(groups))}
+    group_numbers = np.array([numbers[name] for name in groups])  # (N,)
+    is_like = group_numbers[:, None] == group_numbers[_choose_references(labels, num_classes)]  # (N, references)
+    distances = torch.empty(len(labels), num_classes)
+    for fold in sorted(set(folds.tolist())):
+        own = folds == fold
+        plane = _place(*_span(embeddings[~own]), embeddings, labels, num_classes)
+        found = plane.class_distances(*plane.project(embeddings[own].numpy()), is_like[own.numpy()])
+        distances[own] = torch.from_numpy(found)
+    return distances
+
+
+def spread_evenly(chosen: Tensor, most: int) -> Tensor:
+    """Return (N,) bool: of the chosen images, (N,) bool, all or ``most`` of them at even steps."""
+    some = torch.zeros_like(chosen)
+    some[_spread(chosen.nonzero()[:, 0], most)] = True
+    return some
+
+
+def _span(embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean (D,) of embeddings, and their main directions (R, D)."""
+    mean = embeddings.mean(0)
+    centred = embeddings - mean  # (N, D)
+    number = min(DIRECTIONS, *centred.shape)
+    if len(centred) < centred.shape[1]:  # of the two products the smaller one; both have the same main directions
+        vectors = torch.linalg.eigh(centred @ centred.T).eigenvectors[:, -number:]  # (N, R)
+        directions = torch.linalg.qr(centred.T @ vectors).Q.T  # (R, D)
+    else:
+        directions = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -number:].T
+    return mean, directions.half().float()  # as they are stored
+
+
+def _place(mean: Tensor, directions: Tensor, embeddings: Tensor, labels: Tensor, num_classes: int) -> Plane:
+    """Return the plane with as many images of each class as have room."""
+    chosen = _choose_references(labels, num_classes)
+    centred = embeddings[chosen] - mean
+    references = (centred @ directions.T).half().float()  # as they are stored
+    residual = (centred.square().sum(1) - references.square().sum(1)).mean().clamp(min=0).item()
+    return Plane(mean.numpy(), directions.numpy(), references.numpy(), labels[chosen].numpy(), residual, num_classes)
+
+
+def _choose_references(labels: Tensor, num_classes: int) -> Tensor:
+    """Return the positions of as many images of each class as have room, spread evenly."""
+    most = max(1, MAX_REFERENCES // num_classes)
+    return torch.cat([_spread((labels == k).nonzero()[:, 0], most) for k in range(num_classes)])
+
+
+def _keep(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Return at most MAX_KNOWN of the values, ascending, spread evenly."""
+    return _spread(torch.from_numpy(values.astype(np.float64)).sort().values, MAX_KNOWN).numpy()
+
+
+def _spread(values: Tensor, most: int) -> Tensor:
+    """Return all values, or ``most`` of them at even steps from the first to the last."""
+    if len(values) <= most:
+        return values
+    return values[torch.linspace(0, len(values) - 1, most).round().long()]
