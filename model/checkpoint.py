@@ -140,7 +140,7 @@ def save_checkpoint(
     if filmstrip is not None:
         tensors[FILMSTRIP] = filmstrip.contiguous()
     if novelty is not None:
-        tensors |= {NOVELTY + name: tensor.contiguous() for name, tensor in to_tensors(novelty).items()}
+        tensors |= {NOVELTY + name: tensor for name, tensor in to_tensors(novelty).items()}
     documents = {name: _plain(getattr(header, name)) for name in KIND.documents}
     save_tensors(path, KIND, tensors, {name: value for name, value in documents.items() if value is not None})
 

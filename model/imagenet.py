@@ -12,10 +12,11 @@ from pathlib import Path
 
 from torch import nn
 
-from torchlight.model.checkpoint import Header, save_checkpoint
+from torchlight.model.checkpoint import Header, NoveltyFacts, save_checkpoint
 from torchlight.model.defaults import PRETRAINED
-from torchlight.model.errors import TorchlightError
+from torchlight.model.errors import CheckpointError, TorchlightError
 from torchlight.model.files.atomic import write_bytes
+from torchlight.model.files.tensor_file import FileKind, read_tensors
 from torchlight.model.network import (
     NetworkConfig,
     build_network,
@@ -26,8 +27,18 @@ from torchlight.model.network import (
     published_image_spec,
 )
 from torchlight.model.published_weights import PUBLICATIONS
+from torchlight.model.uncertainty.novelty import from_tensors
 
 ARCHITECTURE = "efficientnet_lite0"
+NOVELTY = PRETRAINED.with_name("imagenet.novelty.safetensors")  # made by benchmarks/imagenet_novelty.py
+NOVELTY_KIND = FileKind(
+    noun="novelty",
+    command="python -m benchmarks.imagenet_novelty",
+    format="torchlight-novelty",
+    version="1",
+    documents=("facts",),
+    error=CheckpointError,
+)
 FACTS = PRETRAINED.with_name("imagenet.json")  # torchvision's names of the classes, and the answer to the canary image
 # Fitted on 304 photos of ants, bees and daisies, measured on 213 others: benchmarks/imagenet_photos.py. Below 1, since
 # label smoothing in training leaves a network less sure than it is right.
@@ -67,6 +78,7 @@ def make_imagenet(path: Path) -> None:
     assert head.bias is not None
     head.weight /= CALIBRATION["temperature"]
     head.bias /= CALIBRATION["temperature"]
+    found = read_tensors(NOVELTY, NOVELTY_KIND)
     header = Header(
         network=NetworkConfig(ARCHITECTURE, 1000),
         class_names=read_class_names(),
@@ -79,10 +91,11 @@ def make_imagenet(path: Path) -> None:
         data={"source": "ImageNet (ILSVRC 2012)"},
         versions=dict([PUBLICATIONS[ARCHITECTURE].package.split("==")]),
         golden=tuple(json.loads(FACTS.read_text())["golden"]),
+        novelty=NoveltyFacts(**found.documents["facts"]),
     )
     for sidecar in FACTS.parent.glob(f"{FACTS.stem}.*.json"):
         write_bytes(path.with_name(path.stem + sidecar.name.removeprefix(FACTS.stem)), sidecar.read_bytes())
-    save_checkpoint(path, network, header)
+    save_checkpoint(path, network, header, novelty=from_tensors(found.tensors, 1000))
 
 
 def main() -> None:

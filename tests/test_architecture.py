@@ -52,7 +52,7 @@ FLOORS = {
         ("run_setup", "index_images", "int8_calibration"),
         ("run_folder", "lr_finder"),
         ("run", "run_transfer"),
-        ("run_check",),
+        ("run_check", "run_calibrate"),
     ),
 }
 FILES = [file for name in (*PACKAGES, "torchlight") for file in (ROOT / name).rglob("*.py")]

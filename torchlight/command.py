@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from torchlight.commands.calibrate import calibrate
 from torchlight.commands.check import check
 from torchlight.commands.evaluate import evaluate
 from torchlight.commands.export import export
@@ -28,6 +29,7 @@ COMMANDS = (
     index,
     selftest,
     quantise,
+    calibrate,
     export,
     serve,
 )  # in the order of --help

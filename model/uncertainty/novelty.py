@@ -157,7 +157,7 @@ def describe_p_value(p_value: float | None) -> dict[str, float | bool] | None:
 def to_tensors(novelty: Novelty) -> dict[str, Tensor]:
     """Return the tensors that a file holds; directions and references in half precision, which they are rounded to."""
     plane = novelty.plane
-    return {
+    tensors = {
         "mean": torch.from_numpy(plane.mean),
         "directions": torch.from_numpy(plane.directions).half(),
         "references": torch.from_numpy(plane.references).half(),
@@ -168,6 +168,7 @@ def to_tensors(novelty: Novelty) -> dict[str, Tensor]:
         "entropies": torch.from_numpy(novelty.entropies),
         "scores": torch.from_numpy(novelty.scores),
     }
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
 def from_tensors(tensors: Mapping[str, Tensor], num_classes: int) -> Novelty:

@@ -113,6 +113,16 @@ def infer_with_embeddings(network: nn.Module, images: Tensor, spec: ImageSpec, s
     return torch.cat(logits), torch.cat(embeddings)
 
 
+def area_under_roc(known: Tensor, strange: Tensor) -> float:
+    """Return how often a strange image has the larger score than a known one, in [0, 1]; equal scores count half.
+
+    Args:
+        known, strange: (N,) and (M,).
+    """
+    larger = (strange[:, None] > known).double().mean() + 0.5 * (strange[:, None] == known).double().mean()
+    return larger.item()
+
+
 def compute_metrics(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> Metrics:
     """Return the figures for logits (N, K), already divided by the temperature if there is one, against labels (N,).
 

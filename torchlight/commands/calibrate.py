@@ -1,0 +1,35 @@
+"""``torchlight calibrate``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from torchlight.commands.options import CORRECTIONS_HELP, CheckpointPath, SkipUnreadable, Source
+from torchlight.commands.terminal import add_bar, show_progress, write_line
+
+
+def calibrate(
+    checkpoint_path: CheckpointPath,
+    source: Source,
+    out: Annotated[Path, typer.Option(help="The new checkpoint; the old one stays.")],
+    skip_unreadable: SkipUnreadable = False,
+    corrections: Annotated[Path | None, typer.Option(help=CORRECTIONS_HELP)] = None,
+) -> None:
+    """Let a checkpoint of an older program tell what is unknown to it; its weights stay as they are.
+
+    The images are those that it was trained on: what was held out then is what it knows.
+    """
+    from torchlight.model.checkpoint import load_checkpoint
+    from torchlight.training.run_calibrate import calibrate as calibrate_checkpoint
+
+    with show_progress() as progress:
+        facts = calibrate_checkpoint(
+            load_checkpoint(checkpoint_path),
+            source,
+            out,
+            skip_unreadable=skip_unreadable,
+            corrections=corrections,
+            on_image=add_bar(progress, "reading images"),
+        )
+    write_line(f"wrote {out}: it tells unknown images by {facts.images} known ones ({facts.measured_on})")

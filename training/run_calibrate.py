@@ -1,0 +1,56 @@
+"""A checkpoint made by an older program, and its data -> the same checkpoint, which tells what is unknown to it.
+
+Weights stay as they are.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from torchlight.model.canary import canary_distance
+from torchlight.model.checkpoint import Checkpoint, NoveltyFacts, save_checkpoint
+from torchlight.model.errors import DataError
+from torchlight.training.data.held_out import load_as_divided_in_training
+from torchlight.training.evaluation.evaluate_checkpoint import measure_novelty
+
+
+def calibrate(
+    trained: Checkpoint,
+    source: str,
+    out: Path,
+    *,
+    skip_unreadable: bool = False,
+    corrections: Path | None = None,
+    on_image: Callable[[int, int], None] = lambda done, total: None,
+) -> NoveltyFacts:
+    """Measure a network on images that were held out of its training, and write it with that.
+
+    Args:
+        trained: on the CPU.
+        source: what it was trained on, or other photos of the same classes with a ``val`` folder.
+        out: the new file; it has another digest, so what is beside the old one does not fit it.
+        corrections: those that it was trained with.
+        on_image: called with how many images are read, and how many there are.
+
+    Raises:
+        DataError: there is such a file, or the source leaves nothing to measure on.
+        OSError: it cannot be written.
+    """
+    if out.exists():
+        raise DataError(f"{out} exists; choose another name")
+    dataset, is_training_data = load_as_divided_in_training(
+        trained, source, skip_unreadable=skip_unreadable, corrections=corrections, on_image=on_image
+    )
+    val = dataset.splits["val"]
+    if is_training_data and "cross_validation" in trained.header.metrics:
+        raise DataError(
+            f"the network learnt from every photo of {source}, so nothing can be measured on them; train again"
+        )
+    if not len(val) or not len(dataset.splits["train"]):
+        raise DataError(f"{source} has no validation images beside training images; give what it was trained on")
+    novelty = measure_novelty(trained.network, trained.header, dataset)
+    distance = canary_distance(trained.network, trained.header.image_spec, novelty)
+    facts = NoveltyFacts(len(val), "val", distance)
+    header = dataclasses.replace(trained.header, novelty=facts)
+    save_checkpoint(out, trained.network, header, trained.filmstrip, novelty)
+    return facts
