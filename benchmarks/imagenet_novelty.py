@@ -9,7 +9,6 @@ photos of its class lie. Writes model/pretrained/imagenet.novelty.safetensors, a
 
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from torchlight.model.canary import canary_distance
-from torchlight.model.checkpoint import Checkpoint, NoveltyFacts, load_checkpoint
+from torchlight.model.canary import add_canary_distance
+from torchlight.model.checkpoint import Checkpoint, load_checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.engines.engine import layer_outputs
 from torchlight.model.engines.folder_predictions import find_image_files
@@ -43,10 +42,10 @@ def main() -> None:
     answers = Answers(checkpoint)
     known = {folder.name: answers.of(folder) for folder in sorted(Path(sys.argv[1]).iterdir())}
     embeddings, probabilities = (torch.cat(parts) for parts in zip(*known.values(), strict=True))
-    novelty = fit_by_weights(classifier_head(checkpoint.network).weight, embeddings, probabilities)
-    distance = canary_distance(checkpoint.network, checkpoint.header.image_spec, novelty)
-    facts = NoveltyFacts(len(embeddings), f"photos of {', '.join(known)}", distance)
-    save_tensors(NOVELTY, NOVELTY_KIND, to_tensors(novelty), {"facts": asdict(facts)})
+    weight, measured_on = classifier_head(checkpoint.network).weight, f"photos of {', '.join(known)}"
+    novelty = fit_by_weights(weight, embeddings, probabilities, measured_on)
+    novelty = add_canary_distance(novelty, checkpoint.network, checkpoint.header.image_spec)
+    save_tensors(NOVELTY, NOVELTY_KIND, to_tensors(novelty), {"facts": novelty.facts})
 
     table = Table("images", "number", "refused", "AUROC", "AUROC of the top probability", box=None)
     usual = novelty.measure(embeddings, probabilities).p_values
@@ -85,12 +84,13 @@ class Answers:
             yield to_embeddings(outputs), logits.softmax(1)
 
 
-def fit_by_weights(weight: Tensor, embeddings: Tensor, probabilities: Tensor) -> Novelty:
+def fit_by_weights(weight: Tensor, embeddings: Tensor, probabilities: Tensor, measured_on: str) -> Novelty:
     """Return what tells known from unknown, with the directions of the weights in place of training images.
 
     Args:
         weight: (K, D) of the last layer.
         embeddings, probabilities: (N, D) and (N, K) of known photos.
+        measured_on: what those are.
     """
     rows = F.normalize(weight)
     mean = rows.mean(0)
@@ -103,7 +103,8 @@ def fit_by_weights(weight: Tensor, embeddings: Tensor, probabilities: Tensor) ->
     entropies = entropy(probabilities.numpy())
     ranked = np.sort(distances).astype(np.float64), np.sort(entropies).astype(np.float64)
     scores = join_ranks(*ranked, distances, entropies)
-    return Novelty(plane, np.ones(number, np.float32), *ranked, scores=np.sort(scores))
+    scales = np.ones(number, np.float32)
+    return Novelty(plane, scales, *ranked, np.sort(scores), images=len(embeddings), measured_on=measured_on)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ A digest proves the bytes of a file; the canary finds a device, a library or a m
 function with them.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -42,11 +44,11 @@ def canary_answer(network: nn.Module, spec: ImageSpec) -> tuple[float, ...]:
     return tuple(round(probability, DIGITS) for probability in probabilities)
 
 
-def canary_distance(network: nn.Module, spec: ImageSpec, novelty: Novelty) -> float:
-    """Return the canary image's distance to the nearest class, by a network in evaluation mode on the CPU."""
+def add_canary_distance(novelty: Novelty, network: nn.Module, spec: ImageSpec) -> Novelty:
+    """Return it with the canary image's distance to the nearest class, by a network in evaluation mode on the CPU."""
     image = draw_canary_image(spec.size)[None]
     logits, embeddings = answer_with_embeddings(network, spec, image, len(novelty.plane.mean))
-    return float(novelty.measure(embeddings, logits.softmax(dim=1)).distances[0])
+    return replace(novelty, canary_distance=float(novelty.measure(embeddings, logits.softmax(dim=1)).distances[0]))
 
 
 def check_canary(checkpoint: Checkpoint, got: Tensor, got_distance: float | None = None) -> None:
@@ -59,11 +61,10 @@ def check_canary(checkpoint: Checkpoint, got: Tensor, got_distance: float | None
     Raises:
         CanaryMismatch: a probability differs by more than ``TOLERANCE``, or the distance by ``DISTANCE_TOLERANCE``.
     """
-    header = checkpoint.header
-    if header.golden is not None:
-        _check_probabilities(checkpoint, got, torch.tensor(header.golden))
-    if header.novelty is not None and got_distance is not None:
-        expected = header.novelty.canary_distance
+    if checkpoint.header.golden is not None:
+        _check_probabilities(checkpoint, got, torch.tensor(checkpoint.header.golden))
+    if checkpoint.novelty is not None and got_distance is not None:
+        expected = checkpoint.novelty.canary_distance
         if not abs(got_distance - expected) <= DISTANCE_TOLERANCE * expected:
             raise CanaryMismatch(
                 f"checkpoint {checkpoint.path}: its canary image should be {expected:.4f} from the nearest class, but "

@@ -41,7 +41,7 @@ from torchlight.model.errors import (
     UnsupportedVersion,
     WeightsMismatch,
 )
-from torchlight.model.files.tensor_file import FileKind, read_tensors, save_tensors
+from torchlight.model.files.tensor_file import Contents, FileKind, read_tensors, save_tensors
 from torchlight.model.images import RESIZE_RULES, ImageSpec
 from torchlight.model.network import NetworkConfig, build_network, embedding_size, first_convolution
 from torchlight.model.uncertainty.novelty import Novelty, from_tensors, to_tensors
@@ -68,21 +68,6 @@ NOVELTY = "novelty."  # what the names of its tensors begin with
 
 
 @dataclass(frozen=True)
-class NoveltyFacts:
-    """What a checkpoint says of the known images that tell it what is unknown.
-
-    Attributes:
-        images: their number.
-        measured_on: the split that they are of, or ``cross-validated photos``.
-        canary_distance: of the canary image to the nearest class.
-    """
-
-    images: int
-    measured_on: str
-    canary_distance: float
-
-
-@dataclass(frozen=True)
 class Header:
     """The header of a checkpoint; the module's docstring lists the fields."""
 
@@ -94,7 +79,6 @@ class Header:
     data: Mapping[str, Any]
     versions: Mapping[str, str]
     golden: tuple[float, ...] | None = None
-    novelty: NoveltyFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +91,7 @@ class Checkpoint:
         digest: ``sha256:`` and the hex digest of the file's bytes; changes with any of them.
         filmstrip: (E, C, 3, k, k) float32, the filters of the first convolution before training and at epochs spread
             evenly over it; None if the file has none.
-        novelty: tells how strange an image is; None if the file has none, and then the header has none either.
+        novelty: tells how strange an image is; None if the file has none.
     """
 
     header: Header
@@ -131,7 +115,7 @@ def save_checkpoint(
 
     Args:
         filmstrip: as in :class:`Checkpoint`, in any precision.
-        novelty: as in :class:`Checkpoint`; given if ``header.novelty`` is.
+        novelty: as in :class:`Checkpoint`.
 
     Raises:
         OSError: the folder cannot be written; an older file at ``path`` is untouched.
@@ -139,9 +123,10 @@ def save_checkpoint(
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     if filmstrip is not None:
         tensors[FILMSTRIP] = filmstrip.contiguous()
+    documents = {field.name: _plain(getattr(header, field.name)) for field in dataclasses.fields(header)}
     if novelty is not None:
+        documents["novelty"] = novelty.facts
         tensors |= {NOVELTY + name: tensor for name, tensor in to_tensors(novelty).items()}
-    documents = {name: _plain(getattr(header, name)) for name in KIND.documents}
     save_tensors(path, KIND, tensors, {name: value for name, value in documents.items() if value is not None})
 
 
@@ -158,7 +143,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     contents = read_tensors(path, KIND)
     header = _parse_header(path, contents.documents)
     network = _build_empty(path, header)
-    novelty = _read_novelty(path, header, network, contents.tensors)
+    novelty = _read_novelty(path, header, network, contents)
     weights = {name: value for name, value in contents.tensors.items() if not name.startswith(NOVELTY)}
     tensors = {name: _as_float32(tensor) for name, tensor in weights.items()}
     filmstrip = tensors.pop(FILMSTRIP, None)
@@ -205,8 +190,7 @@ def _header_from(documents: Mapping[str, Any]) -> Header:
         if not isinstance(documents[name], dict):
             raise ValueError(f"header field {name!r} is not an object")
     facts = {name: documents[name] for name in ("metrics", "training", "data", "versions")}
-    golden, novelty = _golden_from(documents.get("golden"), len(names)), _novelty_from(documents.get("novelty"))
-    return Header(network, tuple(names), spec, **facts, golden=golden, novelty=novelty)
+    return Header(network, tuple(names), spec, **facts, golden=_golden_from(documents.get("golden"), len(names)))
 
 
 def _golden_from(found: Any, number: int) -> tuple[float, ...] | None:
@@ -216,17 +200,6 @@ def _golden_from(found: Any, number: int) -> tuple[float, ...] | None:
     if not are_numbers or len(found) != number or not all(0 <= one <= 1 for one in found):
         raise ValueError(f"header field 'golden' is not {number} probabilities")
     return tuple(found)
-
-
-def _novelty_from(found: Any) -> NoveltyFacts | None:
-    if found is None:
-        return None
-    facts = NoveltyFacts(**found)
-    if not isinstance(facts.images, int) or facts.images < 1 or not isinstance(facts.measured_on, str):
-        raise ValueError(f"header field 'novelty': {found!r} is not a number of images and their split")
-    if not isinstance(facts.canary_distance, int | float) or not math.isfinite(facts.canary_distance):
-        raise ValueError(f"header field 'novelty': canary_distance is {facts.canary_distance!r}, not a number")
-    return facts
 
 
 def _build_empty(path: Path, header: Header) -> nn.Module:
@@ -263,14 +236,13 @@ def _check_filmstrip(path: Path, network: nn.Module, filmstrip: Tensor | None) -
         )
 
 
-def _read_novelty(path: Path, header: Header, network: nn.Module, tensors: Mapping[str, Tensor]) -> Novelty | None:
-    found = {name.removeprefix(NOVELTY): value for name, value in tensors.items() if name.startswith(NOVELTY)}
-    if header.novelty is None and not found:
+def _read_novelty(path: Path, header: Header, network: nn.Module, contents: Contents) -> Novelty | None:
+    facts = contents.documents.get("novelty")
+    found = {key.removeprefix(NOVELTY): value for key, value in contents.tensors.items() if key.startswith(NOVELTY)}
+    if facts is None and not found:
         return None
-    if header.novelty is None:
-        raise InvalidHeader(f"checkpoint {path} has tensors of {NOVELTY}* without the header field 'novelty'")
     try:
-        novelty = from_tensors(found, header.network.num_classes)
+        novelty = from_tensors(found, header.network.num_classes, facts)
     except ValueError as error:
         raise WeightsMismatch(f"checkpoint {path}: {NOVELTY}*: {error}") from error
     wanted = embedding_size(network, header.network.architecture)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import nn
 
-from torchlight.model.checkpoint import Header, NoveltyFacts, save_checkpoint
+from torchlight.model.checkpoint import Header, save_checkpoint
 from torchlight.model.defaults import PRETRAINED
 from torchlight.model.errors import CheckpointError, TorchlightError
 from torchlight.model.files.atomic import write_bytes
@@ -91,11 +91,10 @@ def make_imagenet(path: Path) -> None:
         data={"source": "ImageNet (ILSVRC 2012)"},
         versions=dict([PUBLICATIONS[ARCHITECTURE].package.split("==")]),
         golden=tuple(json.loads(FACTS.read_text())["golden"]),
-        novelty=NoveltyFacts(**found.documents["facts"]),
     )
     for sidecar in FACTS.parent.glob(f"{FACTS.stem}.*.json"):
         write_bytes(path.with_name(path.stem + sidecar.name.removeprefix(FACTS.stem)), sidecar.read_bytes())
-    save_checkpoint(path, network, header, novelty=from_tensors(found.tensors, 1000))
+    save_checkpoint(path, network, header, novelty=from_tensors(found.tensors, 1000, found.documents["facts"]))
 
 
 def main() -> None:

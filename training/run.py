@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from torchlight.model.canary import canary_answer, canary_distance
-from torchlight.model.checkpoint import Header, NoveltyFacts, load_checkpoint, save_checkpoint
+from torchlight.model.canary import canary_answer
+from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
 from torchlight.model.network import describe_backbone
 from torchlight.model.versions import library_versions
 from torchlight.training.config import RunOptions
@@ -164,9 +164,6 @@ def _finish(run: RunFolder, training: Training, dataset: DataSet, device: torch.
             metrics={**header.metrics, held_out.split: summarise_metrics(evaluation.metrics), "calibration": figures},
             training={**header.training, **training.cost(run.history), "history": history},
             golden=canary_answer(network.cpu(), header.image_spec),
-            novelty=NoveltyFacts(
-                len(dataset.splits["val"]), "val", canary_distance(network, header.image_spec, novelty)
-            ),
         )
         save_checkpoint(run.checkpoint, network, header, select_frames(run.filters), novelty)
     done = load_checkpoint(run.checkpoint)

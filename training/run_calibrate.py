@@ -3,13 +3,12 @@
 Weights stay as they are.
 """
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from torchlight.model.canary import canary_distance
-from torchlight.model.checkpoint import Checkpoint, NoveltyFacts, save_checkpoint
+from torchlight.model.checkpoint import Checkpoint, save_checkpoint
 from torchlight.model.errors import DataError
+from torchlight.model.uncertainty.novelty import Novelty
 from torchlight.training.data.held_out import load_as_divided_in_training
 from torchlight.training.evaluation.evaluate_checkpoint import measure_novelty
 
@@ -22,7 +21,7 @@ def calibrate(
     skip_unreadable: bool = False,
     corrections: Path | None = None,
     on_image: Callable[[int, int], None] = lambda done, total: None,
-) -> NoveltyFacts:
+) -> Novelty:
     """Measure a network on images that were held out of its training, and write it with that.
 
     Args:
@@ -49,8 +48,5 @@ def calibrate(
     if not len(val) or not len(dataset.splits["train"]):
         raise DataError(f"{source} has no validation images beside training images; give what it was trained on")
     novelty = measure_novelty(trained.network, trained.header, dataset)
-    distance = canary_distance(trained.network, trained.header.image_spec, novelty)
-    facts = NoveltyFacts(len(val), "val", distance)
-    header = dataclasses.replace(trained.header, novelty=facts)
-    save_checkpoint(out, trained.network, header, trained.filmstrip, novelty)
-    return facts
+    save_checkpoint(out, trained.network, trained.header, trained.filmstrip, novelty)
+    return novelty

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchlight.model.canary import canary_answer, canary_distance
-from torchlight.model.checkpoint import Header, NoveltyFacts, load_checkpoint, save_checkpoint
+from torchlight.model.canary import add_canary_distance, canary_answer
+from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
 from torchlight.model.defaults import cache_folder
 from torchlight.model.errors import DataError
 from torchlight.model.images import ImageSpec, Resizing
@@ -277,7 +277,8 @@ def _save(path: Path, learnt: Learnt, header: Header, photos: LabelledImages, da
     training = {**header.training, **cost}
     if learnt.architecture == DEFAULT_ARCHITECTURE:
         del training["backbone"]  # it began from nothing
-    novelty = fit_novelty(learnt.embeddings, photos.labels, learnt.distances, labels, learnt.logits)
+    measured_on = "photos, cross-validated"
+    novelty = fit_novelty(learnt.embeddings, photos.labels, learnt.distances, labels, learnt.logits, measured_on)
     header = dataclasses.replace(
         header,
         network=NetworkConfig(learnt.architecture, len(names)),
@@ -285,10 +286,8 @@ def _save(path: Path, learnt: Learnt, header: Header, photos: LabelledImages, da
         metrics=figures,
         training=training,
         golden=canary_answer(learnt.network, learnt.spec),
-        novelty=NoveltyFacts(
-            len(labels), "photos, cross-validated", canary_distance(learnt.network, learnt.spec, novelty)
-        ),
     )
+    novelty = add_canary_distance(novelty, learnt.network, learnt.spec)
     save_checkpoint(path, learnt.network, header, novelty=novelty)
 
 

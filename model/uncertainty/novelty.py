@@ -10,10 +10,11 @@ Gammerman, Shafer: Algorithmic Learning in a Random World, 2005, for the p-value
 docs/decisions/uncertainty.md.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -121,6 +122,9 @@ class Novelty:
         scales: (K,) the distance that is usual for an image of each class.
         distances, entropies, scores: (n,) float64 ascending, of known images that the network did not learn from:
             distance to the nearest class, entropy of the answer, and what :func:`join_ranks` makes of both.
+        images: number of those known images, of which the values are a part.
+        measured_on: what they are, such as ``val``.
+        canary_distance: of the canary image (model/canary.py) to the nearest class.
     """
 
     plane: Plane
@@ -128,6 +132,14 @@ class Novelty:
     distances: npt.NDArray[np.float64]
     entropies: npt.NDArray[np.float64]
     scores: npt.NDArray[np.float64]
+    images: int
+    measured_on: str
+    canary_distance: float = math.nan
+
+    @property
+    def facts(self) -> dict[str, int | str | float]:
+        """What a file says of it in its header."""
+        return {"images": self.images, "measured_on": self.measured_on, "canary_distance": self.canary_distance}
 
     def measure(self, embeddings: Tensor, probabilities: Tensor) -> Strangeness:
         """Return how strange images are.
@@ -171,8 +183,11 @@ def to_tensors(novelty: Novelty) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
-def from_tensors(tensors: Mapping[str, Tensor], num_classes: int) -> Novelty:
+def from_tensors(tensors: Mapping[str, Tensor], num_classes: int, facts: Any) -> Novelty:
     """Return what :func:`to_tensors` was given.
+
+    Args:
+        facts: :attr:`Novelty.facts` as they were read from a file.
 
     Raises:
         ValueError: tensors are missing, do not fit together or hold impossible values; the message names one.
@@ -204,8 +219,17 @@ def from_tensors(tensors: Mapping[str, Tensor], num_classes: int) -> Novelty:
         residual=tensors["residual"].item(),
         num_classes=num_classes,
     )
-    known = {name: tensors[name].double().numpy() for name in KNOWN}
-    return Novelty(plane, tensors["scales"].float().numpy(), **known)
+    distances, entropies, scores = (tensors[name].double().numpy() for name in KNOWN)
+    scales = tensors["scales"].float().numpy()
+    return Novelty(plane, scales, distances, entropies, scores, **_check_facts(facts))
+
+
+def _check_facts(facts: Any) -> dict[str, Any]:
+    match facts:
+        case {"images": int(images), "measured_on": str(measured_on), "canary_distance": int() | float() as distance}:
+            if images > 0 and math.isfinite(distance):
+                return {"images": images, "measured_on": measured_on, "canary_distance": float(distance)}
+    raise ValueError(f"header field 'novelty' is {facts!r}, not a number of images, their name and a distance")
 
 
 def entropy(probabilities: Array) -> Array:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.novelty_of import novelty_of, plain_images
 from tests.server_process import PATIENCE_S, Server, StartServer, running_server
 from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
 from torchlight.model.classifier import Classifier
@@ -38,7 +39,7 @@ def save_random_checkpoint(path: Path, seed: int) -> Path:
         data={},
         versions={"torch": "2.15.0"},
     )
-    save_checkpoint(path, network, header)
+    save_checkpoint(path, network, header, novelty=novelty_of(network, header))
     return path
 
 
@@ -76,6 +77,15 @@ def picture() -> Callable[..., bytes]:
 @pytest.fixture(scope="session")
 def photo() -> bytes:
     return draw(seed=0)
+
+
+@pytest.fixture(scope="session")
+def plain_photo() -> bytes:
+    """A file of one colour with a little noise, which the tiny network knows; the others are noise."""
+    pixels = plain_images(1, 32, seed=3)[0].permute(1, 2, 0).numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 @pytest.fixture(scope="module")

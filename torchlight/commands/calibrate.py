@@ -24,7 +24,7 @@ def calibrate(
     from torchlight.training.run_calibrate import calibrate as calibrate_checkpoint
 
     with show_progress() as progress:
-        facts = calibrate_checkpoint(
+        novelty = calibrate_checkpoint(
             load_checkpoint(checkpoint_path),
             source,
             out,
@@ -32,4 +32,4 @@ def calibrate(
             corrections=corrections,
             on_image=add_bar(progress, "reading images"),
         )
-    write_line(f"wrote {out}: it tells unknown images by {facts.images} known ones ({facts.measured_on})")
+    write_line(f"wrote {out}: it tells unknown images by {novelty.images} known ones ({novelty.measured_on})")

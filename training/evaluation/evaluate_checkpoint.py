@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from torchlight.model.canary import add_canary_distance
 from torchlight.model.checkpoint import Checkpoint, Header
 from torchlight.model.images import ImageSpec
 from torchlight.model.network import embedding_size
@@ -89,7 +90,8 @@ def measure_novelty(network: nn.Module, header: Header, dataset: DataSet) -> Nov
     _, embeddings = infer_with_embeddings(network, some.images, spec, size)
     logits, known = infer_with_embeddings(network, val.images, spec, size)
     distances = distances_apart(embeddings, some.labels, known, logits.shape[1])
-    return fit_novelty(embeddings, some.labels, distances, val.labels, logits)
+    novelty = fit_novelty(embeddings, some.labels, distances, val.labels, logits, "val")
+    return add_canary_distance(novelty, network.cpu(), spec)
 
 
 def summarise_metrics(metrics: Metrics) -> dict[str, Any]:

@@ -16,13 +16,16 @@ MAX_KNOWN = 1_000  # values of known images that are kept, so that the least p-v
 MIN_IMAGES = 5  # of a class for a usual distance of its own; else it is that of all images
 
 
-def fit_novelty(embeddings: Tensor, labels: Tensor, distances: Tensor, known: Tensor, logits: Tensor) -> Novelty:
+def fit_novelty(
+    embeddings: Tensor, labels: Tensor, distances: Tensor, known: Tensor, logits: Tensor, measured_on: str
+) -> Novelty:
     """Return what tells known from unknown.
 
     Args:
         embeddings, labels: (N, D) float32 of length 1 and (N,) int64, of images that the network learnt from.
         distances: (M, K) of images, to each class, where nothing had been learnt from them.
         known, logits: (M,) and (M, K) of those: their labels, and the answers without having learnt from them.
+        measured_on: what those images are, such as ``val``.
     """
     plane = _place(*_span(embeddings), embeddings, labels, logits.shape[1])
     own = distances.gather(1, known[:, None])[:, 0]  # (M,)
@@ -34,7 +37,8 @@ def fit_novelty(embeddings: Tensor, labels: Tensor, distances: Tensor, known: Te
     nearest = (distances / scales).amin(1).numpy()
     entropies = entropy(logits.softmax(1).numpy())
     kept = _keep(nearest), _keep(entropies)
-    return Novelty(plane, scales.numpy(), *kept, scores=_keep(join_ranks(*kept, nearest, entropies)))
+    scores = _keep(join_ranks(*kept, nearest, entropies))
+    return Novelty(plane, scales.numpy(), *kept, scores, images=len(known), measured_on=measured_on)
 
 
 def distances_apart(learnt: Tensor, labels: Tensor, known: Tensor, num_classes: int) -> Tensor:
