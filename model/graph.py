@@ -155,8 +155,10 @@ class NetworkGraph:
         copies: dict[fx.Node, fx.Node] = {}
         graph.graph_copy(self._module.graph, copies)
         graph.output(tuple(copies[self._nodes[name]] for name in names))
+        module = fx.GraphModule(self.network, graph)
         graph.eliminate_dead_code()
-        return fx.GraphModule(self.network, graph)
+        module.recompile()
+        return module
 
     def _describe_layers(
         self, shapes: Mapping[fx.Node, tuple[int, ...]], layouts: Mapping[fx.Node, Layout]

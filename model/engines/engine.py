@@ -45,6 +45,9 @@ class Answers:
     strangeness: Strangeness | None
 
 
+AnswerFunction = Callable[[Tensor], Answers]  # of (N, 3, S, S) uint8 RGB images
+
+
 @dataclass(frozen=True)
 class Engine:
     """A way to compute :meth:`Classifier.probabilities`, and how strange images are.
@@ -58,7 +61,7 @@ class Engine:
     """
 
     name: str
-    answer: Callable[[Tensor], Answers]
+    answer: AnswerFunction
     difference: float
     reason: str | None = None
     quantisation: Quantisation | None = None

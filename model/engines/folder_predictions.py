@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from torchlight.model.classifier import Classifier, Prediction
-from torchlight.model.engines.engine import Engine
+from torchlight.model.engines.engine import AnswerFunction
 from torchlight.model.errors import ImageError, PredictionFileError
 from torchlight.model.images import Resizing, prepare_image
 from torchlight.model.uncertainty.novelty import describe_p_value
@@ -59,12 +59,12 @@ def find_image_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def classify_files(
-    classifier: Classifier, engine: Engine, paths: Sequence[Path], top_k: int | None = None
+    classifier: Classifier, answer: AnswerFunction, paths: Sequence[Path], top_k: int | None = None
 ) -> Iterator[Outcome]:
     """Yield the outcome for each path, in order, while the next ones are decoded.
 
     Args:
-        engine: computes the answers.
+        answer: as :attr:`model.engines.engine.Engine.answer`.
         top_k: labels for each; all without it.
     """
     resizing = classifier.spec.resizing
@@ -76,7 +76,7 @@ def classify_files(
         batches = [paths[start : start + BATCH_SIZE] for start in range(0, len(paths), BATCH_SIZE)]
         for batch, loaded in zip(batches, _ahead(pool, load, batches), strict=True):
             tensors = [one for one in loaded if isinstance(one, Tensor)]
-            rows = iter(_answer(engine, tensors))
+            rows = iter(_answer(answer, tensors))
             for path, one in zip(batch, loaded, strict=True):
                 if isinstance(one, str):
                     yield Outcome(path, (), error=one)
@@ -85,11 +85,11 @@ def classify_files(
                     yield Outcome(path, tuple(classifier.top_k(probabilities, top_k)), p_value)
 
 
-def _answer(engine: Engine, tensors: list[Tensor]) -> Iterator[tuple[Tensor, float | None]]:
+def _answer(answer: AnswerFunction, tensors: list[Tensor]) -> Iterator[tuple[Tensor, float | None]]:
     """Yield the (K,) probabilities and the p-value of each image."""
     if not tensors:
         return
-    answers = engine.answer(torch.stack(tensors))
+    answers = answer(torch.stack(tensors))
     found = answers.strangeness
     p_values = [None] * len(tensors) if found is None else found.p_values.tolist()
     yield from zip(answers.probabilities, p_values, strict=True)

@@ -17,7 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from tests.novelty_of import novelty_of
 from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
+from torchlight.model.classifier import Classifier
 from torchlight.model.errors import (
     CheckpointError,
     CheckpointNotFound,
@@ -29,6 +31,7 @@ from torchlight.model.errors import (
 )
 from torchlight.model.images import ImageSpec
 from torchlight.model.network import NetworkConfig
+from torchlight.model.views.embedding import embed
 
 Change = Callable[[bytes], bytes]
 
@@ -196,6 +199,51 @@ def test_half_precision_weights_load_as_float32(
         torch.int64,
     }  # int64: batches that were counted
     assert all(torch.equal(value, expected[name].to(value.dtype)) for name, value in loaded.items())
+
+
+@pytest.fixture
+def with_novelty(make_network: Callable[..., nn.Module], make_header: Callable[..., Header], tmp_path: Path) -> Path:
+    network, header, path = make_network(), make_header(), tmp_path / "novelty.safetensors"
+    save_checkpoint(path, network, header, novelty=novelty_of(network, header))
+    return path
+
+
+def test_what_tells_the_unknown_comes_back(with_novelty: Path, noise_images: Callable[..., Tensor]) -> None:
+    loaded = load_checkpoint(with_novelty)
+    saved = novelty_of(loaded.network, loaded.header)
+    assert loaded.novelty is not None
+    assert loaded.novelty.facts == saved.facts
+    embeddings = embed(Classifier(loaded, torch.device("cpu")), noise_images(4))
+    given, expected = (one.measure(embeddings, torch.full((4, 3), 1 / 3)) for one in (loaded.novelty, saved))
+    assert [(a == b).all() for a, b in zip(given, expected, strict=True)] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        (without_field("novelty"), WeightsMismatch, "header field 'novelty' is None"),
+        (with_field("novelty", {"images": 3}), WeightsMismatch, "header field 'novelty' is {'images': 3}"),
+        (with_tensors(lambda tensors: without(tensors, "novelty.mean")), WeightsMismatch, "'mean' is missing"),
+        (with_tensors(lambda tensors: cut(tensors, 10)), WeightsMismatch, "embeddings of 10 numbers, .* have 84"),
+    ],
+    ids=["no facts", "other facts", "a tensor missing", "another network's"],
+)
+def test_novelty_that_does_not_fit_is_refused(
+    change: Change, error: type[CheckpointError], says: str, with_novelty: Path
+) -> None:
+    with_novelty.write_bytes(change(with_novelty.read_bytes()))
+    with pytest.raises(error, match=says):
+        load_checkpoint(with_novelty)
+
+
+def without(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key: value for key, value in tensors.items() if key != name}
+
+
+def cut(tensors: dict[str, Tensor], size: int) -> dict[str, Tensor]:
+    """Return the tensors of a network whose embeddings have fewer numbers."""
+    mean, directions = tensors["novelty.mean"][:size], tensors["novelty.directions"][:, :size]
+    return tensors | {"novelty.mean": mean.clone(), "novelty.directions": directions.clone()}
 
 
 def test_header_is_exactly_this_text(make_network: Callable[..., nn.Module], tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from PIL import Image
 
 from torchlight.model import network
 from torchlight.model.canary import canary_answer
-from torchlight.model.checkpoint import Checkpoint, load_checkpoint
+from torchlight.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from torchlight.model.classifier import Classifier
+from torchlight.model.engines.engine import pytorch_engine
 from torchlight.model.errors import DataError, NetworkError, TorchlightError, UnknownArchitecture
 from torchlight.model.images import ImageSpec, Resizing
 from torchlight.model.network import (
@@ -24,6 +26,7 @@ from torchlight.model.network import (
     build_network,
     published_image_spec,
 )
+from torchlight.model.uncertainty.novelty import to_tensors
 from torchlight.training import run, run_folder
 from torchlight.training.config import RunOptions, TrainingConfig
 from torchlight.training.data import loading
@@ -34,6 +37,7 @@ from torchlight.training.evaluation.classification_metrics import infer
 from torchlight.training.optimisation import resume_state
 from torchlight.training.optimisation.loop import EpochResult, Training, TrainingDiverged
 from torchlight.training.run import RunResult, RunStopped
+from torchlight.training.run_calibrate import calibrate
 from torchlight.training.run_setup import Observer
 
 CPU = torch.device("cpu")
@@ -140,6 +144,45 @@ def test_header_says_what_was_trained_how_on_what_and_how_well(finished: Finishe
     assert header.training["flops"] == 6 * header.training["multiply_adds_per_image"] * 4 * 48
     assert header.versions["torch"] == torch.__version__.split("+")[0]
     assert {"torchlight", "torchvision", "pillow", "safetensors", "python"} <= header.versions.keys()
+
+
+def test_checkpoint_tells_other_images_from_those_that_it_knows(finished: Finished) -> None:
+    checkpoint = finished.load()
+    assert checkpoint.novelty is not None
+    assert (checkpoint.novelty.images, checkpoint.novelty.measured_on) == (6, "val")
+    noise = torch.randint(0, 256, (8, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    known = loading.load_dataset(finished.options.source, Resizing(32)).splits["test"].images
+    answer = pytorch_engine(Classifier(checkpoint, CPU)).answer
+    strange, usual = (answer(images).strangeness for images in (noise, known))
+    assert strange is not None
+    assert usual is not None
+    assert strange.distances.min() > usual.distances.max()
+
+
+def test_a_checkpoint_of_an_older_program_can_be_taught_to_tell(finished: Finished, tmp_path: Path) -> None:
+    trained, old, new = finished.load(), tmp_path / "old", tmp_path / "new"
+    save_checkpoint(old, trained.network, trained.header, trained.filmstrip)
+    calibrate(load_checkpoint(old), finished.options.source, new)
+    given, expected = load_checkpoint(new).novelty, trained.novelty
+    assert given is not None
+    assert expected is not None
+    assert given.facts == pytest.approx(expected.facts)
+    torch.testing.assert_close(to_tensors(given), to_tensors(expected))
+    with pytest.raises(DataError, match="new exists; choose another name"):
+        calibrate(load_checkpoint(old), finished.options.source, new)
+
+
+def test_only_images_that_were_held_out_teach_it_to_tell(
+    finished: Finished, draw_folder: DrawFolder, tmp_path: Path
+) -> None:
+    trained = finished.load()
+    with pytest.raises(DataError, match="has no validation images beside training images"):
+        calibrate(trained, str(draw_folder(tmp_path / "others", 4)), tmp_path / "new")
+    metrics = {**trained.header.metrics, "cross_validation": {}}
+    learnt = dataclasses.replace(trained, header=dataclasses.replace(trained.header, metrics=metrics))
+    with pytest.raises(DataError, match=r"the network learnt from every photo of .*photos"):
+        calibrate(learnt, finished.options.source, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_header_has_the_figures_of_the_best_epoch_and_of_the_held_out_split(finished: Finished) -> None:

@@ -9,11 +9,14 @@ from torch import Tensor
 
 from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.classifier import Classifier
+from torchlight.model.engines.engine import pytorch_engine
 from torchlight.model.errors import DataError
+from torchlight.model.network import embedding_size
 from torchlight.training import run_transfer
 from torchlight.training.config import RunOptions, default_budget_s
 from torchlight.training.data.held_out import load_held_out
 from torchlight.training.data.loading import load_dataset
+from torchlight.training.evaluation.classification_metrics import infer_with_embeddings
 from torchlight.training.evaluation.cross_validation import CandidateResult
 from torchlight.training.evaluation.evaluate_checkpoint import evaluate_checkpoint
 from torchlight.training.run_setup import Observer, RunStopped
@@ -51,6 +54,19 @@ def test_the_checkpoint_answers_and_says_what_it_is_made_of(finished: TransferRe
     images, labels = dataset.splits["train"].images, dataset.splits["train"].labels
     probabilities = Classifier(checkpoint, torch.device("cpu")).probabilities(images)
     assert (probabilities.argmax(1) == labels).all()
+
+
+def test_the_checkpoint_tells_other_images_from_those_that_it_knows(finished: TransferResult, photos: Path) -> None:
+    checkpoint = load_checkpoint(finished.checkpoint)
+    assert checkpoint.novelty is not None
+    assert (checkpoint.novelty.images, checkpoint.novelty.measured_on) == (18, "photos, cross-validated")
+    dataset = load_dataset(str(photos), checkpoint.header.image_spec.resizing, val_fraction=0, test_fraction=0)
+    noise = torch.randint(0, 256, (4, 3, 260, 260), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    engine = pytorch_engine(Classifier(checkpoint, torch.device("cpu")))
+    strange, known = (engine.answer(images).strangeness for images in (noise, dataset.splits["train"].images))
+    assert strange is not None
+    assert known is not None
+    assert strange.distances.min() > known.distances.max()
 
 
 def test_figures_are_of_photos_that_were_not_learnt_from(finished: TransferResult) -> None:
@@ -101,7 +117,10 @@ def test_a_network_of_another_size_is_tested_on_images_of_that_size(
         judged = torch.arange(len(folds)) % 2 == 0
         network = recipe.build(torch.ones_like(judged)).eval()
         result = CandidateResult(recipe.name, 1.0, 6, 0.1, 1.0, True)
-        return result, Trained(recipe, network, judged, rival[judged], rival[judged], 1.0)
+        size = embedding_size(network, recipe.architecture)
+        _, embeddings = infer_with_embeddings(network, recipe.photos.images, recipe.spec, size)
+        answers, distances = rival[judged], 1 - rival[judged].softmax(1)
+        return result, Trained(recipe, network, embeddings, judged, answers, answers, distances, 1.0)
 
     monkeypatch.setattr(run_transfer, "try_training", win_from_nothing)
     result = run(tmp_path / "photos", tmp_path / "out", budget_s=600.0)

@@ -36,7 +36,7 @@ def predict(
     if out is not None:
         raise typer.Exit(1 if _predict_into(out, classifier, found, top_k) else 0)
     failures = 0
-    for outcome in folder_predictions.classify_files(classifier, pytorch_engine(classifier), found, top_k):
+    for outcome in folder_predictions.classify_files(classifier, pytorch_engine(classifier).answer, found, top_k):
         write_line(str(outcome.path), style="bold")
         failures += outcome.error is not None
         _write_outcome(outcome)
@@ -67,7 +67,7 @@ def _predict_into(out: Path, classifier: "Classifier", paths: list[Path], top_k:
     with closing(folder_predictions.PredictionFile(out, classifier.digest)) as answers, show_progress() as progress:
         left = [path for path in paths if not answers.has(path)]
         task = progress.add_task("classifying", total=len(paths), completed=len(paths) - len(left), figures="")
-        for outcome in answers.add(folder_predictions.classify_files(classifier, engine, left, top_k)):
+        for outcome in answers.add(folder_predictions.classify_files(classifier, engine.answer, left, top_k)):
             progress.advance(task)
             failures += [outcome] if outcome.error is not None else []
     classified = f"{len(left)} of {len(paths)} images classified now"

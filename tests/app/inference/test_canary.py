@@ -93,6 +93,20 @@ def test_a_service_that_answers_wrong_is_never_ready_and_says_what_it_should_hav
     assert f"should be 'cat' with probability {expected[0]:.4f}, but" in str(error)
 
 
+@pytest.mark.parametrize(("factor", "state"), [(1.0, "ready"), (1.03, "ready"), (1.1, "broken")])
+def test_a_service_to_which_the_canary_is_as_strange_as_it_should_be_is_ready(
+    factor: float, state: str, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    loaded = load_checkpoint(tiny_checkpoint)
+    assert loaded.novelty is not None
+    moved = replace(loaded.novelty, canary_distance=factor * loaded.novelty.canary_distance)
+    save_checkpoint(tmp_path / "moved.safetensors", loaded.network, loaded.header, novelty=moved)
+    ended, error, _ = state_after_start(tmp_path / "moved.safetensors")
+    assert ended == state
+    assert (error is None) == (state == "ready")
+    assert state == "ready" or f"should be {moved.canary_distance:.4f} from the nearest class, but" in str(error)
+
+
 def test_not_a_number_is_a_wrong_answer(save_with: Callable[[Change], Path]) -> None:
     loaded: Checkpoint = load_checkpoint(save_with(lambda own: own))
     with pytest.raises(CanaryMismatch, match="says nan"):

@@ -18,6 +18,7 @@ from torchlight.app.inference.decoder_pool import DecoderPool
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
 from torchlight.model.classifier import Classifier
+from torchlight.model.engines.engine import Answers
 from torchlight.model.graph import NetworkGraph
 
 pytestmark = pytest.mark.anyio
@@ -26,17 +27,17 @@ pytestmark = pytest.mark.anyio
 class HeldNetwork:
     """Stands before a classifier's network, counts the images and lets none through until it is opened."""
 
-    def __init__(self, probabilities: Callable[[Tensor], Tensor]) -> None:
-        self._probabilities = probabilities
+    def __init__(self, answer: Callable[[Tensor], Answers]) -> None:
+        self._answer = answer
         self.gate = threading.Event()
         self.is_running = threading.Event()
         self.images = 0
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Answers:
         self.images += len(images)
         self.is_running.set()
         assert self.gate.wait(timeout=120)
-        return self._probabilities(images)
+        return self._answer(images)
 
     async def until_running(self) -> None:
         await asyncio.to_thread(self.is_running.wait, 120)
@@ -60,8 +61,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
         while service.state != "ready":
             await asyncio.sleep(0)
-        held = HeldNetwork(service.engine.run)
-        service.engine = replace(service.engine, run=held)
+        held = HeldNetwork(service.engine.answer)
+        service.engine = replace(service.engine, answer=held)
         yield app, client, held
         held.gate.set()
 
@@ -174,14 +175,14 @@ async def test_of_sixteen_clients_only_the_one_with_the_bad_image_gets_an_error(
 ) -> None:
     async with running(Settings(checkpoint=tiny_checkpoint, deadline_s=120)) as (app, client, held):
         bad = (await app.state.service.prepare(picture(5))).tensor
-        compute = held._probabilities
+        compute = held._answer
 
         def fail_on_bad(images: Tensor) -> Tensor:
             if any(image.equal(bad) for image in images):
                 raise RuntimeError("cannot be computed")
             return compute(images)
 
-        held._probabilities = fail_on_bad
+        held._answer = fail_on_bad
         first = predict(client, picture(100))
         await held.until_running()
         rest = [predict(client, picture(seed)) for seed in range(16)]
@@ -205,7 +206,7 @@ async def test_an_error_of_the_device_is_everybodys_at_once(
         def fail(_images: Tensor) -> Tensor:
             raise error
 
-        held._probabilities = fail
+        held._answer = fail
         held.gate.set()
         answers = await asyncio.gather(first, *rest, return_exceptions=True)
     assert [getattr(answer, "status_code", 500) for answer in answers] == [500] * 17
@@ -238,7 +239,7 @@ async def test_a_network_that_cannot_run_is_never_ready(
     def out_of_memory(_classifier: Classifier, images: Tensor) -> Tensor:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(Classifier, "probabilities", out_of_memory)
+    monkeypatch.setattr(Classifier, "network_input", out_of_memory)
     app = create_app(Settings(checkpoint=tiny_checkpoint, engine="pytorch"))
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport, base_url="http://x") as client:

@@ -5,13 +5,16 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.novelty_of import novelty_of, plain_images
+from torchlight.model.checkpoint import load_checkpoint, save_checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.engines import openvino_network
-from torchlight.model.engines.engine import choose_engine, layer_outputs, openvino_engine
+from torchlight.model.engines.engine import choose_engine, layer_outputs, openvino_engine, pytorch_engine
 from torchlight.model.errors import EngineUnavailable, UnknownLayer
 from torchlight.model.network import classifier_head, load_pretrained
 
@@ -78,6 +81,26 @@ def test_openvino_gives_the_answers_of_pytorch(architecture: str, size: int, mak
     torch.testing.assert_close(chosen.run(images), expected, rtol=0, atol=tolerance)
     alone = torch.cat([chosen.run(image[None]) for image in images])
     torch.testing.assert_close(alone, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(("architecture", "size"), [("guide", 32), ("squeezenet1_1", 64)])
+def test_both_engines_say_how_strange_images_are(
+    architecture: str, size: int, make_classifier: MakeClassifier, tmp_path: Path
+) -> None:
+    old = classifier_of(architecture, size, make_classifier)
+    header = old.checkpoint.header
+    save_checkpoint(tmp_path / "file", old.network, header, novelty=novelty_of(old.network, header))
+    classifier = Classifier(load_checkpoint(tmp_path / "file"), torch.device("cpu"))
+    images = torch.cat([tiles(3, size), plain_images(3, size, seed=2)])
+    given, expected = (engine.answer(images) for engine in (openvino_engine(classifier), pytorch_engine(classifier)))
+    torch.testing.assert_close(given.probabilities, classifier.probabilities(images), rtol=0, atol=1e-5)
+    torch.testing.assert_close(expected.probabilities, classifier.probabilities(images), rtol=0, atol=1e-5)
+    assert given.strangeness is not None
+    assert expected.strangeness is not None
+    for one, other in zip(given.strangeness, expected.strangeness, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-3)
+    assert (expected.strangeness.distances[:3] > expected.strangeness.distances[3:].max()).all()
+    assert pytorch_engine(old).answer(images).strangeness is None
 
 
 class Mobile(nn.Module):
@@ -209,8 +232,11 @@ def refuse(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen"):
         raise SystemExit(f"{event} {arguments}")
 sys.addaudithook(refuse)
+from tests.novelty_of import novelty_of, plain_images
 from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.engines.engine import openvino_engine
+from tests.novelty_of import novelty_of, plain_images
+from torchlight.model.checkpoint import load_checkpoint, save_checkpoint
 from torchlight.model.classifier import Classifier
 before = {name: types.ModuleType(name) for name in sys.argv[2:]}
 sys.modules.update(before)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchlight.model.classifier import Classifier
 from torchlight.model.engines import folder_predictions
+from torchlight.model.engines.engine import Answers, pytorch_engine
 from torchlight.model.engines.folder_predictions import Outcome, PredictionFile, classify_files, find_image_files
 from torchlight.model.errors import PredictionFileError
 from torchlight.model.images import Resizing, prepare_image
@@ -48,11 +49,11 @@ def test_each_file_gets_the_answer_it_gets_alone(classifier: Classifier, tmp_pat
     paths = draw(tmp_path, [f"{number:03}.png" for number in range(3 * folder_predictions.BATCH_SIZE + 5)])
     sizes: list[int] = []
 
-    def run(batch: Tensor) -> Tensor:
+    def answer(batch: Tensor) -> Answers:
         sizes.append(len(batch))
-        return classifier.probabilities(batch)
+        return pytorch_engine(classifier).answer(batch)
 
-    outcomes = list(classify_files(classifier, run, paths))
+    outcomes = list(classify_files(classifier, answer, paths))
     assert sizes == [folder_predictions.BATCH_SIZE] * 3 + [5]
     assert [outcome.path for outcome in outcomes] == paths
     for outcome in outcomes:
@@ -69,7 +70,7 @@ def test_unreadable_files_are_told_and_cost_no_other_its_answer(classifier: Clas
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8\xff no picture")
     missing = tmp_path / "missing.png"
-    outcomes = list(classify_files(classifier, classifier.probabilities, [broken, good, missing], top_k=1))
+    outcomes = list(classify_files(classifier, pytorch_engine(classifier).answer, [broken, good, missing], top_k=1))
     assert [len(outcome.predictions) for outcome in outcomes] == [0, 1, 0]
     assert outcomes[1].error is None
     assert "cannot be read" in str(outcomes[0].error)
@@ -86,7 +87,7 @@ def test_few_batches_are_decoded_ahead(classifier: Classifier, tmp_path: Path, m
         return torch.zeros(3, resizing.size, resizing.size, dtype=torch.uint8)
 
     monkeypatch.setattr(folder_predictions, "_load", load)
-    outcomes = classify_files(classifier, classifier.probabilities, paths)
+    outcomes = classify_files(classifier, pytorch_engine(classifier).answer, paths)
     for number in range(1, 4):
         next(outcomes)
         assert len(loaded) <= number + folder_predictions.BATCHES_AHEAD
@@ -98,7 +99,7 @@ def test_answers_go_on_where_they_ended(classifier: Classifier, tmp_path: Path) 
     paths = draw(tmp_path, ["1.png", "2.png", "3.png"])
     out = tmp_path / "out" / "answers.jsonl"
     answers = PredictionFile(out, classifier.digest)
-    list(answers.add(classify_files(classifier, classifier.probabilities, paths[:2], top_k=2)))
+    list(answers.add(classify_files(classifier, pytorch_engine(classifier).answer, paths[:2], top_k=2)))
     answers.close()
     whole = out.read_bytes()
     os.truncate(out, len(whole) - 10)  # as a process leaves it that is killed while it writes
@@ -106,19 +107,20 @@ def test_answers_go_on_where_they_ended(classifier: Classifier, tmp_path: Path) 
     answers = PredictionFile(out, classifier.digest)
     left = [path for path in paths if not answers.has(path)]
     assert left == paths[1:]
-    list(answers.add(classify_files(classifier, classifier.probabilities, left, top_k=2)))
+    list(answers.add(classify_files(classifier, pytorch_engine(classifier).answer, left, top_k=2)))
     answers.close()
     assert out.read_bytes().startswith(whole)
     lines = read(out)
     assert [line["file"] for line in lines] == [str(path) for path in paths]
     assert {line["digest"] for line in lines} == {classifier.digest}
     assert [set(one) for one in lines[2]["predictions"]] == [{"label", "index", "probability"}] * 2
+    assert [line["unknown"] for line in lines] == [None] * 3  # this checkpoint cannot tell
 
 
 def test_names_that_are_no_unicode_are_written_and_found_again(tmp_path: Path) -> None:
     path = Path(os.fsdecode(b"caf\xe9.png"))
     answers = PredictionFile(tmp_path / "a.jsonl", "sha256:1")
-    list(answers.add([Outcome(path, (), "gone")]))
+    list(answers.add([Outcome(path, (), error="gone")]))
     answers.close()
     again = PredictionFile(tmp_path / "a.jsonl", "sha256:1")
     assert again.has(path)

@@ -58,6 +58,8 @@ def test_a_better_network_is_judged_on_every_fold_and_then_learns_from_all(recip
     assert (result.accuracy, result.is_chosen) == (1.0, True)
     assert trained.judged.all()
     assert (trained.held_out_logits.argmax(1) == LABELS).all()
+    assert trained.embeddings.shape == (PHOTOS, 4)
+    assert (trained.distances.argmin(1) == LABELS).all()
     assert len(steps) == 5 * 12 * 4 + 12 * 5  # five folds of 32 photos, then all 40, in batches of 8
     assert result.note == "right on 40 of 40 photos, where the best so far is on 20"
 
