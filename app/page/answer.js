@@ -2,11 +2,12 @@
 
 import * as api from "./api.js";
 import { paintPixels, picture } from "./drawing.js";
-import { addressOf, arrow, button, card, cellUnder, go, h, heading, indexOr, keep, num, percent, quiet, recall, say, shareBar } from "./page.js";
+import { addressOf, arrow, button, card, cellUnder, figure, go, h, heading, indexOr, keep, num, percent, quiet, recall, say, shareBar } from "./page.js";
 import { rich, t } from "./words.js";
 
 const EXAMPLES = ["ship", "airplane", "frog", "truck"];
 const PREVIEW_SIDE = 720;
+const NEAREST = 5; // pictures shown beside one that is unlike them
 const FIRST = 10; // classes shown before all are asked for
 
 export function show(host, { app, state, subject, target, signal }) {
@@ -70,11 +71,12 @@ async function receive(files, status, comment) {
     const [stored, small] = await Promise.all([api.store(file), reduce(file)]);
     tell(t("classifying"));
     keep("sessionStorage", stored.id, small);
-    const { predictions } = await api.prediction(stored.id);
+    const { predictions, unknown } = await api.prediction(stored.id);
     if (latest !== file) return undefined;
     go({ view: "answer", image: stored.id, target: null, versus: null, y: null, x: null });
     const several = files.length > 1 ? ` ${t("garbage_many", { count: files.length })}` : "";
-    say(t("answered", { label: predictions[0].label, share: percent(predictions[0].probability) }) + several + comment);
+    const strange = unknown?.is_unknown ? ` ${t("unknown_title")}` : "";
+    say(t("answered", { label: predictions[0].label, share: percent(predictions[0].probability) }) + strange + several + comment);
   } catch (problem) {
     const text = await explain(problem, file, name);
     if (latest === file) tell(text, true);
@@ -189,6 +191,30 @@ function whatItSees({ pixels: { data } }, size) {
   return [heading(t("what_it_sees", { size })), canvas, reading];
 }
 
+/** What the network says of a picture that is unlike what it knows; nothing of others. */
+function strangeness(app, { id, unknown }) {
+  if (!unknown?.is_unknown) return null;
+  return h("div", { class: "status wrong", id: "unknown" },
+    h("p", {}, h("strong", {}, t("unknown_title"))),
+    h("p", {}, rich("unknown_says", { share: String(Number((100 * unknown.p_value).toPrecision(2))) })),
+    app.model.has_index && nearest(id),
+  );
+}
+
+/** The pictures that the network finds most like this one; they come later than the answer. */
+function nearest(id) {
+  const row = h("div", { class: "image-row" });
+  Promise.all([api.neighbours(id, NEAREST), api.neighboursPictures(id, NEAREST)]).then(([{ neighbours }, { shape, data }]) => {
+    const side = shape[3];
+    const figures = neighbours.map(({ label }, place) => {
+      const pixels = data.subarray(place * 3 * side * side, (place + 1) * 3 * side * side);
+      return figure(picture(label, (canvas) => paintPixels(canvas, pixels, side, side)), label);
+    });
+    row.append(h("h3", {}, t("unknown_nearest")), h("div", {}, figures));
+  }).catch(() => row.append(t("unknown_nearest_failed")));
+  return row;
+}
+
 function answers(app, subject, target, state) {
   const { predictions } = subject;
   const list = h("ol", { class: "bars", id: "answers" });
@@ -199,6 +225,7 @@ function answers(app, subject, target, state) {
   list.append(...some.map((one) => h("li", {}, bar(one, one.label === target, state.logits === "1", predictions[0].label))));
   return [
     heading(t("answer")),
+    strangeness(app, subject),
     quiet(t("answer_hint")),
     list,
     h("div", { class: "buttons" },

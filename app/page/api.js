@@ -49,6 +49,8 @@ export const evidence = (id, method, query) => json(of(id, `attributions/${metho
 export const occlusion = (id, query) => json(of(id, `occlusion${asQuery(query)}`));
 export const reconstruction = (id, layer, channel) =>
   json(of(id, `reconstructions/${encodeURIComponent(layer)}/${channel}.json`));
+export const neighbours = (id, k) => json(of(id, `neighbours.json?k=${k}`));
+export const neighboursPictures = (id, k) => npy(of(id, `neighbours.npy?k=${k}`));
 export const unit = (layer, channel) => json(`${at(layer)}/units/${channel}.json`);
 export const unitPictures = (layer, channel) => npy(`${at(layer)}/units/${channel}.npy`);
 

@@ -79,8 +79,8 @@ function themes() {
 
 /** @returns {Promise<Subject>} */
 async function load(id) {
-  const [facts, { predictions }, pixels] = await Promise.all([api.image(id), api.prediction(id), api.pixels(id)]);
-  return { id, facts, predictions, pixels };
+  const [facts, { predictions, unknown }, pixels] = await Promise.all([api.image(id), api.prediction(id), api.pixels(id)]);
+  return { id, facts, predictions, unknown, pixels };
 }
 
 /** The strip that says on every page what is looked into, and for which class. */
@@ -91,7 +91,7 @@ function drawSubject(subject, target) {
   const classes = subject.predictions.map(({ label, probability }) => [label, `${label} (${percent(probability)})`]);
   return h("div", { class: "subject" },
     small,
-    h("p", {}, h("strong", {}, best.label), " ", h("span", { class: "number" }, percent(best.probability))),
+    h("p", {}, h("strong", {}, best.label), " ", h("span", { class: "number" }, percent(best.probability)), subject.unknown?.is_unknown && h("span", { class: "unlike" }, t("unknown_short"))),
     choice(t("explaining"), classes, target, (label) => go({ target: label === best.label ? null : label }), { id: "target" }),
   );
 }
