@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { paintPixels, picture } from "./drawing.js";
-import { addressOf, arrow, button, card, cellUnder, figure, go, h, heading, indexOr, keep, num, percent, quiet, recall, say, shareBar } from "./page.js";
+import { addressOf, arrow, button, card, cellUnder, figure, go, h, heading, indexOr, keep, num, percent, quiet, recall, say, shareBar, written } from "./page.js";
 import { rich, t } from "./words.js";
 
 const EXAMPLES = ["ship", "airplane", "frog", "truck"];
@@ -196,7 +196,7 @@ function strangeness(app, { id, unknown }) {
   if (!unknown?.is_unknown) return null;
   return h("div", { class: "status wrong", id: "unknown" },
     h("p", {}, h("strong", {}, t("unknown_title"))),
-    h("p", {}, rich("unknown_says", { share: String(Number((100 * unknown.p_value).toPrecision(2))) })),
+    h("p", {}, rich("unknown_says", { share: unknown.p_value < 0.01 ? t("fewer_than_one") : written(100 * unknown.p_value, 0) })),
     app.model.has_index && nearest(id),
   );
 }

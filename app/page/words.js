@@ -60,6 +60,7 @@ const WORDS = {
   unknown_title: ["This is unlike anything that the network was shown.", "这不像网络见过的任何东西。"],
   unknown_short: ["unlike anything it knows", "不像它认识的任何东西"],
   unknown_says: ["Of 100 pictures of what it knows, {share} are as [strange](strange) to it as this one. It has to name one of its classes all the same: do not trust the shares below.", "在它认识的 100 张图片中，只有 {share} 张对它来说[像这张一样陌生](strange)。可它仍得从自己的类别里选一个，所以请别相信下面的份额。"],
+  fewer_than_one: ["fewer than 1", "不到 1"],
   unknown_nearest: ["The nearest that it knows:", "它所认识的里面最接近的："],
   unknown_nearest_failed: ["The nearest pictures did not come.", "没能取得最接近的图片。"],
   answer_hint: ["Choose a class to explain it on every page.", "选一个类别，各页就都解释它。"],

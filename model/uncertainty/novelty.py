@@ -84,12 +84,13 @@ class Plane:
         Returns:
             (N, K).
         """
-        squared = np.square(coordinates).sum(1)[:, None] + self._lengths - 2 * coordinates @ self.references.T  # (N, M)
+        squared = np.empty((len(coordinates), len(self.references) + 1), np.float32)
+        squared[:, -1] = FAR  # stands for none, where a class has fewer than another
+        squared[:, :-1] = np.square(coordinates).sum(1)[:, None] + self._lengths - 2 * coordinates @ self.references.T
         if excluded is not None:
-            squared[excluded] = FAR
-        by_class = np.pad(squared, ((0, 0), (0, 1)), constant_values=FAR)[:, self._members]  # (N, K, most of a class)
-        most = self._weights.shape[1]
-        nearest = np.sort(np.partition(by_class, most - 1, axis=2)[:, :, :most], axis=2)  # (N, K, neighbours)
+            squared[:, :-1][excluded] = FAR
+        by_class = np.sort(squared[:, self._members], axis=2)  # (N, K, most of a class)
+        nearest = by_class[:, :, : self._weights.shape[1]]  # (N, K, neighbours)
         distances: Array = (nearest * self._weights).sum(2) + outside[:, None] + np.float32(self.residual)
         return distances
 
