@@ -17,11 +17,12 @@ import torch
 from torchlight.model.canary import canary_answer
 from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
 from torchlight.model.network import describe_backbone
+from torchlight.model.uncertainty.answer_sets import measure_answer_sets
 from torchlight.model.versions import library_versions
 from torchlight.training.config import RunOptions
 from torchlight.training.data.held_out import select_held_out
 from torchlight.training.data.loading import DataSet, LabelledImages
-from torchlight.training.evaluation.classification_metrics import Metrics
+from torchlight.training.evaluation.classification_metrics import Metrics, infer
 from torchlight.training.evaluation.evaluate_checkpoint import calibrate, evaluate_checkpoint, summarise_metrics
 from torchlight.training.optimisation.distributed import Processes, ProcessLost
 from torchlight.training.optimisation.filter_history import select_frames
@@ -149,7 +150,11 @@ def _finish(run: RunFolder, training: Training, dataset: DataSet, device: torch.
     header, network = best.header, best.network.to(device)
     known = header.metrics.get("calibration", {}).get("temperature")  # else the checkpoint is not calibrated yet
     calibration = calibrate(network, header.image_spec, dataset, known)
-    evaluation = evaluate_checkpoint(best, held_out, device)
+    if known is None:
+        val = dataset.splits["val"]
+        logits = infer(network, val.images, header.image_spec)  # (N, K)
+        header = dataclasses.replace(header, answer_sets=measure_answer_sets(logits, val.labels, header.class_names))
+    evaluation = evaluate_checkpoint(dataclasses.replace(best, header=header), held_out, device)
     if known is None:
         figures = {name: value for name, value in vars(calibration).items() if name != "reliability"}
         history = [dataclasses.asdict(result) for result in run.history]

@@ -22,6 +22,7 @@ from torchlight.model.defaults import cache_folder
 from torchlight.model.errors import DataError
 from torchlight.model.images import ImageSpec, Resizing
 from torchlight.model.network import NetworkConfig, count_multiply_adds, default_image_size, describe_backbone
+from torchlight.model.uncertainty.answer_sets import measure_answer_sets
 from torchlight.model.versions import library_versions
 from torchlight.training.config import DEFAULT_ARCHITECTURE, RunOptions, default_budget_s
 from torchlight.training.data.held_out import HeldOut, select_cross_validated, select_held_out
@@ -271,6 +272,7 @@ def _save(path: Path, learnt: Learnt, header: Header, photos: LabelledImages, da
         metrics=figures,
         training=training,
         golden=canary_answer(learnt.network, learnt.spec),
+        answer_sets=measure_answer_sets(learnt.logits, labels, names),
     )
     save_checkpoint(path, learnt.network, header)
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from torchlight.model.checkpoint import Checkpoint
 from torchlight.model.images import ImageSpec
+from torchlight.model.uncertainty.answer_sets import SetFigures, measure_set_figures
 from torchlight.training.data.held_out import HeldOut
 from torchlight.training.data.loading import DataSet
 from torchlight.training.evaluation.calibration import (
@@ -27,23 +28,29 @@ class Evaluation:
     Attributes:
         calibration: of its probabilities as they are, so with temperature 1; at the end of a run what :func:`calibrate`
             returned.
+        set_figures: of its answer sets on these images; None if it has none, or if the images fixed them.
     """
 
     checkpoint: Checkpoint
     held_out: HeldOut
     metrics: Metrics
     calibration: Calibration
+    set_figures: SetFigures | None = None
 
 
 def evaluate_checkpoint(checkpoint: Checkpoint, held_out: HeldOut, device: torch.device) -> Evaluation:
     """Run a checkpoint's network, which is left on ``device``, over held-out images and measure its answers."""
     examples, header = held_out.examples, checkpoint.header
     logits = infer(checkpoint.network.to(device), examples.images, header.image_spec)  # (N, K)
+    set_figures = None
+    if header.answer_sets is not None and held_out.exposure != "chose_epoch":
+        set_figures = measure_set_figures(header.answer_sets, logits, examples.labels, header.class_names)
     return Evaluation(
         checkpoint,
         held_out,
         compute_metrics(logits, examples.labels, header.class_names),
         measure_calibration(logits, logits, examples.labels, 1.0),
+        set_figures,
     )
 
 

@@ -1,0 +1,1 @@
+"""What an answer says of how sure it is, beyond the probabilities."""
