@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.classifier import Classifier, Prediction
+from torchlight.model.defaults import COVERAGE, LOWEST_COVERAGE
 from torchlight.model.engines.engine import choose_engine
 from torchlight.model.images import prepare_image
 from torchlight.model.named_checkpoints import find_checkpoint
@@ -33,6 +35,28 @@ class ImageClassifier:
             ImageError: it is not an image that can be decoded, or it has too many pixels.
             OSError: the file cannot be read.
         """
+        return self._classifier.top_k(self._probabilities(image), top_k)
+
+    def predict_set(self, image: str | Path | bytes, coverage: float = COVERAGE) -> list[str] | None:
+        """Return the labels that hold the true one in a share ``coverage`` of images, most probable first.
+
+        Args:
+            image: as for :meth:`predict`.
+            coverage: from 0.5 to below 1.
+
+        Returns:
+            At least one label; None if the checkpoint was trained before such sets existed.
+
+        Raises:
+            ValueError: the coverage is out of range.
+            ImageError, OSError: as for :meth:`predict`.
+        """
+        if not LOWEST_COVERAGE <= coverage < 1:
+            raise ValueError(f"coverage is {coverage}, not from {LOWEST_COVERAGE} to below 1")
+        return self._classifier.answer_set(self._probabilities(image), coverage)
+
+    def _probabilities(self, image: str | Path | bytes) -> Tensor:
+        """Return (K,) of one image."""
         content = image if isinstance(image, bytes) else Path(image).read_bytes()
         pixels, _ = prepare_image(content, self._classifier.spec.resizing)  # (3, S, S) uint8 RGB
-        return self._classifier.top_k(self._run(pixels[None])[0], top_k)
+        return self._run(pixels[None])[0]

@@ -3,9 +3,10 @@
 The file is JSON Lines: one object for each image, after those of earlier runs, in the order in which paths were given
 and sorted within a folder,
 
-    {"file": "a/cat.jpg", "digest": "sha256:...", "predictions": [{"label": "cat", "index": 3, "probability": 0.97}]}
+    {"file": "a/cat.jpg", "digest": "sha256:...", "predictions": [{"label": "cat", "index": 3, "probability": 0.97}],
+     "set": ["cat"]}
 
-or, if the image cannot be read, ``"error"`` in place of ``"predictions"``.
+or, if the image cannot be read, ``"error"`` in place of the last two. The set is null if the checkpoint has none.
 """
 
 import itertools
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from torchlight.model.classifier import Classifier, Prediction
+from torchlight.model.defaults import COVERAGE
 from torchlight.model.engines.parity import InferenceFunction
 from torchlight.model.errors import ImageError, PredictionFileError
 from torchlight.model.images import Resizing, prepare_image
@@ -32,11 +34,12 @@ BATCHES_AHEAD = 4  # decoded while the network runs, so that it never waits
 
 @dataclass(frozen=True)
 class Outcome:
-    """The predictions for a file, most probable first, or the reason why there are none."""
+    """The predictions for a file, most probable first, and its answer set; or the reason why there are none."""
 
     path: Path
     predictions: tuple[Prediction, ...]
     error: str | None = None
+    answer_set: list[str] | None = None
 
 
 def find_image_files(paths: Iterable[Path]) -> list[Path]:
@@ -52,13 +55,18 @@ def find_image_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def classify_files(
-    classifier: Classifier, run: InferenceFunction, paths: Sequence[Path], top_k: int | None = None
+    classifier: Classifier,
+    run: InferenceFunction,
+    paths: Sequence[Path],
+    top_k: int | None = None,
+    coverage: float = COVERAGE,
 ) -> Iterator[Outcome]:
     """Yield the outcome for each path, in order, while the next ones are decoded.
 
     Args:
         run: (N, 3, S, S) uint8 RGB -> (N, K) probabilities, as :attr:`model.engines.engine.Engine.run` is.
         top_k: labels for each; all without it.
+        coverage: of the answer sets, from 0.5 to below 1.
     """
     resizing = classifier.spec.resizing
 
@@ -74,7 +82,9 @@ def classify_files(
                 if isinstance(one, str):
                     yield Outcome(path, (), one)
                 else:
-                    yield Outcome(path, tuple(classifier.top_k(next(rows), top_k)))
+                    row = next(rows)
+                    members = classifier.answer_set(row, coverage)
+                    yield Outcome(path, tuple(classifier.top_k(row, top_k)), answer_set=members)
 
 
 class PredictionFile:
@@ -104,7 +114,7 @@ class PredictionFile:
         """Write each outcome and yield it; the file is flushed after each batch."""
         for number, outcome in enumerate(outcomes, 1):
             content = {"error": outcome.error} if outcome.error is not None else {
-                "predictions": [asdict(one) for one in outcome.predictions]
+                "predictions": [asdict(one) for one in outcome.predictions], "set": outcome.answer_set
             }  # fmt: skip
             line = {"file": _printable(outcome.path), "digest": self._digest} | content
             self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
