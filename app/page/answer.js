@@ -2,12 +2,13 @@
 
 import * as api from "./api.js";
 import { paintPixels, picture } from "./drawing.js";
-import { addressOf, arrow, button, card, cellUnder, go, h, heading, indexOr, keep, num, percent, quiet, recall, say, shareBar } from "./page.js";
-import { rich, t } from "./words.js";
+import { addressOf, arrow, button, card, cellUnder, go, h, heading, indexOr, keep, num, percent, quiet, recall, say, shareBar, shareOf } from "./page.js";
+import { currentLanguage, rich, t } from "./words.js";
 
 const EXAMPLES = ["ship", "airplane", "frog", "truck"];
 const PREVIEW_SIDE = 720;
 const FIRST = 10; // classes shown before all are asked for
+const NAMED = 5; // of a set
 
 export function show(host, { app, state, subject, target, signal }) {
   const size = app.model.preprocessing.size;
@@ -199,6 +200,7 @@ function answers(app, subject, target, state) {
   list.append(...some.map((one) => h("li", {}, bar(one, one.label === target, state.logits === "1", predictions[0].label))));
   return [
     heading(t("answer")),
+    subject.set && h("p", { id: "answer-set" }, h("strong", {}, nameSet(subject.set, predictions.length)), " ", t("set_meaning", shareOf(app.model.answer_sets.coverage))),
     quiet(t("answer_hint")),
     list,
     h("div", { class: "buttons" },
@@ -207,6 +209,14 @@ function answers(app, subject, target, state) {
       h("a", { class: "button primary", href: addressOf({ view: "network" }) }, t("go_network"), " →"),
     ),
   ];
+}
+
+/** A set of labels in words: "cat or dog"; of many the first, and how many more. */
+function nameSet(labels, count) {
+  if (labels.length === count) return t("set_any", { count });
+  const rest = labels.length - NAMED;
+  const names = rest > 0 ? [...labels.slice(0, NAMED), t("set_more", { count: rest })] : labels;
+  return new Intl.ListFormat(currentLanguage() === "en" ? "en-GB" : "zh", { type: "disjunction" }).format(names);
 }
 
 function bar({ label, index, probability, logit }, isTarget, showsLogit, best) {
