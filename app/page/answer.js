@@ -200,7 +200,7 @@ function answers(app, subject, target, state) {
   list.append(...some.map((one) => h("li", {}, bar(one, one.label === target, state.logits === "1", predictions[0].label))));
   return [
     heading(t("answer")),
-    subject.set && h("p", { id: "answer-set" }, h("strong", {}, nameSet(subject.set, predictions.length)), " ", t("set_meaning", shareOf(app.model.answer_sets.coverage))),
+    subject.set && h("p", { id: "answer-set", class: "quiet-text" }, h("strong", {}, nameSet(subject.set, predictions.length)), " ", t("set_meaning", shareOf(app.model.answer_sets.coverage))),
     quiet(t("answer_hint")),
     list,
     h("div", { class: "buttons" },

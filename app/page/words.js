@@ -58,7 +58,7 @@ const WORDS = {
   blue: ["blue", "蓝"],
   answer: ["The answer", "答案"],
   answer_hint: ["Choose a class to explain it on every page.", "选一个类别，各页就都解释它。"],
-  set_meaning: ["Such a line names the truth for {part} of {whole} pictures.", "每 {whole} 张图片中，有 {part} 张的真相就在这样一行里。"],
+  set_meaning: ["For {part} of {whole} pictures, the truth is among the names given here.", "每 {whole} 张图片中，有 {part} 张的真相就在这里给出的名称之中。"],
   set_more: ["one of {count} more", "另外 {count} 类之一"],
   set_any: ["any of the {count} classes", "{count} 类中的任何一类"],
   show_logits: ["Logits", "Logit"],

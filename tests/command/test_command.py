@@ -372,7 +372,7 @@ def test_predict_answers_with_the_folders_names(
     files = [str(draw(tmp_path / f"new {name}.png", colour, 999)) for name, colour in COLOURS.items()]
     code, out, error = call(capsys, monkeypatch, "predict", trained.checkpoint, *files, "--top-k", "2")
     assert (code, error) == (0, "")
-    sets = re.findall(r"^  (.+): such a line names the truth for 9 of 10 images$", out, re.MULTILINE)
+    sets = re.findall(r"^  (.+): for 9 of 10 images, the truth is among the names given here$", out, re.MULTILINE)
     assert [sorted(one.split(" or ")) for one in sets] == [sorted(COLOURS)] * 3  # few held-out images rule out nothing
     labels = re.findall(r"^  (\w+) +[\d.]+%", out, re.MULTILINE)
     assert [line for line in out.splitlines() if not line.startswith("  ")] == files
@@ -384,14 +384,17 @@ def test_predict_answers_with_the_folders_names(
 @pytest.mark.parametrize(
     ("number", "coverage", "said"),
     [
-        (1, 0.9, "label 0: such a line names the truth for 9 of 10 images"),
-        (2, 0.95, "label 0 or label 1: such a line names the truth for 19 of 20 images"),
-        (5, 0.5, "label 0 or label 1 or label 2 or label 3 or label 4: such a line names the truth for 1 of 2 images"),
-        (7, 0.99, "label 3 or label 4 or one of 2 more: such a line names the truth for 99 of 100 images"),
+        (1, 0.9, "label 0: for 9 of 10 images"),
+        (2, 0.95, "label 0 or label 1: for 19 of 20 images"),
+        (5, 0.5, "label 0 or label 1 or label 2 or label 3 or label 4: for 1 of 2 images"),
+        (7, 0.99, "label 0 or label 1 or label 2 or label 3 or label 4 or one of 2 more: for 99 of 100 images"),
     ],
 )
 def test_a_set_is_said_in_words(number: int, coverage: float, said: str) -> None:
-    assert describe_set([f"label {k}" for k in range(number)], coverage).endswith(said)
+    assert (
+        describe_set([f"label {k}" for k in range(number)], coverage)
+        == f"{said}, the truth is among the names given here"
+    )
 
 
 def test_predict_writes_the_answers_of_a_folder_and_goes_on_with_them(

@@ -28,7 +28,7 @@ def test_the_likely_classes_are_named_in_words(other_visit: Visit, photo: Path) 
     assert len(likely) > 5
     named = f"{', '.join(likely[:5])} or one of {len(likely) - 5} more"
     line = other_visit.page.locator("#answer-set")
-    expect(line).to_have_text(f"{named} Such a line names the truth for 9 of 10 pictures.")
+    expect(line).to_have_text(f"{named} For 9 of 10 pictures, the truth is among the names given here.")
     other_visit.page.get_by_role("button", name="中文").click()
     expect(line).to_contain_text(f"、{likely[4]}或另外 {len(likely) - 5} 类之一")
 

@@ -65,7 +65,8 @@ def describe_set(labels: list[str], coverage: float) -> str:
     """Return an answer set as a sentence; of more than ``MAX_LABELS`` the first, and how many more there are."""
     named = labels if len(labels) <= MAX_LABELS else [*labels[:MAX_LABELS], f"one of {len(labels) - MAX_LABELS} more"]
     share = Fraction(str(coverage))
-    return f"{' or '.join(named)}: such a line names the truth for {share.numerator} of {share.denominator} images"
+    often = f"for {share.numerator} of {share.denominator} images"
+    return f"{' or '.join(named)}: {often}, the truth is among the names given here"
 
 
 def _predict_into(out: Path, classifier: "Classifier", paths: list[Path], top_k: int, coverage: float) -> int:
