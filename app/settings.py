@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from torchlight.app.errors import InvalidSettings
 from torchlight.app.security import api_keys, trusted_hosts
-from torchlight.model.defaults import MAX_PIXELS, PRETRAINED
+from torchlight.model.defaults import COVERAGE, LOWEST_COVERAGE, MAX_PIXELS, PRETRAINED
 
 PREFIX = "TORCHLIGHT_"
 KEEP_ALIVE_S = 5  # how long a connection may be idle between two requests
@@ -49,6 +49,12 @@ class Settings(BaseSettings):
         default="float32",
         description="`int8` answers several times as fast, on a CPU, by what `torchlight quantise` wrote; views stay "
         "float32.",
+    )
+    coverage: float = Field(
+        default=COVERAGE,
+        ge=LOWEST_COVERAGE,
+        lt=1,
+        description="Share of images whose `set` of labels shall hold the true one; a request may ask for another.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on; `0.0.0.0` for every interface.")
     port: int = Field(default=8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")

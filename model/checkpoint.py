@@ -13,6 +13,7 @@ The header is a flat map of text. Beside ``format`` and ``format_version`` each 
     versions         {"torchlight", "torch", ...}
     golden           [0.0123, ...]                         the answer to the canary image of model/canary.py; optional
     novelty          {"images", "measured_on", "canary_distance"}   the known images behind ``unknown``; optional
+    answer_sets      {"scores": [...], "images", "measured"}  of model/uncertainty/answer_sets.py; optional
 
 Beside the weights there may be more tensors: ``filmstrip``, the first layer's filters while the network learnt; and
 with ``novelty`` those that start with ``novelty.``, see model/uncertainty/novelty.py.
@@ -43,7 +44,9 @@ from torchlight.model.errors import (
 )
 from torchlight.model.files.tensor_file import Contents, FileKind, read_tensors, save_tensors
 from torchlight.model.images import RESIZE_RULES, ImageSpec
+from torchlight.model.named_checkpoints import DIGESTS
 from torchlight.model.network import NetworkConfig, build_network, embedding_size, first_convolution
+from torchlight.model.uncertainty.answer_sets import AnswerSets, parse_answer_sets
 from torchlight.model.uncertainty.novelty import Novelty, from_tensors, to_tensors
 
 FORMAT_VERSION = "1"
@@ -52,8 +55,19 @@ KIND = FileKind(
     command="torchlight train",
     format="torchlight",
     version=FORMAT_VERSION,
-    documents=("network", "class_names", "image_spec", "metrics", "training", "data", "versions", "golden", "novelty"),
-    optional=frozenset({"golden", "novelty"}),
+    documents=(
+        "network",
+        "class_names",
+        "image_spec",
+        "metrics",
+        "training",
+        "data",
+        "versions",
+        "golden",
+        "answer_sets",
+        "novelty",
+    ),
+    optional=frozenset({"golden", "answer_sets", "novelty"}),
     error=CheckpointError,
     errors={
         "missing": CheckpointNotFound,
@@ -65,6 +79,9 @@ KIND = FileKind(
 )
 FILMSTRIP = "filmstrip"
 NOVELTY = "novelty."  # what the names of its tensors begin with
+# Why a checkpoint has no answer sets: those that go by a name, and others.
+PUBLISHED = "made from published weights, without held-out photos that would fix the sets"
+ABSENT = "trained before answer sets existed; train again, or run `torchlight calibrate`"
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,7 @@ class Header:
     data: Mapping[str, Any]
     versions: Mapping[str, str]
     golden: tuple[float, ...] | None = None
+    answer_sets: AnswerSets | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +172,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(header, network, contents.digest, path, filmstrip, novelty)
 
 
+def explain_absent_sets(checkpoint: Checkpoint) -> str | None:
+    """Return why the answers of a checkpoint have no sets; None if they have."""
+    if checkpoint.header.answer_sets is not None:
+        return None
+    return PUBLISHED if checkpoint.digest in DIGESTS.values() else ABSENT
+
+
 def _parse_header(path: Path, documents: Mapping[str, Any]) -> Header:
     try:
         return _header_from(documents)
@@ -190,7 +215,14 @@ def _header_from(documents: Mapping[str, Any]) -> Header:
         if not isinstance(documents[name], dict):
             raise ValueError(f"header field {name!r} is not an object")
     facts = {name: documents[name] for name in ("metrics", "training", "data", "versions")}
-    return Header(network, tuple(names), spec, **facts, golden=_golden_from(documents.get("golden"), len(names)))
+    return Header(
+        network,
+        tuple(names),
+        spec,
+        **facts,
+        golden=_golden_from(documents.get("golden"), len(names)),
+        answer_sets=parse_answer_sets(documents.get("answer_sets"), names),
+    )
 
 
 def _golden_from(found: Any, number: int) -> tuple[float, ...] | None:

@@ -10,6 +10,7 @@ from torchlight.model.checkpoint import Checkpoint
 from torchlight.model.errors import DeviceUnavailable
 from torchlight.model.graph import NetworkGraph
 from torchlight.model.images import normalise
+from torchlight.model.uncertainty.answer_sets import choose_members
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,21 @@ class Classifier:
         # sorting is stable: of equal probabilities the first class comes first
         best = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:k]
         return [Prediction(self.class_names[index], index, values[index]) for index in best]
+
+    def answer_set(self, probabilities: Tensor, coverage: float) -> list[str] | None:
+        """Return the labels that hold the true one in a share ``coverage`` of images, most probable first.
+
+        Args:
+            probabilities: (K,) one row of :meth:`probabilities`.
+            coverage: from 0.5 to below 1; more than the held-out images can show gives all labels.
+
+        Returns:
+            At least one label; None if the checkpoint has no scores of held-out images.
+        """
+        sets = self.checkpoint.header.answer_sets
+        if sets is None:
+            return None
+        return [self.class_names[k] for k in choose_members(probabilities.tolist(), sets.threshold(coverage))]
 
 
 def choose_device(name: str) -> torch.device:

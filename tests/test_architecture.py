@@ -33,6 +33,7 @@ FLOORS = {
         ("files", "named_checkpoints", "uncertainty"),
         ("images", "published_weights"),
         ("network",),
+        ("uncertainty",),
         ("checkpoint",),
         ("graph",),
         ("classifier",),

@@ -6,6 +6,7 @@ import torch
 
 from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.classifier import Classifier, Prediction
+from torchlight.model.defaults import COVERAGE, LOWEST_COVERAGE
 from torchlight.model.engines.engine import Answers, choose_engine
 from torchlight.model.images import prepare_image
 from torchlight.model.named_checkpoints import find_checkpoint
@@ -35,13 +36,31 @@ class ImageClassifier:
         """
         return self._classifier.top_k(self._answer(image).probabilities[0], top_k)
 
+    def predict_set(self, image: str | Path | bytes, coverage: float = COVERAGE) -> list[str] | None:
+        """Return the labels that hold the true one in a share ``coverage`` of images, most probable first.
+
+        Args:
+            image: as for :meth:`predict`.
+            coverage: from 0.5 to below 1.
+
+        Returns:
+            At least one label; None if the checkpoint was trained before such sets existed.
+
+        Raises:
+            ValueError: the coverage is out of range.
+            ImageError, OSError: as for :meth:`predict`.
+        """
+        if not LOWEST_COVERAGE <= coverage < 1:
+            raise ValueError(f"coverage is {coverage}, not from {LOWEST_COVERAGE} to below 1")
+        return self._classifier.answer_set(self._answer(image).probabilities[0], coverage)
+
     def p_value(self, image: str | Path | bytes) -> float | None:
         """Return how strange one image is: the share of known images, in (0, 1], that are at least as strange.
 
         An image with at most 0.05 counts as unknown. None if the checkpoint cannot tell.
 
         Raises:
-            ImageError, OSError: see :meth:`predict`.
+            ImageError, OSError: as for :meth:`predict`.
         """
         strangeness = self._answer(image).strangeness
         return None if strangeness is None else float(strangeness.p_values[0])

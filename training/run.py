@@ -25,7 +25,7 @@ from torchlight.training.evaluation.classification_metrics import Metrics
 from torchlight.training.evaluation.evaluate_checkpoint import (
     calibrate,
     evaluate_checkpoint,
-    measure_novelty,
+    measure_uncertainty,
     summarise_metrics,
 )
 from torchlight.training.optimisation.distributed import Processes, ProcessLost
@@ -154,10 +154,12 @@ def _finish(run: RunFolder, training: Training, dataset: DataSet, device: torch.
     header, network = best.header, best.network.to(device)
     known = header.metrics.get("calibration", {}).get("temperature")  # else the checkpoint is not calibrated yet
     calibration = calibrate(network, header.image_spec, dataset, known)
-    evaluation = evaluate_checkpoint(best, held_out, device)
+    if known is None:
+        sets, novelty = measure_uncertainty(network, header, dataset)
+        header = dataclasses.replace(header, answer_sets=sets)
+    evaluation = evaluate_checkpoint(dataclasses.replace(best, header=header), held_out, device)
     if known is None:
         figures = {name: value for name, value in vars(calibration).items() if name != "reliability"}
-        novelty = measure_novelty(network, header, dataset)
         history = [dataclasses.asdict(result) for result in run.history]
         header = dataclasses.replace(
             header,

@@ -1,8 +1,9 @@
-"""A checkpoint made by an older program, and its data -> the same checkpoint, which tells what is unknown to it.
+"""A checkpoint made by an older program, and its data -> the same one, with answer sets and what tells the unknown.
 
 Weights stay as they are.
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torchlight.model.checkpoint import Checkpoint, save_checkpoint
 from torchlight.model.errors import DataError
 from torchlight.model.uncertainty.novelty import Novelty
 from torchlight.training.data.held_out import load_as_divided_in_training
-from torchlight.training.evaluation.evaluate_checkpoint import measure_novelty
+from torchlight.training.evaluation.evaluate_checkpoint import measure_uncertainty
 
 
 def calibrate(
@@ -47,6 +48,7 @@ def calibrate(
         )
     if not len(val) or not len(dataset.splits["train"]):
         raise DataError(f"{source} has no validation images beside training images; give what it was trained on")
-    novelty = measure_novelty(trained.network, trained.header, dataset)
-    save_checkpoint(out, trained.network, trained.header, trained.filmstrip, novelty)
+    sets, novelty = measure_uncertainty(trained.network, trained.header, dataset)
+    header = dataclasses.replace(trained.header, answer_sets=sets)
+    save_checkpoint(out, trained.network, header, trained.filmstrip, novelty)
     return novelty

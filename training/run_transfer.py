@@ -22,6 +22,7 @@ from torchlight.model.defaults import cache_folder
 from torchlight.model.errors import DataError
 from torchlight.model.images import ImageSpec, Resizing
 from torchlight.model.network import NetworkConfig, count_multiply_adds, default_image_size, describe_backbone
+from torchlight.model.uncertainty.answer_sets import measure_answer_sets
 from torchlight.model.versions import library_versions
 from torchlight.model.views.embedding import to_embeddings
 from torchlight.training.config import DEFAULT_ARCHITECTURE, RunOptions, default_budget_s
@@ -286,6 +287,7 @@ def _save(path: Path, learnt: Learnt, header: Header, photos: LabelledImages, da
         metrics=figures,
         training=training,
         golden=canary_answer(learnt.network, learnt.spec),
+        answer_sets=measure_answer_sets(learnt.logits, labels, names),
     )
     novelty = add_canary_distance(novelty, learnt.network, learnt.spec)
     save_checkpoint(path, learnt.network, header, novelty=novelty)

@@ -4,8 +4,10 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request
 
+from torchlight.app.api.schemas import COVERAGE_TEXT
 from torchlight.app.inference.service import Service
 from torchlight.app.inspection.inspector import Inspector
+from torchlight.model.defaults import LOWEST_COVERAGE
 
 
 async def _service(request: Request) -> Service:
@@ -21,3 +23,4 @@ async def _inspector(request: Request) -> Inspector:
 RunningService = Annotated[Service, Depends(_service)]
 RunningInspector = Annotated[Inspector, Depends(_inspector)]
 TopK = Annotated[int | None, Query(ge=1, description="How many labels; without it, all.")]
+Coverage = Annotated[float | None, Query(ge=LOWEST_COVERAGE, lt=1, description=COVERAGE_TEXT)]

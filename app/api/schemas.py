@@ -8,6 +8,7 @@ from torchlight.app.api.problems import Body, Problem
 from torchlight.model.checks.self_test import Check
 
 DIGEST = "sha256:3f6a1c0b9d2e4f58a7c6b5d4e3f2a1b09c8d7e6f5a4b3c2d1e0f9a8b7c6d5e4f"
+COVERAGE_TEXT = "Share of images whose `set` shall hold the true label; without it, `TORCHLIGHT_COVERAGE`."
 IMAGE_ID = "sha256:9b2c64d1e8f70a35c4b6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f9012a3b"
 
 
@@ -62,11 +63,22 @@ class Timing(Body):
     inference: float = Field(description="The whole batch that the image was part of.", examples=[6.8])
 
 
+AnswerSet = Annotated[
+    list[str] | None,
+    Field(
+        description="Labels that hold the true one in so many images as `coverage` says, most probable first; "
+        "null if the model has none: `answer_sets.reason` of `GET /v1/model` says why.",
+        examples=[["cat", "dog"]],
+    ),
+]
+
+
 class PredictResponse(Body):
     """The answer for one image."""
 
     predictions: list[PredictionBody] = Field(description="Most probable first.")
     unknown: Unknown
+    set: AnswerSet
     model: ModelSummary
     image: ImageSummary
     timing_ms: Timing
@@ -78,6 +90,7 @@ class BatchPrediction(Body):
     filename: str = Field(examples=["cat.jpg"])
     predictions: list[PredictionBody] = Field(description="Most probable first.")
     unknown: Unknown
+    set: AnswerSet
     image: ImageSummary
 
 
@@ -149,6 +162,33 @@ class EngineBody(Body):
     accuracy: PrecisionAccuracy | None = Field(description="What int8 costs; null if the answers are float32.")
 
 
+class ClassCoverageBody(Body):
+    """One class and how often its label is in the set."""
+
+    label: str = Field(examples=["dog"])
+    images: int = Field(examples=[60])
+    coverage: float = Field(examples=[0.83])
+
+
+class SetFiguresBody(Body):
+    """What sets reached on held-out images, each with a threshold that others fixed."""
+
+    target: float = Field(description="The share asked for.", examples=[0.9])
+    images: int = Field(examples=[300])
+    coverage: float = Field(description="Share of images whose set holds the true label.", examples=[0.91])
+    mean_size: float = Field(description="Labels in a set.", examples=[1.04])
+    single_share: float = Field(description="Share of sets that are one label.", examples=[0.96])
+    worst_class: ClassCoverageBody
+
+
+class AnswerSetsBody(Body):
+    """The sets of labels that answers have."""
+
+    coverage: float = Field(description="Of answers to requests that ask for no other.", examples=[0.9])
+    measured: SetFiguresBody | None
+    reason: str | None = Field(description="Why there are none; null if there are.")
+
+
 class ModelResponse(ModelSummary):
     """Everything the checkpoint says of itself."""
 
@@ -164,6 +204,7 @@ class ModelResponse(ModelSummary):
     training: dict[str, Any] = Field(description="How it was trained.", examples=[{"epochs": 30}])
     device: str = Field(examples=["cpu"])
     engine: EngineBody
+    answer_sets: AnswerSetsBody
     has_filmstrip: bool = Field(description="Whether it carries its first layer's filters while it learnt.")
     has_index: bool = Field(description="Whether there are neighbours of images and examples of units.")
     no_unknown: str | None = Field(description="Why answers say `unknown: null`; null if they do not.")

@@ -7,7 +7,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from torchlight.app.api.problems import Body
-from torchlight.app.api.schemas import IMAGE_ID, ImageSummary, ModelSummary, PredictionBody, Unknown
+from torchlight.app.api.schemas import (
+    COVERAGE_TEXT,
+    IMAGE_ID,
+    AnswerSet,
+    ImageSummary,
+    ModelSummary,
+    PredictionBody,
+    Unknown,
+)
+from torchlight.model.defaults import LOWEST_COVERAGE
 from torchlight.model.errors import ViewError
 from torchlight.model.views.activations import MapStage, MapStatistics
 from torchlight.model.views.facts import Display, Facts, FilterScale, MapScale, display_maps
@@ -35,6 +44,7 @@ class PredictionParameters(Parameters):
     """How much of the answer."""
 
     top_k: int | None = Field(None, ge=1, description="How many labels; without it, all.")
+    coverage: float | None = Field(None, ge=LOWEST_COVERAGE, lt=1, description=COVERAGE_TEXT)
 
 
 class MapsParameters(Parameters):
@@ -164,6 +174,7 @@ class ImagePrediction(Body):
 
     predictions: list[PredictionWithLogit] = Field(description="Most probable first.")
     unknown: Unknown
+    set: AnswerSet
     model: ModelSummary
     image: ImageSummary
 

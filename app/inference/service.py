@@ -216,6 +216,10 @@ class Service:
         """
         return await self._prepare(content, self._deadline())
 
+    def answer_set(self, probabilities: Tensor, coverage: float | None) -> list[str] | None:
+        """Return what :meth:`Classifier.answer_set` does; without ``coverage``, with that of the settings."""
+        return self.classifier.answer_set(probabilities, self.settings.coverage if coverage is None else coverage)
+
     async def view(self, draw: Callable[[], Result]) -> Result:
         """Return what ``draw`` returns, run in a thread apart from those that answer."""
         result: Result = (await self._views.submit(draw, self._deadline())).result

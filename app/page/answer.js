@@ -2,13 +2,14 @@
 
 import * as api from "./api.js";
 import { paintPixels, picture } from "./drawing.js";
-import { addressOf, arrow, button, card, cellUnder, figure, go, h, heading, indexOr, keep, num, percent, quiet, recall, say, shareBar, written } from "./page.js";
-import { rich, t } from "./words.js";
+import { addressOf, arrow, button, card, cellUnder, figure, go, h, heading, indexOr, keep, num, percent, quiet, recall, say, shareBar, shareOf, written } from "./page.js";
+import { currentLanguage, rich, t } from "./words.js";
 
 const EXAMPLES = ["ship", "airplane", "frog", "truck"];
 const PREVIEW_SIDE = 720;
 const NEAREST = 5; // pictures shown beside one that is unlike them
 const FIRST = 10; // classes shown before all are asked for
+const NAMED = 5; // of a set
 
 export function show(host, { app, state, subject, target, signal }) {
   const size = app.model.preprocessing.size;
@@ -226,6 +227,7 @@ function answers(app, subject, target, state) {
   return [
     heading(t("answer")),
     strangeness(app, subject),
+    subject.set && h("p", { id: "answer-set", class: "quiet-text" }, h("strong", {}, nameSet(subject.set, predictions.length)), " ", t("set_meaning", shareOf(app.model.answer_sets.coverage))),
     quiet(t("answer_hint")),
     list,
     h("div", { class: "buttons" },
@@ -234,6 +236,14 @@ function answers(app, subject, target, state) {
       h("a", { class: "button primary", href: addressOf({ view: "network" }) }, t("go_network"), " →"),
     ),
   ];
+}
+
+/** A set of labels in words: "cat or dog"; of many the first, and how many more. */
+function nameSet(labels, count) {
+  if (labels.length === count) return t("set_any", { count });
+  const rest = labels.length - NAMED;
+  const names = rest > 0 ? [...labels.slice(0, NAMED), t("set_more", { count: rest })] : labels;
+  return new Intl.ListFormat(currentLanguage() === "en" ? "en-GB" : "zh", { type: "disjunction" }).format(names);
 }
 
 function bar({ label, index, probability, logit }, isTarget, showsLogit, best) {

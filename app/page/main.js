@@ -14,7 +14,8 @@ import { currentLanguage, LANGUAGES, NAMES, setLanguage, t } from "./words.js";
 /**
  * @typedef {Object} App what is so for every picture: `model` as GET /v1/model, `layers` in the order they run, `byName`
  * @typedef {Object} Subject the picture looked into: `id`, `facts` as GET /v1/images/{id}, `predictions`, most probable
- *   first, and `pixels` (3, S, S) as the network gets them
+ *   first, `set`, the labels that hold the truth as often as promised, or null, and `pixels` (3, S, S) as the network
+ *   gets them
  * @typedef {Object} Showing what a view gets: `app`, `state`, `subject` or null, `target`, the label of the class that is
  *   explained, and `signal`, aborted when the view is left
  *
@@ -79,8 +80,8 @@ function themes() {
 
 /** @returns {Promise<Subject>} */
 async function load(id) {
-  const [facts, { predictions, unknown }, pixels] = await Promise.all([api.image(id), api.prediction(id), api.pixels(id)]);
-  return { id, facts, predictions, unknown, pixels };
+  const [facts, { predictions, unknown, set }, pixels] = await Promise.all([api.image(id), api.prediction(id), api.pixels(id)]);
+  return { id, facts, predictions, unknown, set, pixels };
 }
 
 /** The strip that says on every page what is looked into, and for which class. */

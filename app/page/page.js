@@ -65,6 +65,12 @@ export function percent(share) {
   return `${value >= 99.95 && value < 100 ? "> 99.9" : value.toFixed(1)} %`;
 }
 
+/** A share as `part` of `whole`, in the smallest of a few round numbers: 9 of 10, 19 of 20, 97 of 100. */
+export function shareOf(share) {
+  const whole = [10, 20, 100].find((one) => Math.abs(share * one - Math.round(share * one)) < 1e-9) ?? 1000;
+  return { part: Number((share * whole).toFixed(2)), whole };
+}
+
 /** What the browser remembers under a name; null if nothing, or if its user forbids it. */
 export const recall = (storage, name) => attempt(() => window[storage].getItem(name));
 

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { kindOf } from "./arithmetic.js";
 import { limitOf, paintColours, paintMap, picture } from "./drawing.js";
-import { addressOf, button, card, go, h, heading, labelled, percent, quiet, shareBar, svg, switcher, written } from "./page.js";
+import { addressOf, button, card, go, h, heading, labelled, percent, quiet, shareBar, shareOf, svg, switcher, written } from "./page.js";
 import { rich, t } from "./words.js";
 
 const FRAME_MS = 400;
@@ -19,7 +19,7 @@ export async function show(host, { app, state, signal }) {
       filterCard,
       filmCard,
       card("curve", heading(t("curve")), curve(training.history)),
-      card("tested", heading(t("tested")), tested(metrics)),
+      card("tested", heading(t("tested")), tested(metrics), quiet(testedSets(app.model.answer_sets))),
       card("facts", heading(t("facts")), facts(app.model)),
     ),
   );
@@ -120,6 +120,12 @@ function tested(metrics) {
       )),
     ],
   ]);
+}
+
+function testedSets({ measured, reason }) {
+  if (!measured) return t("set_none", { reason });
+  const { label, coverage } = measured.worst_class;
+  return t("set_tested", { ...shareOf(measured.target), images: measured.images.toLocaleString("en"), share: percent(measured.coverage), size: measured.mean_size.toFixed(2), label, worst: percent(coverage) });
 }
 
 function sayTested(split, { interval, ...words }) {

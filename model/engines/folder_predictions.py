@@ -4,9 +4,9 @@ The file is JSON Lines: one object for each image, after those of earlier runs, 
 and sorted within a folder,
 
     {"file": "a/cat.jpg", "digest": "sha256:...", "predictions": [{"label": "cat", "index": 3, "probability": 0.97}],
-     "unknown": {"p_value": 0.62, "is_unknown": false, "threshold": 0.05}}
+     "unknown": {"p_value": 0.62, "is_unknown": false, "threshold": 0.05}, "set": ["cat"]}
 
-with ``"unknown": null`` if the checkpoint cannot tell; or, if the image cannot be read, ``"error"`` in place of both.
+with null for what the checkpoint cannot tell; or, if the image cannot be read, ``"error"`` in place of the last three.
 """
 
 import itertools
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from torchlight.model.classifier import Classifier, Prediction
+from torchlight.model.defaults import COVERAGE
 from torchlight.model.engines.engine import AnswerFunction
 from torchlight.model.errors import ImageError, PredictionFileError
 from torchlight.model.images import Resizing, prepare_image
@@ -34,16 +35,18 @@ BATCHES_AHEAD = 4  # decoded while the network runs, so that it never waits
 
 @dataclass(frozen=True)
 class Outcome:
-    """The predictions for a file, most probable first, or the reason why there are none.
+    """The predictions for a file, most probable first, with its answer set; or the reason why there are none.
 
     Attributes:
         p_value: share of known images that are at least as strange; None if the checkpoint cannot tell.
+        answer_set: None if the checkpoint has none.
     """
 
     path: Path
     predictions: tuple[Prediction, ...]
     p_value: float | None = None
     error: str | None = None
+    answer_set: list[str] | None = None
 
 
 def find_image_files(paths: Iterable[Path]) -> list[Path]:
@@ -59,13 +62,18 @@ def find_image_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def classify_files(
-    classifier: Classifier, answer: AnswerFunction, paths: Sequence[Path], top_k: int | None = None
+    classifier: Classifier,
+    answer: AnswerFunction,
+    paths: Sequence[Path],
+    top_k: int | None = None,
+    coverage: float = COVERAGE,
 ) -> Iterator[Outcome]:
     """Yield the outcome for each path, in order, while the next ones are decoded.
 
     Args:
         answer: as :attr:`model.engines.engine.Engine.answer`.
         top_k: labels for each; all without it.
+        coverage: of the answer sets, from 0.5 to below 1.
     """
     resizing = classifier.spec.resizing
 
@@ -82,7 +90,8 @@ def classify_files(
                     yield Outcome(path, (), error=one)
                 else:
                     probabilities, p_value = next(rows)
-                    yield Outcome(path, tuple(classifier.top_k(probabilities, top_k)), p_value)
+                    members = classifier.answer_set(probabilities, coverage)
+                    yield Outcome(path, tuple(classifier.top_k(probabilities, top_k)), p_value, answer_set=members)
 
 
 def _answer(answer: AnswerFunction, tensors: list[Tensor]) -> Iterator[tuple[Tensor, float | None]]:
@@ -124,6 +133,7 @@ class PredictionFile:
             content = {"error": outcome.error} if outcome.error is not None else {
                 "predictions": [asdict(one) for one in outcome.predictions],
                 "unknown": describe_p_value(outcome.p_value),
+                "set": outcome.answer_set,
             }  # fmt: skip
             line = {"file": _printable(outcome.path), "digest": self._digest} | content
             self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")

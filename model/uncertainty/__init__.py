@@ -1,1 +1,1 @@
-"""What a network knows about its own answers: how strange an image is to it. Arrays in, arrays out."""
+"""What an answer says beyond its probabilities: how strange the image is, and which labels hold the truth."""

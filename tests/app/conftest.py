@@ -18,6 +18,14 @@ from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.images import ImageSpec
 from torchlight.model.network import NetworkConfig, build_network
+from torchlight.model.uncertainty.answer_sets import AnswerSets, ClassCoverage, SetFigures
+
+# Thresholds of 0.61 for a coverage of 0.5, 0.69 for 0.9: on both sides of 2/3, as the labels' probabilities of 1/3 are.
+ANSWER_SETS = AnswerSets(
+    scores=tuple(round(0.5 + k / 100, 2) for k in range(1, 21)),
+    images=20,
+    measured=SetFigures(0.9, 20, 0.95, 1.5, 0.75, ClassCoverage("owl", 5, 0.8)),
+)
 
 
 @pytest.fixture
@@ -38,6 +46,7 @@ def save_random_checkpoint(path: Path, seed: int) -> Path:
         training={"epochs": 1, "command": "torchlight train /home/someone/photos"},
         data={},
         versions={"torch": "2.15.0"},
+        answer_sets=ANSWER_SETS,
     )
     save_checkpoint(path, network, header, novelty=novelty_of(network, header))
     return path

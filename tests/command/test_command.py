@@ -21,6 +21,7 @@ from torch import Tensor
 from torchlight import command
 from torchlight.app.settings import Settings
 from torchlight.commands.options import TRAIN_OPTIONS, run_options
+from torchlight.commands.predict import describe_set
 from torchlight.model.checkpoint import load_checkpoint, save_checkpoint
 from torchlight.model.network import build_network
 from torchlight.training.config import RunOptions, TrainingConfig
@@ -371,11 +372,29 @@ def test_predict_answers_with_the_folders_names(
     files = [str(draw(tmp_path / f"new {name}.png", colour, 999)) for name, colour in COLOURS.items()]
     code, out, error = call(capsys, monkeypatch, "predict", trained.checkpoint, *files, "--top-k", "2")
     assert (code, error) == (0, "")
+    sets = re.findall(r"^  (.+): for 9 of 10 images, the truth is among the names given here$", out, re.MULTILINE)
+    assert [sorted(one.split(" or ")) for one in sets] == [sorted(COLOURS)] * 3  # few held-out images rule out nothing
     labels = re.findall(r"^  (\w+) +[\d.]+%", out, re.MULTILINE)
     assert [line for line in out.splitlines() if not line.startswith("  ")] == files
     assert labels[::2] == ["apple", "leaf", "sky"]
     assert set(labels) <= COLOURS.keys()
     assert len(labels) == 6
+
+
+@pytest.mark.parametrize(
+    ("number", "coverage", "said"),
+    [
+        (1, 0.9, "label 0: for 9 of 10 images"),
+        (2, 0.95, "label 0 or label 1: for 19 of 20 images"),
+        (5, 0.5, "label 0 or label 1 or label 2 or label 3 or label 4: for 1 of 2 images"),
+        (7, 0.99, "label 0 or label 1 or label 2 or label 3 or label 4 or one of 2 more: for 99 of 100 images"),
+    ],
+)
+def test_a_set_is_said_in_words(number: int, coverage: float, said: str) -> None:
+    assert (
+        describe_set([f"label {k}" for k in range(number)], coverage)
+        == f"{said}, the truth is among the names given here"
+    )
 
 
 def test_predict_writes_the_answers_of_a_folder_and_goes_on_with_them(
@@ -392,6 +411,7 @@ def test_predict_writes_the_answers_of_a_folder_and_goes_on_with_them(
     answers = [json.loads(line) for line in out.read_text().splitlines()]
     assert [Path(answer["file"]).stem for answer in answers] == sorted(COLOURS)
     assert [answer["predictions"][0]["label"] for answer in answers] == sorted(COLOURS)
+    assert [sorted(answer["set"]) for answer in answers] == [sorted(COLOURS)] * 3
     before = out.read_text()
     (folder / "broken.png").write_bytes(b"no picture")
     code, told, _ = call(capsys, monkeypatch, *arguments)

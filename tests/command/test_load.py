@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,11 @@ import torchlight
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
 from torchlight.image_classifier import ImageClassifier
+from torchlight.model.checkpoint import load_checkpoint, save_checkpoint
 from torchlight.model.classifier import Prediction
 from torchlight.model.defaults import PRETRAINED
 from torchlight.model.errors import CheckpointNotFound, UnknownImageFormat
+from torchlight.model.uncertainty.answer_sets import AnswerSets, ClassCoverage, SetFigures
 
 SHIP = Path(__file__).parents[2] / "docs" / "pictures" / "ship.jpg"
 
@@ -43,6 +45,24 @@ def test_path_string_and_bytes_are_answered_alike_most_probable_first(classifier
     assert best[0].probability >= best[1].probability
     assert sum(one.probability for one in classifier.predict(SHIP)) == pytest.approx(1)
     assert set(asdict(best[0])) == {"label", "index", "probability"}
+
+
+def test_a_set_holds_the_labels_that_are_likely_enough(tmp_path: Path) -> None:
+    loaded = load_checkpoint(PRETRAINED)
+    figures = SetFigures(0.9, 9, 1.0, 2.0, 0.0, ClassCoverage("cat", 9, 1.0))
+    sets = AnswerSets(tuple([0.1] * 8 + [0.99999]), 9, figures)
+    path = tmp_path / "with_sets.safetensors"
+    save_checkpoint(path, loaded.network, replace(loaded.header, answer_sets=sets))
+    classifier = torchlight.load(path)
+    likely = [one.label for one in classifier.predict(SHIP) if 1 - one.probability <= 0.99999]
+    assert classifier.predict_set(SHIP) == likely
+    assert classifier.predict_set(SHIP, coverage=0.5) == ["ship"]
+    with pytest.raises(ValueError, match=r"coverage is 1, not from 0\.5 to below 1"):
+        classifier.predict_set(SHIP, coverage=1)
+
+
+def test_a_checkpoint_without_sets_gives_none(classifier: ImageClassifier) -> None:
+    assert classifier.predict_set(SHIP) is None
 
 
 def test_what_is_wrong_is_named(classifier: ImageClassifier, tmp_path: Path) -> None:

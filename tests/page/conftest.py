@@ -23,6 +23,7 @@ from torchlight.model.checkpoint import Header, save_checkpoint
 from torchlight.model.defaults import PRETRAINED
 from torchlight.model.images import ImageSpec
 from torchlight.model.network import NetworkConfig, build_network
+from torchlight.model.uncertainty.answer_sets import AnswerSets, ClassCoverage, SetFigures
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,11 @@ def other_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]
         training={"epochs": 3, "history": epochs},
         data={},
         versions={"torch": torch.__version__},
+        answer_sets=AnswerSets(
+            scores=tuple([0.1] * 12 + [0.93] * 7),  # thresholds of 0.1 for a coverage of 0.5, 0.93 for 0.9
+            images=19,
+            measured=SetFigures(0.9, 19, 0.895, 6.5, 0.25, ClassCoverage("plant 3", 4, 0.75)),
+        ),
     )
     path = tmp_path_factory.mktemp("checkpoint") / "plants.safetensors"
     film = torch.stack([network.get_submodule("conv1").weight.detach() * factor for factor in (0.1, 0.4, 0.7, 1.0)])

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from playwright.sync_api import expect
+import pytest
+from playwright.sync_api import Route, expect
 
 from tests.page.conftest import Visit
 from tests.page.test_walk import layers_of_each_kind
@@ -19,6 +20,34 @@ def test_its_classes_answer(other_visit: Visit, photo: Path) -> None:
     expect(labels).to_have_count(14)
     assert labels.all_text_contents() == [one["label"] for one in best]
     expect(other_visit.page.locator("h2", has_text="what the network sees, 224 × 224")).to_be_visible()
+
+
+def test_the_likely_classes_are_named_in_words(other_visit: Visit, photo: Path) -> None:
+    image = other_visit.upload(photo)
+    likely = other_visit.service.get(f"/v1/images/{image}/prediction")["set"]
+    assert len(likely) > 5
+    named = f"{', '.join(likely[:5])} or one of {len(likely) - 5} more"
+    line = other_visit.page.locator("#answer-set")
+    expect(line).to_have_text(f"{named} For 9 of 10 pictures, the truth is among the names given here.")
+    other_visit.page.get_by_role("button", name="中文").click()
+    expect(line).to_contain_text(f"、{likely[4]}或另外 {len(likely) - 5} 类之一")
+
+
+@pytest.mark.parametrize(
+    ("likely", "named"),
+    [(["plant 3"], "plant 3"), (["plant 3", "plant 5"], "plant 3 or plant 5"), (None, "any of the 14 classes")],
+)
+def test_short_and_long_lines_read_well(
+    other_visit: Visit, other_stored: str, likely: list[str] | None, named: str
+) -> None:
+    def change(route: Route) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        route.fulfill(response=answer, json=body | {"set": likely or [one["label"] for one in body["predictions"]]})
+
+    other_visit.page.route("**/prediction", change)
+    other_visit.open("answer", image=other_stored)
+    expect(other_visit.page.locator("#answer-set strong")).to_have_text(named)
 
 
 def test_its_blocks_are_shown(other_visit: Visit, other_stored: str) -> None:
@@ -57,6 +86,8 @@ def test_its_training_is_told(other_visit: Visit) -> None:
         "80.0 % of 1,250 pictures right, each judged by a network that had not seen it (5-fold"
     )
     expect(tested).to_contain_text("77.7 % to 82.1 %, with 95% confidence")
+    expect(tested).to_contain_text("the truth for 9 of 10 pictures. Of 19 held-out pictures they held it for 89.5 %")
+    expect(tested).to_contain_text("6.50 names on average; of those of plant 3, the hardest, for 75.0 %.")
     film = other_visit.page.locator("#film")
     expect(film.locator("canvas")).to_have_count(64)
     expect(film).to_contain_text("Filters after epoch 3")

@@ -43,6 +43,13 @@ def test_a_picture_is_answered_as_the_api_answers_it(visit: Visit, service: Serv
     assert logits == [one["logit"] for one in predictions]
 
 
+def test_a_checkpoint_without_sets_names_none_and_says_why(visit: Visit, photo: Path) -> None:
+    visit.upload(photo)
+    expect(visit.page.locator("#answer-set")).to_have_count(0)
+    visit.open("training")
+    expect(visit.page.locator("#tested")).to_contain_text("trained before answer sets existed; train again, or run")
+
+
 def test_what_the_network_sees_is_drawn_pixel_by_pixel(visit: Visit, service: Service, photo: Path) -> None:
     image = visit.upload(photo)
     pixels = service.array(f"/v1/images/{image}/input.npy")

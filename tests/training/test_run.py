@@ -195,6 +195,18 @@ def test_header_has_the_figures_of_the_best_epoch_and_of_the_held_out_split(fini
     assert metrics["test"]["recall"] == {"apple": 1, "leaf": 1, "sky": 1}
 
 
+def test_header_has_the_scores_of_the_validation_images(finished: Finished) -> None:
+    checkpoint = finished.load()
+    header = checkpoint.header
+    val = loading.load_dataset(finished.options.source, Resizing(32)).splits["val"]
+    probabilities = Classifier(checkpoint, torch.device("cpu")).probabilities(val.images)
+    scores = sorted(1 - probabilities[torch.arange(6), val.labels].double().numpy())
+    assert header.answer_sets is not None
+    assert header.answer_sets.images == 6
+    assert header.answer_sets.scores == pytest.approx(scores, abs=2e-6)
+    assert "Sets that hold the truth in 9 of 10" in (finished.options.out / "report.html").read_text()
+
+
 def test_header_names_no_folder_of_this_machine(finished: Finished) -> None:
     header = finished.load().header
     assert str(finished.options.out.parent) not in json.dumps(

@@ -1,5 +1,7 @@
 """A few photos, from the folder to a checkpoint that answers: by the real command, on the real backbone."""
 
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,6 +78,14 @@ def test_figures_are_of_photos_that_were_not_learnt_from(finished: TransferResul
     assert "18" in finished.summary[0]
 
 
+def test_sets_are_fixed_by_answers_to_photos_that_were_not_learnt_from(finished: TransferResult) -> None:
+    header = load_checkpoint(finished.checkpoint).header
+    assert header.answer_sets is not None
+    assert header.answer_sets.images == len(header.answer_sets.scores) == 18
+    loss = sum(-math.log(1 - score) for score in header.answer_sets.scores) / 18
+    assert loss == pytest.approx(header.metrics["cross_validation"]["loss"], abs=1e-4)
+
+
 def test_the_report_compares_ways_to_learn(finished: TransferResult) -> None:
     report = (finished.checkpoint.parent / "report.html").read_text()
     for row in (
@@ -102,6 +112,9 @@ def test_a_test_folder_is_never_learnt_from(tmp_path: Path, draw_folder: DrawFol
     header = load_checkpoint(result.checkpoint).header
     assert header.data["images"] == {"train": 12, "test": 12}
     assert header.metrics["test"]["images"] == header.metrics["cross_validation"]["images"] == 12
+    report = (result.checkpoint.parent / "report.html").read_text()
+    assert re.search(r"images that fixed the sets, each by others\s*<small>12 images", report)
+    assert re.search(r"the test split\s*<small>12 images", report)
 
 
 def test_a_network_of_another_size_is_tested_on_images_of_that_size(

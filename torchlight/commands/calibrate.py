@@ -16,7 +16,7 @@ def calibrate(
     skip_unreadable: SkipUnreadable = False,
     corrections: Annotated[Path | None, typer.Option(help=CORRECTIONS_HELP)] = None,
 ) -> None:
-    """Let a checkpoint of an older program tell what is unknown to it; its weights stay as they are.
+    """Give a checkpoint of an older program answer sets, and what tells the unknown; its weights stay as they are.
 
     The images are those that it was trained on: what was held out then is what it knows.
     """
@@ -32,4 +32,6 @@ def calibrate(
             corrections=corrections,
             on_image=add_bar(progress, "reading images"),
         )
-    write_line(f"wrote {out}: it tells unknown images by {novelty.images} known ones ({novelty.measured_on})")
+    write_line(
+        f"wrote {out}: it has answer sets, and tells unknown images, by {novelty.images} known ones ({novelty.measured_on})"
+    )

@@ -10,6 +10,7 @@ from torchlight.model.canary import add_canary_distance
 from torchlight.model.checkpoint import Checkpoint, Header
 from torchlight.model.images import ImageSpec
 from torchlight.model.network import embedding_size
+from torchlight.model.uncertainty.answer_sets import AnswerSets, SetFigures, measure_answer_sets, measure_set_figures
 from torchlight.model.uncertainty.novelty import Novelty
 from torchlight.training.data.held_out import HeldOut
 from torchlight.training.data.loading import DataSet
@@ -36,23 +37,29 @@ class Evaluation:
     Attributes:
         calibration: of its probabilities as they are, so with temperature 1; at the end of a run what :func:`calibrate`
             returned.
+        set_figures: of its answer sets on these images; None if it has none, or if the images fixed them.
     """
 
     checkpoint: Checkpoint
     held_out: HeldOut
     metrics: Metrics
     calibration: Calibration
+    set_figures: SetFigures | None = None
 
 
 def evaluate_checkpoint(checkpoint: Checkpoint, held_out: HeldOut, device: torch.device) -> Evaluation:
     """Run a checkpoint's network, which is left on ``device``, over held-out images and measure its answers."""
     examples, header = held_out.examples, checkpoint.header
     logits = infer(checkpoint.network.to(device), examples.images, header.image_spec)  # (N, K)
+    set_figures = None
+    if header.answer_sets is not None and held_out.exposure != "chose_epoch":
+        set_figures = measure_set_figures(header.answer_sets, logits, examples.labels, header.class_names)
     return Evaluation(
         checkpoint,
         held_out,
         compute_metrics(logits, examples.labels, header.class_names),
         measure_calibration(logits, logits, examples.labels, 1.0),
+        set_figures,
     )
 
 
@@ -82,8 +89,12 @@ def calibrate(
     return measured
 
 
-def measure_novelty(network: nn.Module, header: Header, dataset: DataSet) -> Novelty:
-    """Return what tells known from unknown: by training images, and validation images that nothing was learnt from."""
+def measure_uncertainty(network: nn.Module, header: Header, dataset: DataSet) -> tuple[AnswerSets, Novelty]:
+    """Return what fixes answer sets and tells known from unknown, by validation images, of which none was learnt from.
+
+    Args:
+        network: calibrated, in evaluation mode; on the CPU afterwards.
+    """
     train, val, spec = dataset.splits["train"], dataset.splits["val"], header.image_spec
     size = embedding_size(network, header.network.architecture)
     some = train.select(spread_evenly(torch.ones(len(train), dtype=torch.bool), MAX_LEARNT))
@@ -91,7 +102,8 @@ def measure_novelty(network: nn.Module, header: Header, dataset: DataSet) -> Nov
     logits, known = infer_with_embeddings(network, val.images, spec, size)
     distances = distances_apart(embeddings, some.labels, known, logits.shape[1])
     novelty = fit_novelty(embeddings, some.labels, distances, val.labels, logits, "val")
-    return add_canary_distance(novelty, network.cpu(), spec)
+    sets = measure_answer_sets(logits, val.labels, header.class_names)
+    return sets, add_canary_distance(novelty, network.cpu(), spec)
 
 
 def summarise_metrics(metrics: Metrics) -> dict[str, Any]:

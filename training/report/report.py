@@ -19,10 +19,11 @@ from torch import Tensor
 from torchlight.model.checkpoint import Header
 from torchlight.model.drawing.figures import draw_plain_filters
 from torchlight.model.files.atomic import write_bytes
+from torchlight.model.uncertainty.answer_sets import SetFigures
 from torchlight.training.data.corrections import describe_corrections
 from torchlight.training.data.held_out import Exposure, select_cross_validated
 from torchlight.training.evaluation.calibration import Calibration
-from torchlight.training.evaluation.classification_metrics import Metrics, Mistake
+from torchlight.training.evaluation.classification_metrics import Metrics, Mistake, wilson_interval
 from torchlight.training.evaluation.cross_validation import CrossValidation
 from torchlight.training.evaluation.evaluate_checkpoint import Evaluation
 from torchlight.training.evaluation.label_doubts import MIN_IMAGES
@@ -67,6 +68,7 @@ class Report:
         filters: of the first layer, (epoch, (C, 3, kernel height, kernel width)); epoch 0 is before training. Empty
             tensors, for a network whose first layer is not worth a look, are left out.
         calibration: of the split; with temperature 1 the report says only how things are.
+        set_figures: of answer sets on the split, if other images fixed them.
         cross_validated: of the training, if its way to learn was chosen so. With the exposure ``cross_validated`` the
             split and its metrics are those in there.
     """
@@ -86,6 +88,7 @@ class Report:
     history: Sequence[EpochResult] = ()
     filters: Sequence[tuple[int, Tensor]] = ()
     calibration: Calibration | None = None
+    set_figures: SetFigures | None = None
     cross_validated: CrossValidated | None = None
 
 
@@ -121,6 +124,7 @@ def make_report(
         history=history,
         filters=list(enumerate(filters)),
         calibration=evaluation.calibration,
+        set_figures=evaluation.set_figures,
         cross_validated=relate(cross_validation, dataset.class_names, counts["train"]) if cross_validation else None,
     )
 
@@ -197,6 +201,8 @@ def describe_report(report: Report) -> dict[str, Any]:
         "means": ["mean of the classes", f"{metrics.images:,}", *map(percent, means)],
         "mistakes": [_describe_mistake(report, one) for one in _mistakes_left_to_show(report)],
         "reliability": _draw_reliability(calibration) if calibration else None,
+        "answer_sets": report.header.answer_sets,
+        "set_rows": _describe_answer_sets(report),
         "filters": _describe_filters(report.filters),
         "data": _describe_data(report),
         "corrections": describe_corrections(report.header.data.get("corrections", {})),
@@ -278,6 +284,24 @@ def _describe_mistake(report: Report, one: Mistake) -> dict[str, Any]:
 def _draw_reliability(calibration: Calibration) -> str:
     label = f"Reliability diagram. Expected calibration error {percent(calibration.ece_after)}."
     return charts.to_html(charts.draw_reliability(calibration.reliability), label)
+
+
+def _describe_answer_sets(report: Report) -> list[dict[str, Any]]:
+    """Return a row for each measurement of answer sets: on the images that fixed them, crosswise, and on the split."""
+    sets = report.header.answer_sets
+    if sets is None:
+        return []
+    measured = {"images that fixed the sets, each by others": sets.measured}
+    if report.set_figures is not None:
+        measured[report_text.name_split(report.split)] = report.set_figures
+    return [
+        {
+            "where": where,
+            "interval": wilson_interval(round(one.coverage * one.images), one.images),
+            "figures": one,
+        }
+        for where, one in measured.items()
+    ]
 
 
 def _describe_filters(snapshots: Sequence[tuple[int, Tensor]]) -> dict[str, Any] | None:

@@ -1,17 +1,23 @@
 """What the served model says of itself."""
 
+from dataclasses import asdict
+
 from fastapi import APIRouter
 
 from torchlight.app.api.dependencies import RunningInspector, RunningService
 from torchlight.app.api.schemas import (
+    AnswerSetsBody,
     EngineBody,
     ModelResponse,
     PrecisionAccuracy,
     Preprocessing,
     SelfTestBody,
+    SetFiguresBody,
     Versions,
 )
 from torchlight.app.api.summaries import summarise_model
+from torchlight.app.inference.service import Service
+from torchlight.model.checkpoint import explain_absent_sets
 from torchlight.model.checks.self_test import SelfTest
 from torchlight.model.engines.engine import Engine
 from torchlight.model.network import count_parameters
@@ -37,6 +43,7 @@ async def model(service: RunningService, inspector: RunningInspector) -> ModelRe
         training={name: value for name, value in header.training.items() if name != "command"},  # it holds paths
         device=str(classifier.device),
         engine=_engine(service.engine),
+        answer_sets=_answer_sets(service),
         has_filmstrip=classifier.checkpoint.filmstrip is not None,
         has_index=inspector.has_index,
         no_unknown=None if classifier.checkpoint.novelty else NO_NOVELTY,
@@ -53,6 +60,16 @@ def _engine(engine: Engine) -> EngineBody:
         reason=engine.reason,
         precision="float32" if quantisation is None else "int8",
         accuracy=quantisation and PrecisionAccuracy(**vars(quantisation.accuracy)),
+    )
+
+
+def _answer_sets(service: Service) -> AnswerSetsBody:
+    classifier = service.classifier
+    sets = classifier.checkpoint.header.answer_sets
+    return AnswerSetsBody(
+        coverage=service.settings.coverage,
+        measured=sets and SetFiguresBody(**asdict(sets.measured)),
+        reason=explain_absent_sets(classifier.checkpoint),
     )
 
 

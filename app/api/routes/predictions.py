@@ -1,7 +1,7 @@
 """Images in, labels out."""
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from torch import Tensor
 
-from torchlight.app.api.dependencies import RunningService, TopK
+from torchlight.app.api.dependencies import Coverage, RunningService, TopK
 from torchlight.app.api.disconnect import while_connected
 from torchlight.app.api.problems import describe_problem, document_problems, find_problem
 from torchlight.app.api.schemas import (
@@ -25,7 +25,9 @@ from torchlight.app.api.uploads import Upload, document_image_body, read_image, 
 from torchlight.app.inference.service import Classified, Service
 from torchlight.app.telemetry.request_facts import ImageFacts, get_request_facts
 
+Value = TypeVar("Value")
 TOP_K: TypeAdapter[int | None] = TypeAdapter(TopK)
+COVERAGE: TypeAdapter[float | None] = TypeAdapter(Coverage)
 
 
 class PredictionRoute(APIRoute):
@@ -40,7 +42,8 @@ class PredictionRoute(APIRoute):
         endpoint = self.endpoint
 
         async def answer(request: Request) -> Response:
-            response: Response = await endpoint(request, request.app.state.service, _read_top_k(request))
+            top_k, coverage = _read_query(request, "top_k", TOP_K), _read_query(request, "coverage", COVERAGE)
+            response: Response = await endpoint(request, request.app.state.service, top_k, coverage)
             return response
 
         return answer
@@ -55,7 +58,7 @@ router = APIRouter(
 
 
 @router.post("/predict", response_model=PredictResponse, openapi_extra=document_image_body("file"))
-async def predict(request: Request, service: RunningService, top_k: TopK = None) -> Response:
+async def predict(request: Request, service: RunningService, top_k: TopK = None, coverage: Coverage = None) -> Response:
     """Classify one image: JPEG, PNG, WebP, GIF, BMP or TIFF, as the form field `file` or as the whole body.
 
     The centre of the image counts; what is cut off is not seen. The header Server-Timing holds `timing_ms` too.
@@ -67,6 +70,7 @@ async def predict(request: Request, service: RunningService, top_k: TopK = None)
     body = PredictResponse(
         predictions=_predictions(service, classified.answer.result.probabilities, top_k),
         unknown=describe_unknown(classified.answer.result.p_value),
+        set=service.answer_set(classified.answer.result.probabilities, coverage),
         model=summarise_model(service),
         image=summarise_image(classified.image),
         timing_ms=timing,
@@ -75,7 +79,9 @@ async def predict(request: Request, service: RunningService, top_k: TopK = None)
 
 
 @router.post("/predict/batch", response_model=BatchResponse, openapi_extra=document_image_body("files", many=True))
-async def predict_batch(request: Request, service: RunningService, top_k: TopK = None) -> Response:
+async def predict_batch(
+    request: Request, service: RunningService, top_k: TopK = None, coverage: Coverage = None
+) -> Response:
     """Classify many images, the form fields `files`: one result or one problem for each, in order.
 
     Status 200 says that the request was understood; look at each result.
@@ -84,7 +90,8 @@ async def predict_batch(request: Request, service: RunningService, top_k: TopK =
     outcomes = await while_connected(request, service.classify_all([upload.content for upload in uploads]))
     _note_images(request, [one for one in outcomes if isinstance(one, Classified)], service)
     results = [
-        _result(request, service, upload, outcome, top_k) for upload, outcome in zip(uploads, outcomes, strict=True)
+        _result(request, service, upload, outcome, top_k, coverage)
+        for upload, outcome in zip(uploads, outcomes, strict=True)
     ]
     return _json(BatchResponse(results=results, model=summarise_model(service)))
 
@@ -99,22 +106,28 @@ def _note_images(request: Request, classified: Sequence[Classified], service: Se
     ]
 
 
-def _read_top_k(request: Request) -> int | None:
-    """Return the query parameter ``top_k``, validated as FastAPI does it; None without one."""
+def _read_query(request: Request, name: str, adapter: TypeAdapter[Value]) -> Value:
+    """Return a query parameter, validated as FastAPI does it; None without one."""
     try:
-        return TOP_K.validate_python(request.query_params.get("top_k"))
+        return adapter.validate_python(request.query_params.get(name))
     except ValidationError as error:
-        raise RequestValidationError([{**one, "loc": ("query", "top_k")} for one in error.errors()]) from error
+        raise RequestValidationError([{**one, "loc": ("query", name)} for one in error.errors()]) from error
 
 
 def _result(
-    request: Request, service: Service, upload: Upload, outcome: Classified | BaseException, top_k: int | None
+    request: Request,
+    service: Service,
+    upload: Upload,
+    outcome: Classified | BaseException,
+    top_k: int | None,
+    coverage: float | None,
 ) -> BatchPrediction | BatchProblem:
     if isinstance(outcome, Classified):
         return BatchPrediction(
             filename=upload.filename,
             predictions=_predictions(service, outcome.answer.result.probabilities, top_k),
             unknown=describe_unknown(outcome.answer.result.p_value),
+            set=service.answer_set(outcome.answer.result.probabilities, coverage),
             image=summarise_image(outcome.image),
         )
     found = find_problem(outcome)

@@ -90,18 +90,22 @@ async def image_prediction(
     view: Viewing, image_id: ImageId, parameters: Annotated[PredictionParameters, Query()]
 ) -> Response:
     """Classify the image by PyTorch in float32, whatever engine answers `POST /v1/predict`, and give the logits too."""
+    asked = parameters.coverage  # what is answered without it depends on the settings, and so does the ETag
+    coverage = view.inspector.service.settings.coverage if asked is None else asked
 
     def body(image: PreparedImage) -> ImagePrediction:
         logits = view.inspector.logits(image)  # (K,)
-        best = view.classifier.top_k(logits.softmax(0), parameters.top_k)
+        probabilities = logits.softmax(0)
+        best = view.classifier.top_k(probabilities, parameters.top_k)
         return ImagePrediction(
             predictions=[PredictionWithLogit(**vars(one), logit=logits[one.index].item()) for one in best],
             unknown=describe_unknown(view.inspector.p_value(image)),
+            set=view.inspector.service.answer_set(probabilities, coverage),
             model=summarise_model(view.inspector.service),
             image=summarise_image(image),
         )
 
-    return await view.show_image(image_id, body, AS_JSON, **dict(parameters))
+    return await view.show_image(image_id, body, AS_JSON, top_k=parameters.top_k, coverage=coverage)
 
 
 @router.get("/{image_id}/input", responses=document_view(ImageInput, "png", "json", "npy"))

@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ from typing import Any
 import httpx2
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
-from torchlight.model.checkpoint import load_checkpoint
+from torchlight.app.main import create_app
+from torchlight.app.settings import Settings
+from torchlight.model.checkpoint import ABSENT, load_checkpoint, save_checkpoint
 from torchlight.model.classifier import Classifier, choose_device
 from torchlight.model.images import Resizing, prepare_image
 
@@ -23,7 +27,7 @@ def probabilities(body: dict[str, Any]) -> dict[str, float]:
     return {one["label"]: one["probability"] for one in body["predictions"]}
 
 
-def classify(client: httpx2.Client, content: bytes, **parameters: int) -> dict[str, Any]:
+def classify(client: httpx2.Client, content: bytes, **parameters: float) -> dict[str, Any]:
     answer = client.post("/v1/predict", files={"file": content}, params=parameters)
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = answer.json()
@@ -56,6 +60,45 @@ def test_raw_body_is_answered_like_the_form_field(client: httpx2.Client, photo: 
 def test_top_k_limits_the_labels(client: httpx2.Client, photo: bytes, top_k: int, expected: int) -> None:
     everything = classify(client, photo)["predictions"]
     assert classify(client, photo, top_k=top_k)["predictions"] == everything[:expected]
+
+
+@pytest.mark.parametrize(("coverage", "threshold"), [(None, 0.69), (0.5, 0.61), (0.9, 0.69), (0.99, 1.0)])
+def test_the_set_holds_the_labels_down_to_the_threshold(
+    client: httpx2.Client, picture: Picture, coverage: float | None, threshold: float
+) -> None:
+    asked = {} if coverage is None else {"coverage": coverage}
+    contents = [picture(seed) for seed in range(6)]
+    for content in contents:
+        body = classify(client, content, **asked)
+        first, *others = body["predictions"]
+        members = [first["label"], *(one["label"] for one in others if 1 - one["probability"] <= threshold)]
+        assert body["set"] == members
+        assert classify(client, content, top_k=1, **asked)["set"] == members  # all of it, however many labels are told
+    files = [("files", (str(number), one)) for number, one in enumerate(contents)]
+    results = client.post("/v1/predict/batch", files=files, params=asked).json()["results"]
+    assert [one["set"] for one in results] == [classify(client, content, **asked)["set"] for content in contents]
+
+
+def test_a_checkpoint_without_sets_says_so(tiny_checkpoint: Path, tmp_path: Path, photo: bytes) -> None:
+    loaded = load_checkpoint(tiny_checkpoint)
+    old = tmp_path / "old.safetensors"
+    save_checkpoint(old, loaded.network, replace(loaded.header, answer_sets=None))
+    with TestClient(create_app(Settings(checkpoint=old, device="cpu", store_dir=tmp_path))) as client:
+        assert client.post("/v1/predict", files={"file": photo}).json()["set"] is None
+        assert client.get("/v1/model").json()["answer_sets"] == {"coverage": 0.9, "measured": None, "reason": ABSENT}
+
+
+def test_model_says_how_well_its_sets_did(client: httpx2.Client) -> None:
+    found = client.get("/v1/model").json()["answer_sets"]
+    assert (found["coverage"], found["reason"]) == (0.9, None)
+    assert found["measured"] == {
+        "target": 0.9,
+        "images": 20,
+        "coverage": 0.95,
+        "mean_size": 1.5,
+        "single_share": 0.75,
+        "worst_class": {"label": "owl", "images": 5, "coverage": 0.8},
+    }
 
 
 def test_answer_names_model_and_image(client: httpx2.Client, picture: Picture, tiny_checkpoint: Path) -> None:

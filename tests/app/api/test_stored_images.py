@@ -26,18 +26,18 @@ from torchlight.model.views.activations import activation_maps, statistics
 from torchlight.model.views.trace import trace
 
 Picture = Callable[..., bytes]
-Serve = Callable[[Path], TestClient]
+Serve = Callable[..., TestClient]
 NOBODY = f"sha256:{'0' * 64}"
 
 
 @pytest.fixture
 def serve(tiny_checkpoint: Path) -> Iterator[Serve]:
-    """Return a function that starts a service in this process, with its folder for uploads."""
+    """Return a function that starts a service in this process, with its folder for uploads, and with settings."""
     with ExitStack() as stack:
 
-        def start(store: Path) -> TestClient:
-            settings = Settings(checkpoint=tiny_checkpoint, device="cpu", store_dir=store, deadline_s=PATIENCE_S)
-            return stack.enter_context(TestClient(create_app(settings)))
+        def start(store: Path, **settings: float) -> TestClient:
+            usual = {"checkpoint": tiny_checkpoint, "device": "cpu", "store_dir": store, "deadline_s": PATIENCE_S}
+            return stack.enter_context(TestClient(create_app(Settings(**usual | settings))))
 
         yield start
 
@@ -89,6 +89,27 @@ def test_prediction_is_the_one_for_an_upload_with_its_logits(
 def test_prediction_is_limited_to_the_best_labels(client: httpx2.Client, stored: str) -> None:
     everything = body(client.get(f"{stored}/prediction"))["predictions"]
     assert body(client.get(f"{stored}/prediction.json?top_k=2"))["predictions"] == everything[:2]
+
+
+@pytest.mark.parametrize("coverage", [0.5, 0.9, 0.99])
+def test_the_set_of_a_stored_image_is_that_of_the_upload(
+    client: httpx2.Client, stored: str, photo: bytes, coverage: float
+) -> None:
+    uploaded = client.post("/v1/predict", files={"file": photo}, params={"coverage": coverage}).json()
+    assert body(client.get(f"{stored}/prediction?coverage={coverage}"))["set"] == uploaded["set"]
+
+
+def test_another_default_coverage_makes_another_answer_of_the_same_address(
+    serve: Serve, tmp_path: Path, photo: bytes
+) -> None:
+    tags = []
+    for coverage in (0.5, 0.99):
+        client = serve(tmp_path, coverage=coverage)
+        path = client.post("/v1/images", files={"file": photo}).headers["Location"]
+        plain, asked = (client.get(f"{path}/prediction{query}") for query in ("", f"?coverage={coverage}"))
+        assert (plain.json(), plain.headers["ETag"]) == (asked.json(), asked.headers["ETag"])
+        tags.append(plain.headers["ETag"])
+    assert tags[0] != tags[1]
 
 
 def test_input_is_the_network_s_own_pixel_by_pixel(client: httpx2.Client, stored: str, tensor: Tensor) -> None:
@@ -278,6 +299,7 @@ REFUSED = {
     "/activations/conv1?chanel=3": (422, "invalid_parameter"),
     "/input?zoom=3": (422, "invalid_parameter"),
     "/prediction?top_k=0": (422, "invalid_parameter"),
+    "/prediction?coverage=1": (422, "invalid_parameter"),
     "/trace/conv1/3/28/0": (422, "position_out_of_range"),
     "/trace/conv1/32/0/0": (422, "channel_out_of_range"),
     "/trace/conv1/3/-1/0": (422, "invalid_parameter"),

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from torchlight.model.engines.engine import Answers, pytorch_engine
 from torchlight.model.engines.folder_predictions import Outcome, PredictionFile, classify_files, find_image_files
 from torchlight.model.errors import PredictionFileError
 from torchlight.model.images import Resizing, prepare_image
+from torchlight.model.uncertainty.answer_sets import AnswerSets, ClassCoverage, SetFigures
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,25 @@ def test_each_file_gets_the_answer_it_gets_alone(classifier: Classifier, tmp_pat
         assert [one.probability for one in outcome.predictions] == pytest.approx(
             alone.sort(descending=True).values.tolist(), abs=1e-6
         )
+
+
+def test_each_file_gets_the_set_of_the_coverage_asked_for(classifier: Classifier, tmp_path: Path) -> None:
+    (path,) = draw(tmp_path, ["1.png"])
+    figures = SetFigures(0.9, 9, 1.0, 2.0, 0.0, ClassCoverage("cat", 9, 1.0))
+    sets = AnswerSets(tuple([0.1] * 8 + [1.0]), 9, figures)
+    header = dataclasses.replace(classifier.checkpoint.header, answer_sets=sets)
+    classifier = Classifier(dataclasses.replace(classifier.checkpoint, header=header), torch.device("cpu"))
+    found = {}
+    for coverage in (0.5, 0.9):
+        (outcome,) = classify_files(classifier, classifier.probabilities, [path], top_k=1, coverage=coverage)
+        found[coverage] = outcome.answer_set
+    assert found[0.5] == [outcome.predictions[0].label]
+    assert sorted(found[0.9]) == sorted(classifier.class_names)
+    out = tmp_path / "answers.jsonl"
+    answers = PredictionFile(out, classifier.digest)
+    list(answers.add([outcome]))
+    answers.close()
+    assert read(out)[0]["set"] == found[0.9]
 
 
 def test_unreadable_files_are_told_and_cost_no_other_its_answer(classifier: Classifier, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from stress.load.browser import PATIENCE_MS
 from torchlight.model.checkpoint import Header
 from torchlight.model.images import ImageSpec
 from torchlight.model.network import NetworkConfig
+from torchlight.model.uncertainty.answer_sets import AnswerSets, ClassCoverage, SetFigures, measure_answer_sets
 from torchlight.training.data.held_out import Exposure
 from torchlight.training.evaluation.calibration import measure_calibration
 from torchlight.training.evaluation.classification_metrics import Metrics, compute_metrics
@@ -50,6 +51,7 @@ HEADINGS = [
     "Class by class",
     "Most confident mistakes",
     "Does it know when it is right?",
+    "Sets that hold the truth in 9 of 10",
     "What the first layer looks for",
     "The data",
     "How it was made",
@@ -100,6 +102,7 @@ def make_report(class_names: tuple[str, ...] = ANIMALS, images: int = 60, size: 
             },
             data={"fingerprint": "sha256:da7a", "trained_at": "2026-01-02"},
             versions={"torch": "2.15.0", "python": "3.11.7"},
+            answer_sets=measure_answer_sets(logits, labels, class_names),
         ),
         digest="sha256:c0ffee",
         metrics=compute_metrics(logits, labels, class_names),
@@ -116,7 +119,7 @@ def make_report(class_names: tuple[str, ...] = ANIMALS, images: int = 60, size: 
 
 def plain(whole: Report) -> Report:
     """Return what ``torchlight evaluate`` knows of a checkpoint that somebody else made."""
-    header = replace(whole.header, training={}, data={}, versions={})
+    header = replace(whole.header, training={}, data={}, versions={}, answer_sets=None)
     return replace(
         whole, header=header, exposure="unknown", names=(), warnings=(), skipped=(), history=(), filters=(),
         calibration=None,
@@ -194,7 +197,7 @@ def test_all_sections_are_there() -> None:
 
 def test_what_is_not_known_is_neither_shown_nor_spoken_of() -> None:
     page = render_report(plain(make_report()))
-    assert headings(page) == [HEADINGS[k] for k in (1, 2, 3, 6, 7)]
+    assert headings(page) == [HEADINGS[k] for k in (1, 2, 3, 7, 8)]
     text = text_of(page).lower()
     assert not {word for word in ("epoch", "temperature", "filters", "seed", "flops", "left out") if word in text}
     assert "no warnings" in text
@@ -217,6 +220,30 @@ def test_a_name_of_several_words_is_quoted_within_a_sentence() -> None:
 )
 def test_it_says_how_far_the_figures_can_be_trusted(split: str, exposure: Exposure, said: str) -> None:
     assert said in text_of(render_report(replace(make_report(), split=split, exposure=exposure)))
+
+
+def test_sets_are_told_with_their_share_its_range_and_the_weakest_class() -> None:
+    measured = SetFigures(0.9, 300, 0.91, 1.04, 0.96, ClassCoverage("dog", 60, 0.8))
+    tested = SetFigures(0.9, 100, 0.87, 1.5, 0.5, ClassCoverage("<owl>", 20, 0.75))
+    whole = make_report()
+    header = replace(whole.header, answer_sets=AnswerSets((0.1,) * 300, 300, measured))
+    text = text_of(render_report(replace(whole, header=header, set_figures=tested)))
+    assert "images that fixed the sets, each by others 300 images 91.0% 87.2 to 93.7% 1.04 96.0% 80.0% dog , 60" in text
+    assert "the test split 100 images 87.0% 79.0 to 92.2% 1.50 50.0% 75.0% &lt;owl&gt; , 20 images" in text
+    assert "too few of them" not in text
+
+
+def test_too_few_images_to_rule_anything_out_are_told() -> None:
+    text = text_of(render_report(make_report(images=6)))
+    assert "There were too few of them (6) to show such a share, so each set is all labels." in text
+
+
+def test_sets_of_a_network_that_is_right_more_often_hold_more_than_asked_for() -> None:
+    said = "the best label alone is right more often than that, so a set holds more than asked for"
+    labels, cats = torch.arange(3).repeat(5), torch.zeros(15, dtype=torch.int64)
+    often, seldom = (compute_metrics(torch.eye(3)[answers], labels, ANIMALS) for answers in (labels, cats))
+    assert said in text_of(render_report(replace(make_report(), metrics=often)))
+    assert said not in text_of(render_report(replace(make_report(), metrics=seldom)))
 
 
 def test_how_it_was_made_is_complete() -> None:
