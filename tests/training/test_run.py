@@ -449,6 +449,8 @@ def test_run_without_a_test_split_is_evaluated_on_the_validation_images(
         "chose_epoch",
         3,
     )
+    evaluation = evaluate_checkpoint.evaluate_checkpoint(finished.load(), found, torch.device("cpu"))
+    assert evaluation.set_figures is None  # these images fixed the sets
 
 
 def test_run_that_skipped_unreadable_files_can_be_evaluated_on_its_own_data(
