@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from torchlight.app.errors import NoIndex
@@ -20,7 +21,7 @@ from torchlight.app.inspection.image_store import ImageStore
 from torchlight.model.errors import ChannelOutOfRange, IndexFileError, IndexNotFound
 from torchlight.model.views import image_index
 from torchlight.model.views.activations import MapStage, activation_maps, layer_at_stage
-from torchlight.model.views.embedding import embed
+from torchlight.model.views.embedding import embed, embedding_layer, layer_outputs, to_embeddings
 from torchlight.model.views.image_index import Index
 
 ENTRY_BYTES = 500  # what keeping anything costs beside the thing itself
@@ -117,13 +118,24 @@ class Inspector:
         """Return what :func:`model.views.embedding.embed` does for one image."""
         return self._compute(image, "embedding", lambda: embed(self.classifier, image.tensor[None])[0])
 
-    def p_value(self, image: PreparedImage) -> float | None:
-        """Return the share of known images that are at least as strange; None if the checkpoint cannot tell."""
-        novelty = self.classifier.checkpoint.novelty
+    def answer(self, image: PreparedImage) -> tuple[Tensor, float | None]:
+        """Return the (K,) logits and, by the same pass, the share of known images that are at least as strange.
+
+        That is None if the checkpoint cannot tell.
+        """
+        novelty, layer = self.classifier.checkpoint.novelty, embedding_layer(self.classifier.graph)
         if novelty is None:
-            return None
-        probabilities = self.logits(image).softmax(0)
-        return float(novelty.measure(self.embedding(image)[None], probabilities[None]).p_values[0])
+            return self.logits(image), None
+
+        def run() -> Tensor:
+            output = self.classifier.graph.output
+            outputs = layer_outputs(self.classifier, image.tensor[None], [output, layer])
+            return torch.cat([outputs[output].float().cpu()[0], to_embeddings(outputs[layer])[0]])  # (K + D,)
+
+        both = self._compute(image, "answer", run)
+        logits, embedding = both[: len(self.classifier.class_names)], both[len(self.classifier.class_names) :]
+        strangeness = novelty.measure(embedding[None], logits[None].softmax(1))
+        return logits, float(strangeness.p_values[0])
 
     def _compute(self, image: PreparedImage, what: str, make: Callable[[], Tensor]) -> Tensor:
         return self.cache.find((image.id, what), make, lambda tensor: tensor.nbytes + ENTRY_BYTES)

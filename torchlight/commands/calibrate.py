@@ -32,6 +32,5 @@ def calibrate(
             corrections=corrections,
             on_image=add_bar(progress, "reading images"),
         )
-    write_line(
-        f"wrote {out}: it has answer sets, and tells unknown images, by {novelty.images} known ones ({novelty.measured_on})"
-    )
+    known = f"{novelty.images} known images ({novelty.measured_on})"
+    write_line(f"wrote {out}: it has answer sets and tells unknown images, by {known}")

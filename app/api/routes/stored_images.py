@@ -94,12 +94,12 @@ async def image_prediction(
     coverage = view.inspector.service.settings.coverage if asked is None else asked
 
     def body(image: PreparedImage) -> ImagePrediction:
-        logits = view.inspector.logits(image)  # (K,)
+        logits, p_value = view.inspector.answer(image)  # (K,)
         probabilities = logits.softmax(0)
         best = view.classifier.top_k(probabilities, parameters.top_k)
         return ImagePrediction(
             predictions=[PredictionWithLogit(**vars(one), logit=logits[one.index].item()) for one in best],
-            unknown=describe_unknown(view.inspector.p_value(image)),
+            unknown=describe_unknown(p_value),
             set=view.inspector.service.answer_set(probabilities, coverage),
             model=summarise_model(view.inspector.service),
             image=summarise_image(image),

@@ -75,7 +75,7 @@ def test_each_file_gets_the_set_of_the_coverage_asked_for(classifier: Classifier
     classifier = Classifier(dataclasses.replace(classifier.checkpoint, header=header), torch.device("cpu"))
     found = {}
     for coverage in (0.5, 0.9):
-        (outcome,) = classify_files(classifier, classifier.probabilities, [path], top_k=1, coverage=coverage)
+        (outcome,) = classify_files(classifier, pytorch_engine(classifier).answer, [path], top_k=1, coverage=coverage)
         found[coverage] = outcome.answer_set
     assert found[0.5] == [outcome.predictions[0].label]
     assert sorted(found[0.9]) == sorted(classifier.class_names)
