@@ -21,8 +21,10 @@ from torch import Tensor
 from torchlight import command
 from torchlight.app.settings import Settings
 from torchlight.commands.options import TRAIN_OPTIONS, run_options
-from torchlight.commands.predict import describe_set
+from torchlight.commands.predict import describe_set, write_outcome
 from torchlight.model.checkpoint import load_checkpoint, save_checkpoint
+from torchlight.model.classifier import Prediction
+from torchlight.model.engines.folder_predictions import Outcome
 from torchlight.model.network import build_network
 from torchlight.training.config import RunOptions, TrainingConfig
 from torchlight.training.data.loading import load_dataset
@@ -199,6 +201,29 @@ def test_predict_goes_on_after_a_broken_file_and_fails_at_the_end(trained: Train
     assert lines[4] == "good.png"
     assert lines[5].startswith("  sky ")
     assert "Traceback" not in process.stdout + process.stderr
+
+
+@pytest.mark.parametrize(
+    ("p_value", "says"),
+    [(0.05, ["  unlike anything that it learnt: 5 of 100 known images are as strange"]), (0.06, []), (None, [])],
+)
+def test_predict_says_what_is_unlike_all_that_was_learnt(
+    p_value: float | None, says: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_outcome(Outcome(Path("a.png"), (Prediction("sky", 2, 0.75),), p_value), 0.9)
+    assert capsys.readouterr().out.splitlines()[1:] == says
+
+
+def test_calibrate_writes_another_checkpoint_and_says_by_what(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "new.safetensors"
+    photos = str(trained.folder / "photos")
+    code, told, error = call(capsys, monkeypatch, "calibrate", trained.checkpoint, photos, "--out", str(out))
+    assert (code, error) == (0, "")
+    assert f"wrote {out}: it has answer sets and tells unknown images, by " in told
+    assert load_checkpoint(out).novelty is not None
+    assert load_checkpoint(out).header.answer_sets is not None
 
 
 def test_predict_says_that_a_folder_holds_no_images(

@@ -200,6 +200,15 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture of nothing."""
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    path = tmp_path_factory.mktemp("pictures") / "noise.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def stored(service: Service, photo: Path) -> str:
     """The id of the photo on the server."""
     return str(service.api.post("/v1/images", files={"file": photo.read_bytes()}).json()["id"])

@@ -50,6 +50,22 @@ def test_a_checkpoint_without_sets_names_none_and_says_why(visit: Visit, photo: 
     expect(visit.page.locator("#tested")).to_contain_text("trained before answer sets existed; train again, or run")
 
 
+def test_a_picture_unlike_all_is_called_so_on_each_page(visit: Visit, noise: Path) -> None:
+    visit.upload(noise)
+    warning = visit.page.locator("#unknown")
+    expect(warning).to_contain_text("This is unlike anything that the network was shown.")
+    expect(warning).to_contain_text("Of 100 pictures of what it knows, fewer than 1 are as strange")
+    visit.page.get_by_role("link", name="Why").click()
+    expect(visit.page.locator(".subject .unlike")).to_have_text("unlike anything it knows")
+
+
+def test_a_picture_like_those_it_knows_is_not(visit: Visit) -> None:
+    visit.page.goto(visit.service.url)
+    visit.page.get_by_role("button", name="Drawing of a freighter").click()
+    expect(visit.page.locator("#answers")).to_be_visible()
+    expect(visit.page.locator("#unknown")).to_have_count(0)
+
+
 def test_what_the_network_sees_is_drawn_pixel_by_pixel(visit: Visit, service: Service, photo: Path) -> None:
     image = visit.upload(photo)
     pixels = service.array(f"/v1/images/{image}/input.npy")

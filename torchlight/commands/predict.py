@@ -48,11 +48,12 @@ def predict(
     for outcome in folder_predictions.classify_files(classifier, answer, found, top_k, coverage):
         write_line(str(outcome.path), style="bold")
         failures += outcome.error is not None
-        _write_outcome(outcome, coverage)
+        write_outcome(outcome, coverage)
     raise typer.Exit(1 if failures else 0)
 
 
-def _write_outcome(outcome: "Outcome", coverage: float) -> None:
+def write_outcome(outcome: "Outcome", coverage: float) -> None:
+    """Write the answer to one image: labels, whether it is unlike all that was learnt, and the answer set."""
     from torchlight.model.uncertainty.novelty import is_unknown
 
     if outcome.error is not None:
