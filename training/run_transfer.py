@@ -23,11 +23,13 @@ from torchlight.model.errors import DataError
 from torchlight.model.images import ImageSpec, Resizing
 from torchlight.model.network import NetworkConfig, count_multiply_adds, default_image_size, describe_backbone
 from torchlight.model.versions import library_versions
+from torchlight.model.views.kept_mistakes import mistakes_path, save_mistakes
 from torchlight.training.config import DEFAULT_ARCHITECTURE, RunOptions, default_budget_s
 from torchlight.training.data.held_out import HeldOut, select_cross_validated, select_held_out
 from torchlight.training.data.loading import DataSet, LabelledImages, decode_again, load_dataset
 from torchlight.training.evaluation.calibration import Calibration, measure_calibration
 from torchlight.training.evaluation.classification_metrics import compute_metrics, infer
+from torchlight.training.evaluation.collect_mistakes import collect_mistakes
 from torchlight.training.evaluation.cross_validation import CandidateResult, CrossValidation, summarise_cross_validation
 from torchlight.training.evaluation.evaluate_checkpoint import Evaluation, evaluate_checkpoint, summarise_metrics
 from torchlight.training.report.report import make_report, summarise_run, write_report
@@ -149,10 +151,12 @@ def transfer(
             best, learnt = learnt, _try(make_recipe(), learnt, folds, deadline, device, observer)
             if learnt.network is not best.network:
                 _save(path, learnt, header, photos, decode(learnt.spec.resizing), began)
-    evaluation, cross_validation = _evaluate(path, learnt, photos, decode(learnt.spec.resizing))
-    report = make_report(
-        evaluation, source=Path(options.source).name, command=command, cross_validation=cross_validation
-    )
+    source, dataset = Path(options.source).name, decode(learnt.spec.resizing)
+    evaluation, cross_validation = _evaluate(path, learnt, photos, dataset)
+    if options.keep_mistakes:
+        kept = collect_mistakes(_show_as_answered(evaluation, learnt, dataset), source)
+        save_mistakes(mistakes_path(path), kept)
+    report = make_report(evaluation, source=source, command=command, cross_validation=cross_validation)
     write_report(options.out, report)
     return TransferResult(path, summarise_run(report), time.monotonic() - began)
 
@@ -289,6 +293,14 @@ def _evaluate(
     split = "all photos" if len(judged) == len(photos) else f"{len(judged):,} of {len(photos):,} photos"
     held_out = HeldOut(split, "cross_validated", judged, dataset)
     return Evaluation(checkpoint, held_out, metrics, calibration), cross_validation
+
+
+def _show_as_answered(evaluation: Evaluation, learnt: Learnt, dataset: DataSet) -> Evaluation:
+    """Return the evaluation with its photos as the network that is kept gets them, not the backbone."""
+    if evaluation.held_out.exposure != "cross_validated":
+        return evaluation
+    judged = select_cross_validated(dataset).select(learnt.judged)
+    return dataclasses.replace(evaluation, held_out=dataclasses.replace(evaluation.held_out, examples=judged))
 
 
 def _calibrate(learnt: Learnt, photos: LabelledImages) -> Calibration:

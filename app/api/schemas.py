@@ -146,6 +146,7 @@ class ModelResponse(ModelSummary):
     engine: EngineBody
     has_filmstrip: bool = Field(description="Whether it carries its first layer's filters while it learnt.")
     has_index: bool = Field(description="Whether there are neighbours of images and examples of units.")
+    has_mistakes: bool = Field(description="Whether there are photos that were answered wrongly to look at.")
     self_test: SelfTestBody | None = Field(description="null if this checkpoint was not checked.")
     versions: Versions
 

@@ -101,6 +101,11 @@ TRAIN_OPTIONS: dict[str, Any] = {
     "seed": typer.Option(help="Of the split, the initial weights and the augmentation."),
     "skip_unreadable": typer.Option("--skip-unreadable", help="Leave unreadable files out."),
     "corrections": typer.Option(help=CORRECTIONS_HELP),
+    "keep_mistakes": typer.Option(
+        "--keep-mistakes",
+        help="Keep held-out photos that were answered wrongly beside the checkpoint: whoever may use a service with it "
+        "can look at them.",
+    ),
 }
 
 

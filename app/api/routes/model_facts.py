@@ -38,6 +38,7 @@ async def model(service: RunningService, inspector: RunningInspector) -> ModelRe
         engine=_engine(service.engine),
         has_filmstrip=classifier.checkpoint.filmstrip is not None,
         has_index=inspector.has_index,
+        has_mistakes=inspector.has_mistakes,
         self_test=service.self_test and _self_test(service.self_test),
         versions=Versions(training=dict(header.versions), serving=library_versions("torch", "pillow", "fastapi")),
     )
