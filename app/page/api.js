@@ -51,6 +51,9 @@ export const reconstruction = (id, layer, channel) =>
   json(of(id, `reconstructions/${encodeURIComponent(layer)}/${channel}.json`));
 export const unit = (layer, channel) => json(`${at(layer)}/units/${channel}.json`);
 export const unitPictures = (layer, channel) => npy(`${at(layer)}/units/${channel}.npy`);
+export const mistakes = () => json("v1/model/mistakes");
+export const mistakeAddress = (number) => `v1/model/mistakes/${number}.png`;
+export const mistake = (number) => send(mistakeAddress(number));
 
 /** One of the pictures that ship with the page. @returns {Promise<ArrayBuffer>} */
 export const example = (name) => send(`page/examples/${name}.webp`);
