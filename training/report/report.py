@@ -30,8 +30,8 @@ from torchlight.training.optimisation.filter_history import frame_positions
 from torchlight.training.optimisation.loop import EpochResult, best_epoch
 from torchlight.training.report import charts, few_photos_text, report_text
 from torchlight.training.report.few_photos import (
-    MAX_DOUBTS,
     CrossValidated,
+    choose_found,
     describe_cross_validated,
     list_advice,
     relate,
@@ -235,10 +235,9 @@ def _summarise(report: Report) -> list[str]:
 
 
 def _mistakes_left_to_show(report: Report) -> list[Mistake]:
-    """Return the mistakes that are not already shown as doubtful labels."""
+    """Return the mistakes that are not already shown with what may be wrong with them."""
     part = report.cross_validated
-    doubts = part.doubts[:MAX_DOUBTS] if part and report.exposure == "cross_validated" else ()
-    shown = {doubt.index for doubt in doubts}
+    shown = choose_found(part.result.findings) if part and report.exposure == "cross_validated" else {}
     return [one for one in report.metrics.mistakes if one.index not in shown]
 
 
