@@ -42,6 +42,7 @@ CheckpointPath = Annotated[
 ]
 SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave unreadable files out.")]
 CORRECTIONS_HELP = "A CSV file of decisions about single photos, as `torchlight check` writes it. No file is changed."
+Corrections = Annotated[Path | None, typer.Option(help=CORRECTIONS_HELP)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
