@@ -9,7 +9,8 @@
     │   ├── UnsupportedMediaType, MalformedForm, WrongField
     │   └── BodyTooLarge, UploadTooSlow
     ├── UnknownHost, WrongKey, TooManyRequests      refused before the body is read
-    ├── UnknownImage, UnknownMethod, NoIndex, NotAcceptable     a view that is not there
+    ├── UnknownImage, UnknownMethod, NotAcceptable      a view that is not there
+    ├── NoIndex, NoMistakes, UnknownMistake                     photos beside the checkpoint that are not there
     ├── NotReady, Overloaded, DeadlineExceeded, StoreFull       the service, at this moment
     └── ImageError                  model/errors.py
         └── DecoderFailed           the decoder process crashed or was stopped
@@ -86,6 +87,14 @@ class UnknownMethod(TorchlightError):
 
 class NoIndex(TorchlightError):
     """This service has no index of images."""
+
+
+class NoMistakes(TorchlightError):
+    """This service has no photos that were answered wrongly."""
+
+
+class UnknownMistake(TorchlightError):
+    """No photo that was answered wrongly has that number."""
 
 
 class NotAcceptable(TorchlightError):

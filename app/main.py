@@ -14,6 +14,7 @@ from torchlight.app.api.routes import (
     exposition,
     health,
     layers,
+    mistakes,
     model_facts,
     neighbours,
     page,
@@ -79,6 +80,7 @@ def create_app(settings: Settings, metrics_dir: Path | None = None) -> FastAPI:
         layers,
         neighbours,
         model_facts,
+        mistakes,
         exposition,
     ):
         app.include_router(

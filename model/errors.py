@@ -18,6 +18,8 @@
     │   ├── IndexTruncated          shorter than its own header says
     │   ├── InvalidIndex            some other kind of file, another version, or contents that do not fit together
     │   └── IndexMismatch           made for another checkpoint
+    ├── MistakesFileError           the file of mistakes beside a checkpoint: damaged, or of another checkpoint
+    │   └── MistakesNotFound
     ├── NetworkError                a network that cannot be built
     │   ├── UnknownArchitecture
     │   ├── WeightsNotInstalled     of a published network: their package is missing
@@ -114,6 +116,14 @@ class InvalidIndex(IndexFileError):
 
 class IndexMismatch(IndexFileError):
     """The index was made for another checkpoint."""
+
+
+class MistakesFileError(TorchlightError):
+    """A file of mistakes cannot be used: it is damaged, of another kind, or of another checkpoint."""
+
+
+class MistakesNotFound(MistakesFileError):
+    """There is no file at that path."""
 
 
 class NetworkError(TorchlightError):

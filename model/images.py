@@ -208,6 +208,21 @@ def prepare_array(
     return _resize(image.pixels, resizing), image
 
 
+def add_margin(image: "Tensor", resizing: Resizing) -> "Tensor":
+    """Return an image that :func:`to_tensor` makes exactly ``image`` of: what the rule cuts off is mirrored pixels.
+
+    Args:
+        image: (3, S, S) uint8 RGB.
+
+    Returns:
+        (3, S + margin, S + margin) uint8 RGB; ``image`` itself if the rule cuts nothing off.
+    """
+    from torch import from_numpy
+
+    width = RESIZE_RULES[resizing.rule].margin // 2
+    return from_numpy(np.pad(image.numpy(), ((0, 0), (width, width), (width, width)), "symmetric"))
+
+
 def normalise(images: "Tensor", spec: ImageSpec) -> "Tensor":
     """Return ``(images / 255 - mean) / std``.
 

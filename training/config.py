@@ -77,6 +77,7 @@ class RunOptions:
             none, and for testing only what is asked for is held out.
         start_from: a checkpoint whose weights to start from; architecture, image size and classes are its own.
         corrections: a CSV file of decisions about single photos, as ``torchlight check`` writes it.
+        keep_mistakes: write the held-out photos that were answered wrongly beside the checkpoint.
         resume: continue the run in ``out``, if there is one.
         settings: fields of :class:`TrainingConfig`; those left out follow from network and data.
     """
@@ -92,6 +93,7 @@ class RunOptions:
     test_fraction: float | None = None
     skip_unreadable: bool = False
     corrections: Path | None = None
+    keep_mistakes: bool = False
     resume: bool = False
     start_from: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -32,6 +32,7 @@ def build_index(
     *,
     limit: int = MAX_IMAGES,
     skip_unreadable: bool = False,
+    corrections: Path | None = None,
     on_image: Callable[[int, int], None] = lambda done, total: None,
     on_batch: Callable[[int, int], None] = lambda done, total: None,
 ) -> Index:
@@ -44,6 +45,7 @@ def build_index(
         source: as for :func:`training.data.loading.load_dataset`.
         limit: the most images to index; of a larger split, a seeded random part.
         skip_unreadable: leave unreadable files out instead of refusing the source.
+        corrections: decisions about single photos; those that the checkpoint was trained with have to be given again.
         on_image, on_batch: called with how many images are read, then indexed, and how many there are.
 
     Raises:
@@ -51,7 +53,7 @@ def build_index(
         IndexFileError: the network gives values that are not finite.
     """
     dataset, is_training_data = load_as_divided_in_training(
-        classifier.checkpoint, source, skip_unreadable=skip_unreadable, on_image=on_image
+        classifier.checkpoint, source, skip_unreadable=skip_unreadable, corrections=corrections, on_image=on_image
     )
     images = dataset.splits.get(split)
     if not images:

@@ -1,6 +1,7 @@
 """Training images -> the ranges of a network's layers; held-out images -> what int8 costs. Writes no file."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -22,6 +23,7 @@ def quantise(
     source: str,
     *,
     skip_unreadable: bool = False,
+    corrections: Path | None = None,
     on_image: Callable[[int, int], None] = lambda done, total: None,
 ) -> Quantisation:
     """Return how to compute a checkpoint in int8, and its accuracy with that on images held out of its training.
@@ -31,13 +33,16 @@ def quantise(
 
     Args:
         source: what the checkpoint was trained on, or other images with a train and a test split.
+        corrections: decisions about single photos; those that the checkpoint was trained with have to be given again.
         on_image: called with how many images are read, and how many there are.
 
     Raises:
         DataError: the source cannot be read, or has no images apart from those that the ranges are measured on.
         EngineUnavailable: this network cannot be computed in int8 here.
     """
-    found = load_held_out(classifier.checkpoint, source, skip_unreadable=skip_unreadable, on_image=on_image)
+    found = load_held_out(
+        classifier.checkpoint, source, skip_unreadable=skip_unreadable, corrections=corrections, on_image=on_image
+    )
     train = found.dataset.splits["train"]
     if found.split == "all images" or not len(train):
         raise DataError(

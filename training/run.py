@@ -18,10 +18,12 @@ from torchlight.model.canary import canary_answer
 from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
 from torchlight.model.network import describe_backbone
 from torchlight.model.versions import library_versions
+from torchlight.model.views.kept_mistakes import mistakes_path, save_mistakes
 from torchlight.training.config import RunOptions
 from torchlight.training.data.held_out import select_held_out
 from torchlight.training.data.loading import DataSet, LabelledImages
 from torchlight.training.evaluation.classification_metrics import Metrics
+from torchlight.training.evaluation.collect_mistakes import collect_mistakes
 from torchlight.training.evaluation.evaluate_checkpoint import (
     calibrate,
     evaluate_checkpoint,
@@ -115,7 +117,7 @@ def _train(
     with _kept_when_stopped(run):
         with processes.watched():
             _train_epochs(run, training, val, observer)
-        return _finish(run, training, setup.dataset, device)
+        return _finish(run, training, setup.dataset, device, keep_mistakes=options.keep_mistakes)
 
 
 def _train_epochs(run: RunFolder, training: Training, val: LabelledImages, observer: Observer) -> None:
@@ -145,7 +147,9 @@ def _follow(training: Training, val: LabelledImages, should_stop: Callable[[], b
         deque(training.epochs(val, on_step), maxlen=0)
 
 
-def _finish(run: RunFolder, training: Training, dataset: DataSet, device: torch.device) -> RunResult:
+def _finish(
+    run: RunFolder, training: Training, dataset: DataSet, device: torch.device, *, keep_mistakes: bool
+) -> RunResult:
     """Calibrate the best epoch, evaluate it on the test images (without any, on the validation images), and report.
 
     Each step may be repeated: a run that was killed between two of them finishes when it is resumed.
@@ -169,8 +173,11 @@ def _finish(run: RunFolder, training: Training, dataset: DataSet, device: torch.
         )
         save_checkpoint(run.checkpoint, network, header, select_frames(run.filters), novelty)
     done = load_checkpoint(run.checkpoint)
+    evaluation = dataclasses.replace(evaluation, checkpoint=done, calibration=calibration)
+    if keep_mistakes:
+        save_mistakes(mistakes_path(run.checkpoint), collect_mistakes(evaluation, done.header.data["source"]))
     report = make_report(
-        dataclasses.replace(evaluation, checkpoint=done, calibration=calibration),
+        evaluation,
         source=done.header.data["source"],
         command=done.header.training["command"],
         history=run.history,

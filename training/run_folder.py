@@ -12,6 +12,7 @@ import torch
 from torchlight.model.checkpoint import Header, save_checkpoint
 from torchlight.model.errors import DataError
 from torchlight.model.files.atomic import write_bytes
+from torchlight.model.views.kept_mistakes import mistakes_path
 from torchlight.training.optimisation.filter_history import first_filters
 from torchlight.training.optimisation.loop import EpochResult, Training, best_epoch
 from torchlight.training.optimisation.resume_state import RunState, load_state, save_state
@@ -74,7 +75,8 @@ class RunFolder:
     def prepare(self) -> None:
         """Make the folder ready for the first step: without what a killed run left of files it was writing."""
         self.path.mkdir(parents=True, exist_ok=True)
-        for name in (CHECKPOINT, STATE, METRICS, *REPORT_FILES, f"{SNAPSHOTS}/epoch-*"):
+        mistakes = mistakes_path(self.checkpoint).name
+        for name in (CHECKPOINT, STATE, METRICS, mistakes, *REPORT_FILES, f"{SNAPSHOTS}/epoch-*"):
             folder, _, pattern = f"/{name}".rpartition("/")
             for leftover in (self.path / folder.lstrip("/")).glob(f".{pattern}.*.part"):
                 leftover.unlink(missing_ok=True)

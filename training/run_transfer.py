@@ -25,12 +25,16 @@ from torchlight.model.network import NetworkConfig, count_multiply_adds, default
 from torchlight.model.uncertainty.answer_sets import measure_answer_sets
 from torchlight.model.versions import library_versions
 from torchlight.model.views.embedding import to_embeddings
+from torchlight.model.views.kept_mistakes import mistakes_path, save_mistakes
 from torchlight.training.config import DEFAULT_ARCHITECTURE, RunOptions, default_budget_s
 from torchlight.training.data.held_out import HeldOut, select_cross_validated, select_held_out
 from torchlight.training.data.loading import DataSet, LabelledImages, decode_again, load_dataset
+from torchlight.training.data.source_photos import SourcePhotos
 from torchlight.training.evaluation.calibration import Calibration, measure_calibration
 from torchlight.training.evaluation.classification_metrics import compute_metrics, infer
+from torchlight.training.evaluation.collect_mistakes import collect_mistakes
 from torchlight.training.evaluation.cross_validation import CandidateResult, CrossValidation, summarise_cross_validation
+from torchlight.training.evaluation.data_findings import find_in_data
 from torchlight.training.evaluation.evaluate_checkpoint import Evaluation, evaluate_checkpoint, summarise_metrics
 from torchlight.training.evaluation.fit_novelty import distances_crosswise, fit_novelty
 from torchlight.training.report.report import make_report, summarise_run, write_report
@@ -57,7 +61,8 @@ from torchlight.training.transfer.recipes import FROM_NOTHING, name_fine_tuned, 
 from torchlight.training.transfer.trained_candidates import Recipe, try_training, without_figures
 
 BACKBONE = "efficientnet_lite2"  # right on 2 to 3 of 100 photos more than lite0, see docs/log.md
-REPORT_S = 2.5  # of the budget are left for the report
+REPORT_S = 2.5  # of the budget are left for the report,
+FINDING_S = 0.005  # and for each photo, to find what may be wrong with it
 MIRRORED = 300  # photos at most, spread evenly, that tell whether mirror images are of the same class
 MIRRORING_S = 6.0  # with less time left no training would fit, so mirror images need not be looked at
 
@@ -126,7 +131,7 @@ def transfer(
         raise DataError(f"{options.source} leaves nothing to learn from: all photos are held out, or copies of such")
     observer.on_data(dataset, None)
     budget_s = default_budget_s(len(photos)) if options.budget_s is None else options.budget_s
-    deadline = began + budget_s - REPORT_S
+    deadline = began + budget_s - REPORT_S - FINDING_S * len(photos)
 
     folds = assign_folds(photos.labels, photos.groups, options.seed)
     compute = cache(partial(compile_features, backbone, device))  # at most once, and not if the features are cached
@@ -156,10 +161,13 @@ def transfer(
             best, learnt = learnt, _try(make_recipe(), learnt, folds, deadline, device, observer)
             if learnt.network is not best.network:
                 _save(path, learnt, header, photos, decode(learnt.spec.resizing), began)
-    evaluation, cross_validation = _evaluate(path, learnt, photos, decode(learnt.spec.resizing))
-    report = make_report(
-        evaluation, source=Path(options.source).name, command=command, cross_validation=cross_validation
-    )
+    source, dataset = Path(options.source).name, decode(learnt.spec.resizing)
+    last = features[:, backbone.blocks["last"]]
+    evaluation, cross_validation = _evaluate(path, learnt, photos, dataset, last)
+    if options.keep_mistakes:
+        kept = collect_mistakes(_show_as_answered(evaluation, learnt, dataset), source)
+        save_mistakes(mistakes_path(path), kept)
+    report = make_report(evaluation, source=source, command=command, cross_validation=cross_validation)
     write_report(options.out, report)
     return TransferResult(path, summarise_run(report), time.monotonic() - began)
 
@@ -294,19 +302,36 @@ def _save(path: Path, learnt: Learnt, header: Header, photos: LabelledImages, da
 
 
 def _evaluate(
-    path: Path, learnt: Learnt, photos: LabelledImages, dataset: DataSet
+    path: Path, learnt: Learnt, photos: LabelledImages, dataset: DataSet, features: Tensor
 ) -> tuple[Evaluation, CrossValidation]:
-    """Return what the report is of: the test images if there are any, else the photos that were judged."""
+    """Return what the report is of: the test images if there are any, else the photos that were judged.
+
+    Args:
+        features: (N, D) of the backbone's last layer, of ``photos``, which has the backbone's size.
+        dataset: the same photos and others in the size of the network that is kept.
+    """
     checkpoint = load_checkpoint(path)
     calibration = _calibrate(learnt, photos)
     judged = photos.select(learnt.judged)
-    cross_validation = CrossValidation(FOLDS, judged, learnt.logits, calibration, learnt.candidates, learnt.reason)
+    as_source = SourcePhotos(dataset.class_names, judged, too_alike=dataset.too_alike)
+    findings = find_in_data(as_source, features[learnt.judged], learnt.logits)
+    cross_validation = CrossValidation(
+        FOLDS, judged, learnt.logits, calibration, learnt.candidates, learnt.reason, findings
+    )
     if len(dataset.splits["test"]):
         return evaluate_checkpoint(checkpoint, select_held_out(dataset), torch.device("cpu")), cross_validation
     metrics = compute_metrics(learnt.logits, judged.labels, dataset.class_names)
     split = "all photos" if len(judged) == len(photos) else f"{len(judged):,} of {len(photos):,} photos"
     held_out = HeldOut(split, "cross_validated", judged, dataset)
     return Evaluation(checkpoint, held_out, metrics, calibration), cross_validation
+
+
+def _show_as_answered(evaluation: Evaluation, learnt: Learnt, dataset: DataSet) -> Evaluation:
+    """Return the evaluation with its photos as the network that is kept gets them, not the backbone."""
+    if evaluation.held_out.exposure != "cross_validated":
+        return evaluation
+    judged = select_cross_validated(dataset).select(learnt.judged)
+    return dataclasses.replace(evaluation, held_out=dataclasses.replace(evaluation.held_out, examples=judged))
 
 
 def _calibrate(learnt: Learnt, photos: LabelledImages) -> Calibration:

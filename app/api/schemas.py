@@ -207,6 +207,7 @@ class ModelResponse(ModelSummary):
     answer_sets: AnswerSetsBody
     has_filmstrip: bool = Field(description="Whether it carries its first layer's filters while it learnt.")
     has_index: bool = Field(description="Whether there are neighbours of images and examples of units.")
+    has_mistakes: bool = Field(description="Whether there are photos that were answered wrongly to look at.")
     no_unknown: str | None = Field(description="Why answers say `unknown: null`; null if they do not.")
     self_test: SelfTestBody | None = Field(description="null if this checkpoint was not checked.")
     versions: Versions

@@ -22,6 +22,7 @@ from torchlight.model.views.activations import MapStage, MapStatistics
 from torchlight.model.views.facts import Display, Facts, FilterScale, MapScale, display_maps
 from torchlight.model.views.filters import FilterStatistics, Space
 from torchlight.model.views.image_index import Neighbour, Source
+from torchlight.model.views.kept_mistakes import MistakesSource
 from torchlight.model.views.layer_table import LayerFacts
 from torchlight.model.views.receptive_field import ReceptiveField, SeenPixels
 
@@ -121,6 +122,13 @@ class SquareParameters(Parameters):
     baseline: str | None = Field(
         None, pattern="^[0-9a-f]{6}$", description="Its colour as rrggbb; without it, the mean of the training data."
     )
+
+
+class MistakesParameters(Parameters):
+    """Which cells of the confusion matrix."""
+
+    true: str | None = Field(None, description="Label of the true class; without it, every class.")
+    predicted: str | None = Field(None, description="Label that was answered; without it, every class.")
 
 
 class PositionParameters(Parameters):
@@ -360,3 +368,31 @@ class Units(Body):
     images: int = Field(description="How many are indexed.", examples=[45000])
     dead: list[int] = Field(description="Channels that are zero at every position of every one.", examples=[[3, 17]])
     largest: list[float] = Field(description="For each channel, the largest value on any of them.")
+
+
+class MistakenPhoto(Body):
+    """A photo that was answered wrongly."""
+
+    number: int = Field(examples=[0])
+    name: str = Field(description="Of its file, without folders.", examples=["IMG_0042.jpg"])
+    true_probability: float = Field(description="Of its own class, in [0, 1].", examples=[0.04])
+    predicted_probability: float = Field(description="Of the class that was answered.", examples=[0.93])
+    picture: str = Field(description="Address of the photo.", examples=["/v1/model/mistakes/0.png"])
+
+
+class MistakesCell(Body):
+    """A cell of the confusion matrix beside its diagonal."""
+
+    true: str = Field(examples=["cat"])
+    predicted: str = Field(examples=["dog"])
+    count: int = Field(description="How many images of the one class were taken for the other.", examples=[12])
+    photos: list[MistakenPhoto] = Field(description="Those that are kept, the most confident mistake first.")
+
+
+class Mistakes(Body):
+    """Held-out images that were answered wrongly, by cell of the confusion matrix."""
+
+    model: str
+    source: MistakesSource
+    images: dict[str, int] = Field(description="How many images of each class were judged.", examples=[{"cat": 100}])
+    cells: list[MistakesCell] = Field(description="The most frequent first; those that are not listed are empty.")

@@ -14,15 +14,22 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from torchlight.app.errors import NoIndex
+from torchlight.app.errors import NoIndex, NoMistakes
 from torchlight.app.inference.service import PreparedImage, Service
 from torchlight.app.inspection.byte_cache import ByteCache
 from torchlight.app.inspection.image_store import ImageStore
-from torchlight.model.errors import ChannelOutOfRange, IndexFileError, IndexNotFound
-from torchlight.model.views import image_index
+from torchlight.model.errors import (
+    ChannelOutOfRange,
+    IndexFileError,
+    IndexNotFound,
+    MistakesFileError,
+    MistakesNotFound,
+)
+from torchlight.model.views import image_index, kept_mistakes
 from torchlight.model.views.activations import MapStage, activation_maps, layer_at_stage
 from torchlight.model.views.embedding import embed, embedding_layer, layer_outputs, to_embeddings
 from torchlight.model.views.image_index import Index
+from torchlight.model.views.kept_mistakes import KeptMistakes
 
 ENTRY_BYTES = 500  # what keeping anything costs beside the thing itself
 SWEEPS_PER_LIFETIME = 24  # images of a day are removed within the hour
@@ -33,7 +40,7 @@ class Inspector:
     """The state of inspection: apart from the service's, which answers without it."""
 
     def __init__(self, service: Service) -> None:
-        """Open the store and the index.
+        """Open the store, the index and the mistakes.
 
         Raises:
             StoreUnavailable: the folder for uploads cannot be used.
@@ -46,6 +53,7 @@ class Inspector:
         )
         self.cache = ByteCache(settings.view_cache_bytes)
         self._index = _load_index(service)
+        self._mistakes = _load_mistakes(service)
 
     @cached_property
     def index_version(self) -> str:
@@ -70,6 +78,24 @@ class Inspector:
         if isinstance(self._index, Index):
             return self._index
         raise NoIndex(f"{self._index}; make one with `torchlight index CHECKPOINT SOURCE` and restart the service")
+
+    @property
+    def has_mistakes(self) -> bool:
+        """Whether there are photos that were answered wrongly."""
+        return isinstance(self._mistakes, KeptMistakes)
+
+    @property
+    def mistakes(self) -> KeptMistakes:
+        """The photos that were answered wrongly, beside the checkpoint.
+
+        Raises:
+            NoMistakes: there are none that fit.
+        """
+        if isinstance(self._mistakes, KeptMistakes):
+            return self._mistakes
+        raise NoMistakes(
+            f"{self._mistakes}; train with `torchlight train SOURCE --keep-mistakes` and restart the service"
+        )
 
     async def keep_sweeping(self) -> None:
         """Remove uploads that are too old, also while nobody sends new ones."""
@@ -166,3 +192,15 @@ def _load_index(service: Service) -> Index | str:
     except IndexFileError as error:
         logger.warning("the index is left out: %s", error)
         return "the index of this service cannot be used, its log says why"
+
+
+def _load_mistakes(service: Service) -> KeptMistakes | str:
+    """Return the mistakes beside the checkpoint, or why there are none, as :func:`_load_index`."""
+    checkpoint = service.classifier.checkpoint
+    try:
+        return kept_mistakes.load_mistakes(kept_mistakes.mistakes_path(checkpoint.path), checkpoint.digest)
+    except MistakesNotFound:
+        return "this service has no photos that were answered wrongly"
+    except MistakesFileError as error:
+        logger.warning("the mistakes are left out: %s", error)
+        return "the file of mistakes of this service cannot be used, its log says why"

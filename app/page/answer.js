@@ -58,7 +58,7 @@ function preview({ id, facts }) {
 let latest = null; // the file sent last: an earlier one's answer does not replace it
 
 /** Send the first of these files, and go to its answer. @param {File[]} files */
-async function receive(files, status, comment) {
+export async function receive(files, status, comment) {
   const tell = (text, isWrong = false) => {
     status.textContent = text;
     status.classList.toggle("wrong", isWrong);

@@ -53,6 +53,9 @@ export const neighbours = (id, k) => json(of(id, `neighbours.json?k=${k}`));
 export const neighboursPictures = (id, k) => npy(of(id, `neighbours.npy?k=${k}`));
 export const unit = (layer, channel) => json(`${at(layer)}/units/${channel}.json`);
 export const unitPictures = (layer, channel) => npy(`${at(layer)}/units/${channel}.npy`);
+export const mistakes = () => json("v1/model/mistakes");
+export const mistakeAddress = (number) => `v1/model/mistakes/${number}.png`;
+export const mistake = (number) => send(mistakeAddress(number));
 
 /** One of the pictures that ship with the page. @returns {Promise<ArrayBuffer>} */
 export const example = (name) => send(`page/examples/${name}.webp`);

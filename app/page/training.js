@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { kindOf } from "./arithmetic.js";
 import { limitOf, paintColours, paintMap, picture } from "./drawing.js";
+import { drawMistakes } from "./mistakes.js";
 import { addressOf, button, card, go, h, heading, labelled, percent, quiet, shareBar, shareOf, svg, switcher, written } from "./page.js";
 import { rich, t } from "./words.js";
 
@@ -12,11 +13,13 @@ export async function show(host, { app, state, signal }) {
   const { training, metrics } = app.model;
   const filmCard = card("film", heading(t("film")));
   const filterCard = card("filters");
+  const mistakesCard = card("mistakes");
   host.append(
     h("h1", {}, t("training_title")),
     h("p", { class: "guide" }, rich("training_guide")),
     h("div", { class: "training-grid" },
       filterCard,
+      mistakesCard,
       filmCard,
       card("curve", heading(t("curve")), curve(training.history)),
       card("tested", heading(t("tested")), tested(metrics), quiet(testedSets(app.model.answer_sets))),
@@ -24,8 +27,9 @@ export async function show(host, { app, state, signal }) {
     ),
   );
   const layer = app.layers.find((one) => kindOf(one) === "convolution");
-  if (layer) await Promise.all([drawFilters(filterCard, layer, state, signal), drawFilm(filmCard, app, layer)]);
-  else filterCard.append(quiet(t("no_convolution")));
+  const parts = layer ? [drawFilters(filterCard, layer, state, signal), drawFilm(filmCard, app, layer)] : [];
+  if (!layer) filterCard.append(quiet(t("no_convolution")));
+  await Promise.all([...parts, drawMistakes(mistakesCard, { app, state, signal })]);
 }
 
 async function drawFilters(card, layer, state, signal) {

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageFilter
 
 from torchlight import command
-from torchlight.model.checkpoint import load_checkpoint
+from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
+from torchlight.model.images import ImageSpec, Resizing
+from torchlight.model.network import NetworkConfig, build_network
+from torchlight.training.data.loading import load_dataset
 
 COLOURS = {"apple": (220, 30, 40), "leaf": (40, 200, 60)}
 
@@ -127,6 +131,32 @@ def test_one_class_is_checked_for_all_but_labels(check: Check) -> None:
     code, out, _ = check()
     assert code == 0
     assert "note: there is one class, apple, so no label can be checked; add a folder for a second class" in out
+
+
+def save_network(class_names: tuple[str, ...], data: dict[str, object]) -> str:
+    """Save a network with random weights, and return its path."""
+    config = NetworkConfig("lenet5", len(class_names))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_network(config)
+    spec = ImageSpec(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    save_checkpoint(Path("judge.safetensors"), network, Header(config, class_names, spec, {}, {}, data, {}))
+    return "judge.safetensors"
+
+
+def test_a_checkpoint_judges_in_place_of_layers_that_are_fitted(check: Check) -> None:
+    draw_photos(6)
+    dataset = load_dataset("photos", Resizing(32), val_fraction=0.0, test_fraction=0.0)
+    names = dataset.class_names
+    code, out, _ = check("--with", save_network(names, {"fingerprint": dataset.fingerprint}))
+    assert code == 0
+    assert "note: the network learnt from these photos, so it doubts too few of their labels" in " ".join(out.split())
+    code, out, _ = check("--with", save_network((*names, "stone"), {"source": "photos"}))
+    assert code == 0
+    assert "trained on a source of this name" in out
+    code, _, err = check("--with", save_network((names[0], "stone"), {}))
+    assert code == 1
+    assert f"the checkpoint does not know {len(names) - 1} of {len(names)} classes" in err
 
 
 def test_an_empty_folder_is_refused_with_what_it_should_hold(check: Check) -> None:

@@ -103,6 +103,26 @@ def test_limit_takes_that_many(
     assert (tmp_path / "other.index.safetensors").exists()
 
 
+def test_index_follows_decisions_about_single_photos(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = tmp_path / "other.safetensors"
+    copied.write_bytes((folder / "fruit.safetensors").read_bytes())
+    photos = folder / "photos"
+    first = min(path.relative_to(photos) for path in photos.rglob("*.png"))
+    corrections = tmp_path / "corrections.csv"
+    corrections.write_text(f"file,action,class\n{first},leave out,\n")
+    given = ("--corrections", str(corrections))
+    code, out, _ = call(capsys, monkeypatch, "index", str(copied), str(photos), *given)
+    assert code == 0
+    assert "11 of 11 train images" in out
+    corrections.write_text("file,action,class\nnowhere.png,leave out,\n")
+    for name in ("index", "quantise"):
+        code, _, err = call(capsys, monkeypatch, name, str(copied), str(photos), *given)
+        assert code == 1
+        assert "corrections.csv line 2: nowhere.png is not in the source" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -22,6 +22,7 @@ from torchlight.model.images import (
     RESIZE_RULES,
     ImageSpec,
     Resizing,
+    add_margin,
     decode_image,
     normalise,
     prepare_image,
@@ -474,6 +475,16 @@ def test_cropping_rule_is_bicubic() -> None:
 def test_picture_of_the_right_size_is_unchanged() -> None:
     drawn = noise(32, 32)
     assert (to_tensor(drawn, Resizing(32)).permute(1, 2, 0).numpy() == np.asarray(drawn)).all()
+
+
+@pytest.mark.parametrize("rule", sorted(RESIZE_RULES))
+@pytest.mark.parametrize("size", [8, 260])
+def test_an_image_with_its_margin_is_seen_as_it_was_without(size: int, rule: str) -> None:
+    image = to_tensor(noise(size, size), Resizing(size))
+    framed = add_margin(image, Resizing(size, rule))
+    assert framed.shape == (3, *[size + RESIZE_RULES[rule].margin] * 2)
+    seen = to_tensor(Image.fromarray(framed.permute(1, 2, 0).numpy()), Resizing(size, rule))
+    assert (seen == image).all()
 
 
 def test_halving_weighs_neighbours_like_a_tent() -> None:

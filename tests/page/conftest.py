@@ -19,11 +19,12 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, expect
 
 from tests.server_process import PATIENCE_S, running_server
-from torchlight.model.checkpoint import Header, save_checkpoint
+from torchlight.model.checkpoint import Header, load_checkpoint, save_checkpoint
 from torchlight.model.defaults import PRETRAINED
 from torchlight.model.images import ImageSpec
 from torchlight.model.network import NetworkConfig, build_network
 from torchlight.model.uncertainty.answer_sets import AnswerSets, ClassCoverage, SetFigures
+from torchlight.model.views.kept_mistakes import KeptMistakes, MistakesSource, mistakes_path, save_mistakes
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def other_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A residual network for pictures of 224 pixels, other classes, random weights, that tells how it was trained."""
+    """A residual network for pictures of 224 pixels, other classes, random weights, that tells how it was trained.
+
+    Photos that it answered wrongly are beside it.
+    """
     names = tuple(f"plant {number}" for number in range(14))
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -133,6 +137,18 @@ def other_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]
     path = tmp_path_factory.mktemp("checkpoint") / "plants.safetensors"
     film = torch.stack([network.get_submodule("conv1").weight.detach() * factor for factor in (0.1, 0.4, 0.7, 1.0)])
     save_checkpoint(path, network, header, filmstrip=film)
+    kept = KeptMistakes(
+        checkpoint_digest=load_checkpoint(path).digest,
+        class_names=names,
+        source=MistakesSource("garden", "all photos", "cross_validated"),
+        images=(9,) * len(names),
+        cells={(0, 1): 5, (2, 3): 1},
+        names=("a.jpg", "b.jpg", "c.jpg"),
+        photos=torch.arange(3 * 3 * 224**2).view(3, 3, 224, 224).div(700, rounding_mode="floor").to(torch.uint8),
+        classes=torch.tensor([[0, 1], [2, 3], [0, 1]], dtype=torch.int32),
+        probabilities=torch.tensor([[0.125, 0.75], [0.25, 0.5], [0.25, 0.625]]),
+    )
+    save_mistakes(mistakes_path(path), kept)
     with serving(path, tmp_path_factory.mktemp("store")) as running:
         yield running
 

@@ -1,5 +1,6 @@
 """The same page for a network of another kind: branches, 224 pixels, other classes, and a history of its training."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +100,26 @@ def test_its_training_is_told(other_visit: Visit) -> None:
     )
     expected = 127.5 + 127.5 * frames[0, 0] / np.abs(frames[0, 0]).max()
     np.testing.assert_allclose(np.array(drawn).reshape(7, 7, 4)[..., :3].transpose(2, 0, 1), expected, atol=0.51)
+
+
+def test_a_cell_of_the_matrix_opens_photos_and_a_photo_opens_as_the_image(other_visit: Visit) -> None:
+    other_visit.open("training")
+    page, card = other_visit.page, other_visit.page.locator("#mistakes")
+    expect(card).to_contain_text("This network has learnt from it since, and may answer it right.")
+    assert card.locator("tbody tr").first.locator("td").all_text_contents() == ["4", "5", *[""] * 12]
+    card.get_by_role("button", name="plant 0 taken for plant 1: 5").click()
+    expect(card.get_by_role("button", name="plant 1 75.0 %, plant 0 12.5 % a.jpg")).to_be_visible()
+    expect(card).to_contain_text("and 3 more, of which no photo is kept")
+    page.reload()
+    expect(card.locator("[aria-pressed=true]")).to_have_text("5")
+    card.locator(".mistake").nth(1).click()
+    expect(page.locator("#answers")).to_be_visible()
+    image = re.search(r"image=(sha256:[0-9a-f]{64})", page.url)
+    assert image
+    seen = other_visit.service.array(f"/v1/images/{image[1]}/input.npy")
+    np.testing.assert_array_equal(seen, other_visit.service.array("/v1/model/mistakes/2.npy"))
+
+
+def test_without_mistakes_the_way_to_them_is_told(visit: Visit) -> None:
+    visit.open("training")
+    expect(visit.page.locator("#mistakes")).to_contain_text("torchlight train SOURCE --keep-mistakes")

@@ -27,6 +27,7 @@ from torchlight.model.network import (
     published_image_spec,
 )
 from torchlight.model.uncertainty.novelty import to_tensors
+from torchlight.model.views.kept_mistakes import MistakesSource, load_mistakes, mistakes_path
 from torchlight.training import run, run_folder
 from torchlight.training.config import RunOptions, TrainingConfig
 from torchlight.training.data import loading
@@ -435,6 +436,23 @@ def test_evaluating_on_classes_the_network_does_not_know_is_refused(
     photos = draw_folder(tmp_path, 3, {"cloud": (200, 200, 200), "sky": (60, 90, 230)})
     with pytest.raises(DataError, match="does not know: cloud"):
         load_held_out(finished.load(), str(photos))
+
+
+def test_mistakes_are_kept_beside_the_checkpoint_if_asked_for(draw_folder: DrawFolder, tmp_path: Path) -> None:
+    options = small(draw_folder(tmp_path / "photos", 10), tmp_path / "out", keep_mistakes=True, learning_rate=0.0)
+    finished = train(options)
+    figures = finished.result.metrics
+    kept = load_mistakes(mistakes_path(finished.result.checkpoint), finished.load().digest)
+    assert kept.source == MistakesSource("photos", "test", "unseen")
+    assert sum(kept.cells.values()) == len(kept) == figures.images - figures.images * figures.accuracy > 0
+    assert kept.cells == {
+        (true, predicted): number
+        for true, row in enumerate(figures.confusion)
+        for predicted, number in enumerate(row)
+        if number and true != predicted
+    }
+    assert not any("/" in name for name in kept.names)
+    assert kept.photos.shape == (len(kept), 3, 32, 32)
 
 
 def test_run_without_a_test_split_is_evaluated_on_the_validation_images(

@@ -13,7 +13,9 @@ from torchlight.model.checkpoint import load_checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.engines.engine import pytorch_engine
 from torchlight.model.errors import DataError
+from torchlight.model.images import Resizing, prepare_image
 from torchlight.model.network import embedding_size
+from torchlight.model.views.kept_mistakes import MistakesSource, load_mistakes, mistakes_path
 from torchlight.training import run_transfer
 from torchlight.training.config import RunOptions, default_budget_s
 from torchlight.training.data.held_out import load_held_out
@@ -88,6 +90,7 @@ def test_sets_are_fixed_by_answers_to_photos_that_were_not_learnt_from(finished:
 
 def test_the_report_compares_ways_to_learn(finished: TransferResult) -> None:
     report = (finished.checkpoint.parent / "report.html").read_text()
+    assert not mistakes_path(finished.checkpoint).exists()
     for row in (
         "EfficientNet-Lite2, last layer",
         "from nothing: torchlight, 32 pixels",
@@ -117,24 +120,24 @@ def test_a_test_folder_is_never_learnt_from(tmp_path: Path, draw_folder: DrawFol
     assert re.search(r"the test split\s*<small>12 images", report)
 
 
+def win_from_nothing(recipe: Recipe, folds: Tensor, rival: Tensor, *_: object) -> tuple[CandidateResult, object]:
+    """Judge half of the photos only, as if time had been short."""
+    if not recipe.name.startswith("from nothing"):
+        return without_figures(recipe.name), None
+    judged = torch.arange(len(folds)) % 2 == 0
+    network = recipe.build(torch.ones_like(judged)).eval()
+    result = CandidateResult(recipe.name, 1.0, 6, 0.1, 1.0, True)
+    size = embedding_size(network, recipe.architecture)
+    _, embeddings = infer_with_embeddings(network, recipe.photos.images, recipe.spec, size)
+    answers, distances = rival[judged], 1 - rival[judged].softmax(1)
+    return result, Trained(recipe, network, embeddings, judged, answers, answers, distances, 1.0)
+
+
 def test_a_network_of_another_size_is_tested_on_images_of_that_size(
     tmp_path: Path, draw_folder: DrawFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, seed in (("train", 1), ("test", 2)):
         draw_folder(tmp_path / "photos" / name, 4, seed=seed)
-
-    def win_from_nothing(recipe: Recipe, folds: Tensor, rival: Tensor, *_: object) -> tuple[CandidateResult, object]:
-        """Judge half of the photos only, as if time had been short."""
-        if not recipe.name.startswith("from nothing"):
-            return without_figures(recipe.name), None
-        judged = torch.arange(len(folds)) % 2 == 0
-        network = recipe.build(torch.ones_like(judged)).eval()
-        result = CandidateResult(recipe.name, 1.0, 6, 0.1, 1.0, True)
-        size = embedding_size(network, recipe.architecture)
-        _, embeddings = infer_with_embeddings(network, recipe.photos.images, recipe.spec, size)
-        answers, distances = rival[judged], 1 - rival[judged].softmax(1)
-        return result, Trained(recipe, network, embeddings, judged, answers, answers, distances, 1.0)
-
     monkeypatch.setattr(run_transfer, "try_training", win_from_nothing)
     result = run(tmp_path / "photos", tmp_path / "out", budget_s=600.0)
     checkpoint = load_checkpoint(result.checkpoint)
@@ -146,6 +149,25 @@ def test_a_network_of_another_size_is_tested_on_images_of_that_size(
     assert checkpoint.header.metrics["test"]["loss"] == pytest.approx(evaluation.metrics.loss)
     report = (result.checkpoint.parent / "report.html").read_text()
     assert "over 6 of the photos that it learnt from" in report
+
+
+def test_mistakes_are_kept_only_if_asked_for_as_the_network_that_won_gets_them(
+    tmp_path: Path, draw_folder: DrawFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer_wrongly(recipe: Recipe, folds: Tensor, rival: Tensor, *others: object) -> tuple[CandidateResult, object]:
+        return win_from_nothing(recipe, folds, -rival, *others)
+
+    photos = draw_folder(tmp_path / "photos", 4)
+    monkeypatch.setattr(run_transfer, "try_training", answer_wrongly)
+    checkpoint = run(photos, tmp_path / "out", budget_s=600.0, keep_mistakes=True).checkpoint
+    kept = load_mistakes(mistakes_path(checkpoint), load_checkpoint(checkpoint).digest)
+    assert kept.source == MistakesSource("photos", "6 of 12 photos", "cross_validated")
+    assert sum(kept.cells.values()) == len(kept) == sum(kept.images) == 6
+    assert kept.photos.shape == (6, 3, 32, 32)
+    assert (kept.probabilities[:, 1] > kept.probabilities[:, 0]).all()
+    for name, photo, (true, _) in zip(kept.names, kept.photos, kept.classes.tolist(), strict=True):
+        content = (photos / kept.class_names[true] / name).read_bytes()
+        assert torch.equal(prepare_image(content, Resizing(32))[0], photo)
 
 
 def test_two_photos_a_class_give_a_network_although_no_training_can_be_tried(

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from torchlight.commands.options import Device, Source
+from torchlight.commands.options import Device, Source, find_named
 from torchlight.commands.terminal import StageBar, catch_interrupts, console, show_progress, write_line
 
 if TYPE_CHECKING:
@@ -23,6 +23,14 @@ def check(
         Path | None,
         typer.Option(help="Folder for the page and the decisions; default: runs/, named like the source, -check."),
     ] = None,
+    judge: Annotated[
+        Path | None,
+        typer.Option(
+            "--with",
+            callback=find_named,
+            help="Judge by this checkpoint, or imagenet, as it is; default: by layers that are fitted to the photos.",
+        ),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Look for what is wrong with photos before a training: labels, copies, strangers, broken and poor pictures.
@@ -31,8 +39,9 @@ def check(
     follows; or write right, change class or leave out into the column action of corrections.csv. Decisions in there
     are kept by the next check.
     """
+    from torchlight.model.checkpoint import load_checkpoint
     from torchlight.model.classifier import choose_device
-    from torchlight.training.run_check import read_earlier_decisions, run_check, write_check
+    from torchlight.training.run_check import read_earlier_decisions, run_check, run_check_by, write_check
     from torchlight.training.run_setup import Observer
 
     folder = out or Path("runs") / f"{Path(source).resolve().stem}-check"
@@ -44,7 +53,11 @@ def check(
             on_stage=bar.show,
             should_stop=is_interrupted,
         )
-        findings = run_check(source, choose_device(device), observer)
+        chosen = choose_device(device)
+        if judge is None:
+            findings = run_check(source, chosen, observer)
+        else:
+            findings = run_check_by(load_checkpoint(judge), source, chosen, observer)
     written = write_check(folder, findings, source, earlier)
     _write_findings(findings)
     page, decided = (shlex.quote(str(path)) for path in (written.page, written.corrections))

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from torchlight.commands.options import CORRECTIONS_HELP, CheckpointPath, Device, SkipUnreadable, Source
+from torchlight.commands.options import CheckpointPath, Corrections, Device, SkipUnreadable, Source
 from torchlight.commands.terminal import (
     add_bar,
     command_line,
@@ -30,7 +30,7 @@ def evaluate(
     source: Source,
     out: Annotated[Path | None, typer.Option(help="Folder for report.html; without it, only the table.")] = None,
     skip_unreadable: SkipUnreadable = False,
-    corrections: Annotated[Path | None, typer.Option(help=CORRECTIONS_HELP)] = None,
+    corrections: Corrections = None,
     device: Device = "auto",
 ) -> None:
     """Measure a checkpoint on images; on its own training data, only on those held out then.

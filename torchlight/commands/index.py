@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from torchlight.commands.options import CheckpointPath, Device, SkipUnreadable, Source, open_classifier
+from torchlight.commands.options import CheckpointPath, Corrections, Device, SkipUnreadable, Source, open_classifier
 from torchlight.commands.terminal import add_bar, show_progress, write_line
 
 
@@ -14,6 +14,7 @@ def index(
     split: Annotated[str, typer.Option(help="Which images: train, val or test.")] = "train",
     limit: Annotated[int, typer.Option(min=1, help="Most images; of more, a random part.")] = 50_000,
     skip_unreadable: SkipUnreadable = False,
+    corrections: Corrections = None,
     device: Device = "auto",
 ) -> None:
     """Index images: what each channel responds to most, and which images the network finds alike."""
@@ -28,6 +29,7 @@ def index(
             split,
             limit=limit,
             skip_unreadable=skip_unreadable,
+            corrections=corrections,
             on_image=add_bar(progress, "reading images"),
             on_batch=add_bar(progress, "indexing", visible=False),
         )

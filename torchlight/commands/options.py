@@ -42,6 +42,7 @@ CheckpointPath = Annotated[
 ]
 SkipUnreadable = Annotated[bool, typer.Option("--skip-unreadable", help="Leave unreadable files out.")]
 CORRECTIONS_HELP = "A CSV file of decisions about single photos, as `torchlight check` writes it. No file is changed."
+Corrections = Annotated[Path | None, typer.Option(help=CORRECTIONS_HELP)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 
 
@@ -101,6 +102,11 @@ TRAIN_OPTIONS: dict[str, Any] = {
     "seed": typer.Option(help="Of the split, the initial weights and the augmentation."),
     "skip_unreadable": typer.Option("--skip-unreadable", help="Leave unreadable files out."),
     "corrections": typer.Option(help=CORRECTIONS_HELP),
+    "keep_mistakes": typer.Option(
+        "--keep-mistakes",
+        help="Keep held-out photos that were answered wrongly beside the checkpoint: whoever may use a service with it "
+        "can look at them.",
+    ),
 }
 
 

@@ -1,10 +1,15 @@
 """``torchlight quantise``."""
 
-from torchlight.commands.options import CheckpointPath, SkipUnreadable, Source, open_classifier
+from torchlight.commands.options import CheckpointPath, Corrections, SkipUnreadable, Source, open_classifier
 from torchlight.commands.terminal import add_bar, show_progress, write_line
 
 
-def quantise(checkpoint_path: CheckpointPath, source: Source, skip_unreadable: SkipUnreadable = False) -> None:
+def quantise(
+    checkpoint_path: CheckpointPath,
+    source: Source,
+    skip_unreadable: SkipUnreadable = False,
+    corrections: Corrections = None,
+) -> None:
     """Prepare a checkpoint to be served in int8, and measure what that costs; the checkpoint stays as it is.
 
     The images are those that it was trained on, or others with a train and a test folder. Serve it with
@@ -16,7 +21,9 @@ def quantise(checkpoint_path: CheckpointPath, source: Source, skip_unreadable: S
     classifier = open_classifier(checkpoint_path)
     with show_progress() as progress:
         on_image = add_bar(progress, "reading images")
-        made = int8_calibration.quantise(classifier, source, skip_unreadable=skip_unreadable, on_image=on_image)
+        made = int8_calibration.quantise(
+            classifier, source, skip_unreadable=skip_unreadable, corrections=corrections, on_image=on_image
+        )
     path, accuracy = quantisation_path(checkpoint_path), made.accuracy
     save_quantisation(path, made)
     lost = 100 * (accuracy.float32 - accuracy.int8)

@@ -23,6 +23,8 @@ from torchlight.training.data.decode_files import Decoded
 from torchlight.training.data.sources import SPLITS, Item, find_items, printable, shorten
 from torchlight.training.data.splitting import Example, divide, fractions_to_hold_out
 
+NOTES = ("names", "groups", "digests", "shorter_sides")  # of LabelledImages: one for each image
+
 
 @dataclass(frozen=True)
 class LabelledImages:
@@ -33,12 +35,16 @@ class LabelledImages:
         labels: (N,) int64.
         names: of the images, or none.
         groups: equal for near-identical images, or none.
+        digests: of each image's file, equal for equal files, or none.
+        shorter_sides: of the originals, in pixels, or none.
     """
 
     images: Tensor
     labels: Tensor
     names: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+    shorter_sides: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,8 +53,8 @@ class LabelledImages:
         """Return the images at which ``chosen`` (N,) bool is true."""
         if chosen.all():
             return self
-        names, groups = (tuple(compress(all_of, chosen.tolist())) for all_of in (self.names, self.groups))
-        return LabelledImages(self.images[chosen], self.labels[chosen], names, groups)
+        notes = {name: tuple(compress(getattr(self, name), chosen.tolist())) for name in NOTES}
+        return LabelledImages(self.images[chosen], self.labels[chosen], **notes)
 
 
 def join_parts(parts: Sequence[LabelledImages]) -> LabelledImages:
@@ -57,8 +63,8 @@ def join_parts(parts: Sequence[LabelledImages]) -> LabelledImages:
     if len(filled) == 1:
         return filled[0]
     images, labels = torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
-    names, groups = (tuple(chain.from_iterable(getattr(p, field) for p in parts)) for field in ("names", "groups"))
-    return LabelledImages(images, labels, names, groups)
+    notes = {name: tuple(chain.from_iterable(getattr(part, name) for part in parts)) for name in NOTES}
+    return LabelledImages(images, labels, **notes)
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class DataSet:
         skipped: ``name: reason`` of each unreadable file that was left out on request.
         warnings: what is doubtful about the images, in sentences.
         corrections: see :class:`training.data.corrections.CorrectedItems`; empty if none were asked for.
+        too_alike: see :class:`training.data.duplicates.Groups`.
     """
 
     class_names: tuple[str, ...]
@@ -79,6 +86,7 @@ class DataSet:
     skipped: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     corrections: Mapping[str, int] = field(default_factory=dict)
+    too_alike: bool = False
 
 
 def load_dataset(
@@ -155,6 +163,7 @@ def load_dataset(
         skipped=skipped,
         warnings=(*notes, *_find_warnings(examples, sides, names, needed, decoded, rows)),
         corrections=corrected.counts,
+        too_alike=decoded.too_alike,
     )
 
 
@@ -285,8 +294,15 @@ def _select(
     images = torch.from_numpy(decoded.images)  # (N, 3, S, S) uint8, in the order of the items
     if len(members) < len(images):
         images = images[torch.tensor([rows[position] for position in members], dtype=torch.int64)]
-    names, groups = ([getattr(examples[position], field) for position in members] for field in ("name", "group"))
-    return LabelledImages(images, labels, tuple(names), tuple(groups))
+    chosen = [examples[position] for position in members]
+    return LabelledImages(
+        images,
+        labels,
+        names=tuple(example.name for example in chosen),
+        groups=tuple(example.group for example in chosen),
+        digests=tuple(example.digest for example in chosen),
+        shorter_sides=tuple(decoded.shorter_sides[rows[position]] for position in members),
+    )
 
 
 def _fingerprint(examples: Sequence[Example], sides: Sequence[str | None]) -> str:

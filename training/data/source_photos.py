@@ -34,8 +34,6 @@ class SourcePhotos:
     Attributes:
         class_names: of the classes that have a readable photo, sorted.
         photos: in the order of the source, whatever split they lie in; names are paths within the source.
-        digests: of each photo's file: equal files have equal digests.
-        shorter_sides: of the originals, in pixels.
         unreadable: files that are no photo, or a broken one.
         left_out: files that no command looks at, such as hidden ones.
         empty_classes: classes of which nothing is readable.
@@ -45,12 +43,10 @@ class SourcePhotos:
 
     class_names: tuple[str, ...]
     photos: LabelledImages
-    digests: tuple[str, ...]
-    shorter_sides: tuple[int, ...]
-    unreadable: tuple[FileNote, ...]
-    left_out: tuple[FileNote, ...]
-    empty_classes: tuple[str, ...]
-    too_alike: bool
+    unreadable: tuple[FileNote, ...] = ()
+    left_out: tuple[FileNote, ...] = ()
+    empty_classes: tuple[str, ...] = ()
+    too_alike: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -86,12 +82,12 @@ def read_source(
         torch.tensor([index[example.label] for example in examples], dtype=torch.int64),
         tuple(example.name for example in examples),
         tuple(example.group for example in examples),
+        tuple(example.digest for example in examples),
+        tuple(decoded.shorter_sides[row] for row in rows),
     )
     return SourcePhotos(
         class_names=names,
         photos=photos,
-        digests=tuple(example.digest for example in examples),
-        shorter_sides=tuple(decoded.shorter_sides[row] for row in rows),
         unreadable=unreadable,
         left_out=tuple(_find_left_out(Path(source))),
         empty_classes=tuple(sorted({item.label for item in items} - set(names))),

@@ -1,8 +1,10 @@
 """``infer`` runs a network over a split; ``compute_metrics`` turns logits and labels into figures."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from torchlight.training.evaluation.calibration import expected_calibration_erro
 
 Z_95 = 1.959963984540054  # 95% of a normal distribution lies within so many standard deviations
 MAX_MISTAKES = 24
+MAX_OF_CELL, MAX_OF_CELLS = 24, 2000  # mistakes of a cell of the confusion matrix, and of all cells, that are listed
 BATCH_PIXELS = 512 * 32 * 32  # of the images computed at a time, so that memory is bounded at any size
 
 Interval = tuple[float, float]
@@ -41,12 +44,17 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A misclassified image: its index in the split, its class, the class it was given and how probable that seemed."""
+    """A misclassified image: its index in the split, its class and the class it was given.
+
+    Attributes:
+        probability, true_probability: of the class it was given, and of its own, in [0, 1].
+    """
 
     index: int
     true: int
     predicted: int
     probability: float
+    true_probability: float
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,8 @@ class Metrics:
         calibration_error: expected calibration error over 15 bins, in [0, 1].
         confusion: row = true class, column = predicted class, counts.
         mistakes: the most confident first, at most ``MAX_MISTAKES``.
+        cell_mistakes: the most confident of each cell of the confusion matrix, then the second of each, and so on: at
+            most ``MAX_OF_CELL`` of a cell and ``MAX_OF_CELLS`` in all.
     """
 
     images: int
@@ -72,6 +82,7 @@ class Metrics:
     per_class: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
     mistakes: tuple[Mistake, ...]
+    cell_mistakes: tuple[Mistake, ...]
 
 
 def infer(network: nn.Module, images: Tensor, spec: ImageSpec, batch_size: int | None = None) -> Tensor:
@@ -132,6 +143,7 @@ def compute_metrics(logits: Tensor, labels: Tensor, class_names: Sequence[str]) 
     predicted = logits.argmax(1)
     confusion = torch.zeros(number, number, dtype=torch.int64)
     confusion.index_put_((labels, predicted), torch.tensor(1), accumulate=True)
+    mistakes = _find_mistakes(logits, labels)
     counts = (confusion.diag().tolist(), confusion.sum(1).tolist(), confusion.sum(0).tolist())
     right = sum(counts[0])
     top_5 = (logits.topk(5).indices == labels[:, None]).any(1).float().mean().item() if number > 5 else None
@@ -144,7 +156,8 @@ def compute_metrics(logits: Tensor, labels: Tensor, class_names: Sequence[str]) 
         calibration_error=expected_calibration_error(logits.double().softmax(1), labels),
         per_class=tuple(map(_class_metrics, class_names, *counts)),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
-        mistakes=_most_confident_mistakes(logits, labels),
+        mistakes=mistakes[:MAX_MISTAKES],
+        cell_mistakes=_take_turns(mistakes),
     )
 
 
@@ -176,9 +189,23 @@ def _class_metrics(label: str, right: int, actual: int, claimed: int) -> ClassMe
     )
 
 
-def _most_confident_mistakes(logits: Tensor, labels: Tensor) -> tuple[Mistake, ...]:
+def _find_mistakes(logits: Tensor, labels: Tensor) -> tuple[Mistake, ...]:
     """Return them by falling probability; equally sure ones in the order of the images."""
-    probability, predicted = logits.double().softmax(1).max(1)
+    probabilities = logits.double().softmax(1)  # (N, K)
+    probability, predicted = probabilities.max(1)
+    own = probabilities.gather(1, labels[:, None])[:, 0]
     wrong = (predicted != labels).nonzero()[:, 0]
-    order = wrong[probability[wrong].argsort(descending=True, stable=True)][:MAX_MISTAKES].tolist()
-    return tuple(Mistake(k, int(labels[k]), int(predicted[k]), probability[k].item()) for k in order)
+    order = wrong[probability[wrong].argsort(descending=True, stable=True)]
+    columns = (order, labels[order], predicted[order], probability[order], own[order])
+    return tuple(map(Mistake, *(column.tolist() for column in columns)))
+
+
+def _take_turns(mistakes: Sequence[Mistake]) -> tuple[Mistake, ...]:
+    """Return the first of each cell of the confusion matrix, then the second of each, and so on, within the limits."""
+    seen: Counter[tuple[int, int]] = Counter()
+    rounds: dict[int, list[Mistake]] = {}
+    for one in mistakes:
+        cell = one.true, one.predicted
+        rounds.setdefault(seen[cell], []).append(one)
+        seen[cell] += 1
+    return tuple(chain.from_iterable(rounds[k] for k in range(min(MAX_OF_CELL, len(rounds)))))[:MAX_OF_CELLS]

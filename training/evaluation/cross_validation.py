@@ -12,6 +12,7 @@ from torch import Tensor
 from torchlight.training.data.loading import LabelledImages
 from torchlight.training.evaluation.calibration import Calibration
 from torchlight.training.evaluation.classification_metrics import Metrics
+from torchlight.training.evaluation.data_findings import DataFindings
 from torchlight.training.evaluation.evaluate_checkpoint import summarise_metrics
 
 
@@ -50,6 +51,7 @@ class CrossValidation:
         calibration: cross-fitted; its temperature is 1 where none helped.
         candidates: best first.
         reason: why the winner won, one sentence.
+        findings: what may be wrong with ``photos``, judged by ``logits``.
     """
 
     num_folds: int
@@ -58,6 +60,7 @@ class CrossValidation:
     calibration: Calibration
     candidates: Sequence[CandidateResult]
     reason: str
+    findings: DataFindings
 
 
 def summarise_cross_validation(metrics: Metrics, num_folds: int) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def _find_copies(source: SourcePhotos) -> Iterator[Finding]:
 
 
 def _likeness(source: SourcePhotos, one: int, other: int) -> str:
-    return "the same file as" if source.digests[one] == source.digests[other] else "near-identical to"
+    return "the same file as" if source.photos.digests[one] == source.photos.digests[other] else "near-identical to"
 
 
 def _find_wrong_labels(source: SourcePhotos, logits: Tensor) -> Iterator[Finding]:
@@ -166,9 +166,9 @@ def _find_poor_pictures(source: SourcePhotos) -> Iterator[Finding]:
             yield Finding("one_colour", index, f"{colour} all over")
     for index, factor in find_blurred(measure_detail(images)):
         yield Finding("blurred", index, f"blurred: a photo of this set usually has {factor:,.0f} times as much detail")
-    tiny = find_tiny(source.shorter_sides, size)
+    tiny = find_tiny(source.photos.shorter_sides, size)
     for index in tiny if len(tiny) <= MOST_TINY * len(images) else ():
-        side = source.shorter_sides[index]
+        side = source.photos.shorter_sides[index]
         yield Finding("tiny", index, f"its shorter side has {side} pixels, where the network sees {size}")
 
 
@@ -191,7 +191,7 @@ def _find_limits(source: SourcePhotos) -> Iterator[str]:
     """Yield what could not be found out about this source, and what is true of most of its photos."""
     yield from source.warnings
     size, number = source.photos.images.shape[-1], len(source.photos)
-    tiny = len(find_tiny(source.shorter_sides, size))
+    tiny = len(find_tiny(source.photos.shorter_sides, size))
     if tiny > MOST_TINY * number:
         yield (
             f"{tiny} of {number} photos are smaller than the {size} pixels that the network sees; larger ones show more"

@@ -7,8 +7,9 @@ The small bars within tables are drawn by the page's template. Knows nothing of 
 import io
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
 
 import numpy as np
@@ -81,7 +82,9 @@ def _draw_curve(axes: Axes, history: Sequence[EpochResult], kind: str) -> None:
     axes.legend(frameon=False, labelcolor=MUTED, loc="lower right" if kind == "Accuracy" else "upper right")
 
 
-def draw_confusion(metrics: Metrics, split: str = "") -> Figure:
+def draw_confusion(
+    metrics: Metrics, split: str = "", links: Mapping[tuple[int, int], str] = MappingProxyType({})
+) -> Figure:
     """Return a matrix of counts, a row for each true class and a column for each predicted one.
 
     The strength of a cell is its share of the row; mistakes grow with its root from a visible one, so that rare ones
@@ -89,6 +92,7 @@ def draw_confusion(metrics: Metrics, split: str = "") -> Figure:
 
     Args:
         split: for a title that says what was measured; without it there is none.
+        links: addresses that cells (true, predicted) of the SVG lead to.
     """
     counts = np.array(metrics.confusion)  # (K, K)
     labels = [shorten(clean(one.label)) for one in metrics.per_class]
@@ -114,6 +118,7 @@ def draw_confusion(metrics: Metrics, split: str = "") -> Figure:
             colour, alpha = RIGHT if row == column else WRONG, strengths[row, column]
             corner = (column - 0.485, row - 0.485)
             square = Rectangle(corner, 0.97, 0.97, color=colour, alpha=alpha, linewidth=0, clip_on=False, gid=TIP + tip)
+            square.set_url(links.get((row, column)))
             axes.add_patch(square)
             axes.text(column, row, str(count), ha="center", va="center_baseline", color=INK, fontsize=size)
     else:
@@ -223,6 +228,8 @@ def to_svg(figure: Figure, label: str) -> Element:
     size = {"viewBox": box, "width": width, "height": height}
     svg = Element("svg", size | {"role": "img", "aria-label": label, "stroke-linecap": "round"})
     svg.extend(_inline(child) for child in root if child.tag.endswith("}g"))
+    if svg.find(".//a") is not None:
+        svg.set("role", "group")  # a picture would hide its links from screen readers
     return svg
 
 
@@ -243,11 +250,13 @@ def _inline(node: Element) -> Element:
         if name != "font-family":
             attributes[name] = f"var(--{VARIABLES[value]})" if value in VARIABLES else value
     tag, identity = node.tag.rpartition("}")[2], attributes.get("id", "")
-    if tag == "g":
-        attributes.pop("id", None)
+    for name in {"g": ("id",), "a": ("target",)}.get(tag, ()):  # a link leads to a place on the page
+        attributes.pop(name, None)
     made = Element(tag, attributes)
     made.text = node.text if tag == "text" else None
     if identity.startswith(TIP):
         SubElement(made, "title").text = identity.removeprefix(TIP)
     made.extend(_inline(child) for child in node)
+    for link in made.findall("a"):
+        link.set("aria-label", identity.removeprefix(TIP))
     return made

@@ -13,7 +13,8 @@ from torchlight.model.drawing.figures import draw_plain_image
 from torchlight.model.drawing.rendering import encode_jpeg
 from torchlight.training.evaluation.classification_metrics import Interval
 
-MAX_PICTURE = 224  # pixels a side; a larger picture is shrunk by a whole number
+MAX_PICTURE, MAX_THUMBNAIL = 224, 130  # pixels a side; a larger picture is shrunk by a whole number
+MAX_EXACT = 64  # pixels a side; up to there a JPEG saves nothing, and shows its blocks
 # Control characters and lone surrogates: no document may hold them, and file names may.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -25,10 +26,19 @@ def data_uri(png: bytes) -> str:
 
 def photo_uri(image: Tensor) -> str:
     """Return an address that holds a picture (3, S, S) uint8 RGB, shrunk if it is large."""
-    factor = -(-max(image.shape[1:]) // MAX_PICTURE)
-    if factor > 1:
-        image = F.avg_pool2d(image.float(), factor).round().to(image.dtype)  # (3, S / factor, S / factor)
-    return data_uri(draw_plain_image(image))
+    return data_uri(draw_plain_image(_shrink(image, MAX_PICTURE)))
+
+
+def thumbnail_uri(image: Tensor) -> str:
+    """Return an address that holds a picture (3, S, S) uint8 RGB so small, about 6 kB, that a page has hundreds."""
+    small = _shrink(image, MAX_THUMBNAIL)
+    return data_uri(draw_plain_image(small)) if small.shape[-1] <= MAX_EXACT else jpeg_uri(small)
+
+
+def _shrink(image: Tensor, most: int) -> Tensor:
+    """Return (3, S / n, S / n) with the smallest whole n that leaves at most so many pixels a side."""
+    factor = -(-max(image.shape[1:]) // most)
+    return image if factor == 1 else F.avg_pool2d(image.float(), factor).round().to(image.dtype)
 
 
 def jpeg_uri(image: Tensor) -> str:

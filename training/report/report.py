@@ -7,7 +7,7 @@ forbids both. Figures are drawn by :mod:`training.report.charts`, sentences made
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,15 +31,16 @@ from torchlight.training.optimisation.filter_history import frame_positions
 from torchlight.training.optimisation.loop import EpochResult, best_epoch
 from torchlight.training.report import charts, few_photos_text, report_text
 from torchlight.training.report.few_photos import (
-    MAX_DOUBTS,
     CrossValidated,
+    choose_found,
     describe_cross_validated,
     list_advice,
     relate,
 )
-from torchlight.training.report.markup import clean, data_uri, name_interval, percent, photo_uri, shorten
+from torchlight.training.report.markup import clean, data_uri, name_interval, percent, photo_uri, shorten, thumbnail_uri
 
 REPORT_FILES = ("report.html", "confusion.png", "curves.png")
+MAX_CELL_PHOTOS = 240  # behind the cells of the confusion matrix, about 6 kB each
 MAX_FILTERS, FILTER_COLUMNS = 64, 8  # of a frame
 MAX_NAME = 80  # characters
 BAR = 160  # pixels, the width of a bar of image counts; the template's viewBox has the same
@@ -195,7 +196,7 @@ def describe_report(report: Report) -> dict[str, Any]:
         "advice": list_advice(part, len(report.warnings)) if part else [],
         "cross_validated": describe_cross_validated(part) if part else None,
         "curves": _describe_curves(report.history),
-        "confusion": _describe_confusion(metrics),
+        "confusion": _describe_confusion(report),
         "classes": metrics.per_class,
         "ranked_classes": sorted(metrics.per_class, key=lambda one: (not one.images, one.f1)),
         "means": ["mean of the classes", f"{metrics.images:,}", *map(percent, means)],
@@ -240,10 +241,9 @@ def _summarise(report: Report) -> list[str]:
 
 
 def _mistakes_left_to_show(report: Report) -> list[Mistake]:
-    """Return the mistakes that are not already shown as doubtful labels."""
+    """Return the mistakes that are not already shown with what may be wrong with them."""
     part = report.cross_validated
-    doubts = part.doubts[:MAX_DOUBTS] if part and report.exposure == "cross_validated" else ()
-    shown = {doubt.index for doubt in doubts}
+    shown = choose_found(part.result.findings) if part and report.exposure == "cross_validated" else {}
     return [one for one in report.metrics.mistakes if one.index not in shown]
 
 
@@ -257,27 +257,57 @@ def _describe_curves(history: Sequence[EpochResult]) -> dict[str, Any] | None:
     return {"best": best_epoch(history), **drawn}
 
 
-def _describe_confusion(metrics: Metrics) -> dict[str, Any]:
+def _describe_confusion(report: Report) -> dict[str, Any]:
+    metrics = report.metrics
     number, sentence = len(metrics.per_class), report_text.name_confusion(metrics)
     is_small, is_drawn = number <= charts.MAX_BESIDE, number <= charts.MAX_MATRIX
     label = f"Confusion matrix of {number} classes. {sentence}"
     size = "small" if is_small else "large"
+    pairs = report_text.confused_pairs(metrics)[: 10 if is_drawn else MAX_ROWS]
+    opened = _open_cells(report, None if is_drawn else {(true, predicted) for true, predicted, *_ in pairs})
+    links = {cell: f"#{_name_cell(*cell)}" for cell in opened}
     return {
         "sentence": sentence,
-        "matrix": charts.to_html(charts.draw_confusion(metrics), label, size) if is_drawn else None,
-        "pairs": report_text.confused_pairs(metrics)[: 10 if is_drawn else MAX_ROWS],
+        "matrix": charts.to_html(charts.draw_confusion(metrics, links=links), label, size) if is_drawn else None,
+        "pairs": [(*pair, links.get(pair[:2])) for pair in pairs],
+        "cells": [_describe_cell(report, cell, found) for cell, found in sorted(opened.items())],
         "layout": "beside" if is_small else "below",
     }
 
 
-def _describe_mistake(report: Report, one: Mistake) -> dict[str, Any]:
+def _open_cells(report: Report, some: Set[tuple[int, int]] | None) -> dict[tuple[int, int], list[Mistake]]:
+    """Return the mistakes that are shown of each cell (true, predicted) of the confusion matrix, or of some cells."""
+    listed = [one for one in report.metrics.cell_mistakes if some is None or (one.true, one.predicted) in some]
+    opened: dict[tuple[int, int], list[Mistake]] = {}
+    for one in listed[:MAX_CELL_PHOTOS]:
+        opened.setdefault((one.true, one.predicted), []).append(one)
+    return opened
+
+
+def _name_cell(true: int, predicted: int) -> str:
+    return f"cell-{true}-{predicted}"
+
+
+def _describe_cell(report: Report, cell: tuple[int, int], shown: Sequence[Mistake]) -> dict[str, Any]:
+    true, predicted = cell
+    return {
+        "id": _name_cell(*cell),
+        "true": report.metrics.per_class[true].label,
+        "predicted": report.metrics.per_class[predicted].label,
+        "count": report.metrics.confusion[true][predicted],
+        "photos": [_describe_mistake(report, one, thumbnail_uri) for one in shown],
+    }
+
+
+def _describe_mistake(report: Report, one: Mistake, draw: Callable[[Tensor], str] = photo_uri) -> dict[str, Any]:
     unnamed = f"image {one.index} of {report_text.name_split(report.split)}"
     return {
         "true": report.metrics.per_class[one.true].label,
         "predicted": report.metrics.per_class[one.predicted].label,
         "probability": one.probability,
+        "true_probability": one.true_probability,
         "where": report.names[one.index] if report.names else unnamed,
-        "image": photo_uri(report.images[one.index]),
+        "image": draw(report.images[one.index]),
     }
 
 

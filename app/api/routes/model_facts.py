@@ -47,6 +47,7 @@ async def model(service: RunningService, inspector: RunningInspector) -> ModelRe
         has_filmstrip=classifier.checkpoint.filmstrip is not None,
         has_index=inspector.has_index,
         no_unknown=None if classifier.checkpoint.novelty else NO_NOVELTY,
+        has_mistakes=inspector.has_mistakes,
         self_test=service.self_test and _self_test(service.self_test),
         versions=Versions(training=dict(header.versions), serving=library_versions("torch", "pillow", "fastapi")),
     )

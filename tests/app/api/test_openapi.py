@@ -38,6 +38,8 @@ def test_these_are_the_routes(openapi: dict[str, Any]) -> None:
         ("get", "/v1/layers"),
         ("get", "/v1/layers/{layer}/receptive-field"),
         ("get", "/v1/model"),
+        ("get", "/v1/model/mistakes"),
+        ("get", "/v1/model/mistakes/{number}"),
         ("get", "/v1/layers/{layer}/filters"),
         ("get", "/v1/layers/{layer}/filters/{channel}"),
         ("get", "/v1/layers/{layer}/filmstrip"),

@@ -1,6 +1,7 @@
 """Figures against ones worked out by hand."""
 
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -9,7 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from torchlight.model.images import ImageSpec, normalise
-from torchlight.training.evaluation.classification_metrics import MAX_MISTAKES, compute_metrics, infer, wilson_interval
+from torchlight.training.evaluation.classification_metrics import (
+    MAX_MISTAKES,
+    MAX_OF_CELL,
+    compute_metrics,
+    infer,
+    wilson_interval,
+)
 
 NAMES = ("cat", "dog", "owl")
 
@@ -111,6 +118,24 @@ def test_mistakes_come_with_the_most_confident_first() -> None:
 def test_mistakes_are_few_even_if_all_answers_are_wrong() -> None:
     mistakes = compute_metrics(logits_for([1] * 100, 3), torch.zeros(100, dtype=torch.int64), NAMES).mistakes
     assert [one.index for one in mistakes] == list(range(MAX_MISTAKES))
+
+
+def test_mistakes_of_each_cell_take_turns_the_most_confident_first() -> None:
+    logits = torch.tensor([[0.0, 5, 0], [0, 7, 0], [0, 6, 0], [0, 0, 1], [9, 0, 0]])
+    metrics = compute_metrics(logits, torch.tensor([0, 0, 0, 0, 0]), NAMES)
+    assert [(one.index, one.true, one.predicted) for one in metrics.cell_mistakes] == [
+        (1, 0, 1),
+        (3, 0, 2),
+        (2, 0, 1),
+        (0, 0, 1),
+    ]
+    assert metrics.cell_mistakes[1].true_probability == pytest.approx(1 / (2 + math.e))
+
+
+def test_a_cell_of_many_mistakes_leaves_room_for_the_others() -> None:
+    logits = logits_for([1] * 100 + [2] * 3, 3)
+    mistakes = compute_metrics(logits, torch.zeros(103, dtype=torch.int64), NAMES).cell_mistakes
+    assert Counter((one.true, one.predicted) for one in mistakes) == {(0, 1): MAX_OF_CELL, (0, 2): 3}
 
 
 def test_calibration_error_is_that_of_the_probabilities() -> None:

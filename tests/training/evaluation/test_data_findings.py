@@ -18,8 +18,12 @@ def make_source() -> SourcePhotos:
     images = torch.randint(0, 256, (NUMBER, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
     names = tuple(f"{'cat' if k % 2 == 0 else 'dog'}/{k}.jpg" for k in range(NUMBER))
     digests = tuple(f"digest {k}" for k in range(NUMBER))
-    photos = LabelledImages(images, torch.arange(NUMBER) % 2, names, digests)
-    return SourcePhotos(("cat", "dog"), photos, digests, (100,) * NUMBER, (), (), (), False)
+    photos = LabelledImages(images, torch.arange(NUMBER) % 2, names, digests, digests, (100,) * NUMBER)
+    return SourcePhotos(("cat", "dog"), photos)
+
+
+def replace_in_photos(source: SourcePhotos, **fields: object) -> SourcePhotos:
+    return dataclasses.replace(source, photos=dataclasses.replace(source.photos, **fields))
 
 
 def make_features() -> Tensor:
@@ -43,7 +47,7 @@ def regroup(source: SourcePhotos, *pairs: tuple[int, int]) -> SourcePhotos:
     groups = list(source.photos.groups)
     for one, other in pairs:
         groups[other] = groups[one]
-    return dataclasses.replace(source, photos=dataclasses.replace(source.photos, groups=tuple(groups)))
+    return replace_in_photos(source, groups=tuple(groups))
 
 
 def test_nothing_is_found_in_photos_with_nothing_wrong() -> None:
@@ -73,16 +77,16 @@ def test_copies_within_a_class_leave_the_first_alone_and_copies_across_list_all(
 
 def test_equal_files_are_called_so() -> None:
     source = regroup(make_source(), (0, 2))
-    digests = list(source.digests)
+    digests = list(source.photos.digests)
     digests[2] = digests[0]
-    (copy,) = find(dataclasses.replace(source, digests=tuple(digests))).findings
+    (copy,) = find(replace_in_photos(source, digests=tuple(digests))).findings
     assert copy.reason == "the same file as cat/0.jpg"
 
 
 def test_poor_pictures_are_listed_with_a_number() -> None:
     source = make_source()
     source.photos.images[3] = 0
-    source = dataclasses.replace(source, shorter_sides=(20, *source.shorter_sides[1:]))
+    source = replace_in_photos(source, shorter_sides=(20, *source.photos.shorter_sides[1:]))
     found = find(source)
     assert [(one.index, one.reason) for one in found.findings] == [
         (3, "black all over"),
@@ -121,12 +125,12 @@ def test_what_could_not_be_found_out_is_said() -> None:
     ]
     labels = torch.zeros(NUMBER, dtype=torch.int64)
     labels[:2] = 1
-    few = dataclasses.replace(source, photos=dataclasses.replace(source.photos, labels=labels))
+    few = replace_in_photos(source, labels=labels)
     assert "labels of dog were not checked: a class needs 5 photos for that; add some" in find(few).notes
 
 
 def test_if_most_photos_are_small_that_is_said_once() -> None:
-    found = find(dataclasses.replace(make_source(), shorter_sides=(20,) * NUMBER))
+    found = find(replace_in_photos(make_source(), shorter_sides=(20,) * NUMBER))
     assert list(found.findings) == []
     assert list(found.notes) == [
         "40 of 40 photos are smaller than the 32 pixels that the network sees; larger ones show more"

@@ -33,16 +33,12 @@ FINDINGS = (
 def make_findings(findings: tuple[Finding, ...] = FINDINGS) -> DataFindings:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (4, 3, 32, 32), generator=generator, dtype=torch.uint8)
-    photos = LabelledImages(images, torch.tensor([0, 0, 1, 1]), NAMES, NAMES)
+    photos = LabelledImages(images, torch.tensor([0, 0, 1, 1]), NAMES, NAMES, NAMES, (100,) * 4)
     source = SourcePhotos(
         class_names=("cat", "dog", HOSTILE),
         photos=photos,
-        digests=NAMES,
-        shorter_sides=(100,) * 4,
         unreadable=(FileNote("cat/broken.jpg", "JPEG image cannot be read"),),
         left_out=(FileNote(".DS_Store", "hidden file"),),
-        empty_classes=(),
-        too_alike=False,
     )
     return DataFindings(source, findings, None, [], ["labels of dog were not checked"])
 

@@ -1,5 +1,6 @@
-"""The report of a run on few photos: what it says first, the ways compared, labels in doubt, and how it looks."""
+"""The report of a run on few photos: what it says first, the ways compared, what may be wrong, and how it looks."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from torchlight.model.images import ImageSpec
 from torchlight.model.network import NetworkConfig
 from torchlight.training.data.held_out import select_held_out
 from torchlight.training.data.loading import DataSet, LabelledImages
+from torchlight.training.data.source_photos import SourcePhotos
 from torchlight.training.evaluation.calibration import measure_calibration
 from torchlight.training.evaluation.classification_metrics import Metrics, compute_metrics
 from torchlight.training.evaluation.cross_validation import CandidateResult, CrossValidation
+from torchlight.training.evaluation.data_findings import Finding, find_in_data
 from torchlight.training.evaluation.evaluate_checkpoint import Evaluation
 from torchlight.training.report import charts, report
+from torchlight.training.report.few_photos import choose_found
 from torchlight.training.report.few_photos_text import (
     advise,
     describe_learnt,
@@ -36,7 +40,7 @@ CANDIDATES = (
 )
 FEW_PHOTOS_HEADINGS = [
     "What would help most",
-    "Look at these first",
+    "What may be wrong with the photos",
     "What it confuses",
     "Class by class",
     "Most confident mistakes",
@@ -52,7 +56,14 @@ def photos(counts: tuple[int, ...], side: int = 8) -> LabelledImages:
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (len(labels), 3, side, side), generator=generator, dtype=torch.uint8)
-    return LabelledImages(images, labels, tuple(f"photos/{k}.jpg" for k in range(len(labels))))
+    names = tuple(f"photos/{k}.jpg" for k in range(len(labels)))
+    return LabelledImages(images, labels, names, names, names, (100,) * len(labels))
+
+
+def describe(labels: Tensor, num_classes: int) -> Tensor:
+    """Return features that put the photos of a class together."""
+    noise = torch.randn(len(labels), 8, generator=torch.Generator().manual_seed(1))
+    return torch.eye(num_classes, 8)[labels] + 0.05 * noise
 
 
 def answers(labels: Tensor, num_classes: int, mistaken: dict[int, int]) -> Tensor:
@@ -87,7 +98,12 @@ def few_photos(
     part = learnt.select(torch.arange(len(learnt)) < (judged or len(learnt)))
     logits = answers(part.labels, len(class_names), {0: 1, 1: 1, 2: 1} if mistaken is None else mistaken)
     fitted = measure_calibration(logits, logits / temperature, part.labels, temperature)
-    cross_validation = CrossValidation(5, part, logits / temperature, fitted, candidates, "It was right most often.")
+    findings = find_in_data(
+        SourcePhotos(class_names, part), describe(part.labels, len(class_names)), logits / temperature
+    )
+    cross_validation = CrossValidation(
+        5, part, logits / temperature, fitted, candidates, "It was right most often.", findings
+    )
     held_out = select_held_out(dataset, is_cross_validated=True)
     labels = held_out.examples.labels
     tested = answers(labels, len(class_names), {0: 1}) if test else cross_validation.logits
@@ -263,12 +279,19 @@ def headings_of_both_kinds(page: str) -> list[str]:
     return headings(page.replace('<h2 class="plain">', "<h2>"))
 
 
+def links(html: str) -> list[str]:
+    """Return the places on the page that it leads to."""
+    return [(attributes.get("href") or "").removeprefix("#") for tag, attributes in read(html).tags if tag == "a"]
+
+
+def advice_links(page: str) -> list[str]:
+    return links(page.partition('<ul class="advice">')[2].partition("</ul>")[0])
+
+
 def test_advice_leads_to_the_section_that_shows_it() -> None:
     page = render_report(few_photos())
-    reader = read(page)
-    targets = [(attributes.get("href") or "").removeprefix("#") for tag, attributes in reader.tags if tag == "a"]
-    assert targets == ["classes", "doubts", "confusion", "data"]
-    assert set(targets) <= {attributes.get("id") for _, attributes in reader.tags}
+    assert advice_links(page) == ["classes", "doubts", "confusion", "data"]
+    assert set(links(page)) <= {attributes.get("id") for _, attributes in read(page).tags}
 
 
 def test_a_report_without_cross_validation_has_none_of_it() -> None:
@@ -290,8 +313,7 @@ def test_held_out_photos_speak_first_and_cross_validation_second() -> None:
     assert "Measured on the test split: images that had no part in training." in text
     assert "90 images of 3 classes: 60 to train on, 30 to test with." in text
     assert "What would help most As seen in cross-validation, over the photos that it learnt from." in text
-    links = [attributes["href"] for tag, attributes in read(render_report(whole)).tags if tag == "a"]
-    assert links == ["#doubts", "#data"]  # the other sections are of the test images
+    assert advice_links(render_report(whole)) == ["doubts", "data"]  # the other sections are of the test images
 
 
 def test_photos_that_there_was_no_time_to_judge_are_counted_but_have_no_figures() -> None:
@@ -299,7 +321,7 @@ def test_photos_that_there_was_no_time_to_judge_are_counted_but_have_no_figures(
     assert whole.counts["train"] == [20, 20, 20]
     assert whole.cross_validated
     assert whole.cross_validated.metrics.images == 24
-    assert {doubt.index for doubt in whole.cross_validated.doubts} == {0, 1, 2}
+    assert {one.index for one in whole.cross_validated.result.findings.of_kind("label")} == {0, 1, 2}
     assert 'id="doubts"' in render_report(whole)
 
 
@@ -322,10 +344,26 @@ def test_a_class_with_hardly_any_photos_is_marked() -> None:
 def test_doubtful_labels_are_shown_once_and_at_most_twelve() -> None:
     whole = few_photos((40, 40, 40), dict.fromkeys(range(15), 1))
     page = render_report(whole)
-    assert "12 of 15 are shown" in page
-    assert page.count('alt="photos/') == 15
-    assert all(page.count(f'alt="photos/{k}.jpg:') == 1 for k in range(15))
+    assert "12 of 15 are shown, the most urgent first." in text_of(page)
+    assert "Labels that may be wrong 15" in text_of(page)
+    assert "labelled cat (" in page
+    assert "torchlight check pets" in page
+    before, matrix, after = page.partition('<section id="confusion">')
+    shown = before + after.partition('<section id="classes">')[2]
+    assert matrix
+    assert shown.count('alt="photos/') == 15
+    assert all(shown.count(f'alt="photos/{k}.jpg:') == 1 for k in range(15))
     assert "The other images that it got wrong while being most sure." in page
+
+
+def test_of_every_kind_of_finding_some_are_shown() -> None:
+    whole = few_photos((40, 40, 40), dict.fromkeys(range(15), 1))
+    assert whole.cross_validated
+    found = whole.cross_validated.result.findings
+    copies = [Finding("copy", 40 + k, "near-identical to photos/0.jpg", like=0) for k in range(20)]
+    both = replace(found, findings=[*found.findings, *copies])
+    shown = choose_found(both)
+    assert Counter(ones[0].kind for ones in shown.values()) == {"label": 12, "copy": 12}
 
 
 def test_mistakes_that_are_all_shown_as_doubts_are_not_told_to_be_none() -> None:
@@ -399,9 +437,13 @@ def test_a_browser_shows_all_of_it_asks_nobody_and_scrolls_down_only(browser: An
     opened = visit(browser, tmp_path, whole, width=width)
     assert opened.page.evaluate("document.documentElement.scrollWidth") == width
     widths = opened.page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
-    assert len(widths) == 3
+    assert whole.cross_validated
+    found = choose_found(whole.cross_validated.result.findings)
+    assert len(widths) == len(found) + 3  # a doubtful label is also a mistake of the matrix
     assert min(widths) > 0
-    labels = opened.page.eval_on_selector_all("svg[role=img]", "all => all.map(one => one.getAttribute('aria-label'))")
+    labels = opened.page.eval_on_selector_all(
+        "svg[aria-label]", "all => all.map(one => one.getAttribute('aria-label'))"
+    )
     assert [label.split()[0] for label in labels] == ["Confusion", "Share", "Reliability"]
     assert opened.page.locator("img:not([alt]), th:not([scope]), table:not(:has(caption)), script").count() == 0
     opened.page.get_by_role("link", name="Labels to check").click()

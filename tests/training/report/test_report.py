@@ -33,7 +33,7 @@ from torchlight.training.optimisation.loop import EpochResult
 from torchlight.training.report import charts, report, report_text
 from torchlight.training.report.charts import draw_confusion, draw_curves, to_png
 from torchlight.training.report.markup import clean, data_uri, percent
-from torchlight.training.report.report import Report, render_page, render_report, write_report
+from torchlight.training.report.report import Report, describe_report, render_page, render_report, write_report
 
 ANIMALS = ("cat", "dog", "owl")
 HOSTILE = (
@@ -396,9 +396,7 @@ def test_mistakes_are_shown_as_they_are_and_large_ones_smaller() -> None:
     small, large = make_report(size=8), make_report(size=600)
     for whole, side in ((small, 8), (large, 200)):
         first = whole.metrics.mistakes[0]
-        page = render_report(whole)
-        picture = page.partition("pets/")[0].rpartition('src="')[2].partition('"')[0]
-        pixels = decode(picture)
+        pixels = decode(describe_report(whole)["mistakes"][0]["image"])
         assert pixels.shape == (side, side, 3)
         expected = whole.images[first.index].permute(1, 2, 0).numpy().astype(float)
         step = expected.shape[0] // side
@@ -411,6 +409,32 @@ def decode(uri: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     assert kind == "data:image/png;base64"
     with Image.open(io.BytesIO(base64.b64decode(content)), formats=["PNG"]) as image:
         return np.asarray(image)
+
+
+def test_photos_behind_the_matrix_are_few_and_small_however_many_mistakes_there_are() -> None:
+    names = tuple(f"class {k}" for k in range(12))
+    labels = torch.arange(1200) % 12
+    whole = replace(
+        make_report(names, images=1200, size=260),
+        metrics=compute_metrics(torch.eye(12)[(labels + 1) % 12], labels, names),
+    )
+    cells = describe_report(whole)["confusion"]["cells"]
+    assert [len(cell["photos"]) for cell in cells] == [20] * 12
+    assert {cell["count"] for cell in cells} == {100}
+    kinds = {photo["image"].partition(",")[0] for cell in cells for photo in cell["photos"]}
+    assert kinds == {"data:image/jpeg;base64"}
+    assert "and 80 more" in render_report(whole)
+    content = base64.b64decode(cells[0]["photos"][0]["image"].partition(",")[2])
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.size == (130, 130)
+
+
+def test_beyond_forty_classes_the_list_of_pairs_opens_photos() -> None:
+    names = tuple(f"class {k}" for k in range(50))
+    confusion = describe_report(make_report(names, images=1000))["confusion"]
+    links = [link for *_, link in confusion["pairs"]]
+    assert confusion["matrix"] is None
+    assert sorted(links) == sorted(f"#{cell['id']}" for cell in confusion["cells"])
 
 
 # Text is text
@@ -626,10 +650,13 @@ def test_a_browser_shows_every_figure_and_asks_nobody(browser: Any, tmp_path: Pa
     whole = make_report()
     opened = visit(browser, tmp_path, whole)
     widths = opened.page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
-    assert len(widths) == len(whole.metrics.mistakes) + len(whole.filters)
+    assert len(widths) == len(whole.metrics.mistakes) + len(whole.metrics.cell_mistakes) + len(whole.filters)
     assert min(widths) > 0
-    labels = opened.page.eval_on_selector_all("svg[role=img]", "all => all.map(one => one.getAttribute('aria-label'))")
+    labels = opened.page.eval_on_selector_all(
+        "svg[aria-label]", "all => all.map(one => one.getAttribute('aria-label'))"
+    )
     assert [label.split()[0] for label in labels] == ["Loss", "Accuracy", "Confusion", "Reliability"]
+    assert opened.page.locator("svg[role=img] a").count() == 0  # a screen reader would not find them
     boxes = opened.page.eval_on_selector_all("svg", "all => all.map(one => one.getBoundingClientRect().width)")
     assert min(boxes) > 0
     assert opened.page.locator("h2").all_text_contents() == HEADINGS
@@ -637,6 +664,27 @@ def test_a_browser_shows_every_figure_and_asks_nobody(browser: Any, tmp_path: Pa
     assert opened.page.locator("img:not([alt]), th:not([scope]), table:not(:has(caption))").count() == 0
     background = opened.page.evaluate("getComputedStyle(document.querySelector('.tiles div')).backgroundColor")
     assert background == "rgb(245, 247, 249)"  # the style sheet passed the page's own policy
+    assert (opened.asked, opened.said) == ([], [])
+
+
+def test_a_cell_of_the_matrix_opens_its_photos_and_closes_them(browser: Any, tmp_path: Path) -> None:
+    whole = make_report(images=90)
+    opened = visit(browser, tmp_path, whole)
+    cells = opened.page.locator(".cell")
+    first = whole.metrics.cell_mistakes[0]
+    true, predicted = ANIMALS[first.true], ANIMALS[first.predicted]
+    count = whole.metrics.confusion[first.true][first.predicted]
+    shown = opened.page.locator(".cell:visible")
+    assert (cells.count(), shown.count()) == (3, 0)
+    link = opened.page.get_by_role("link", name=f"{true} taken for {predicted}: {count} of 30", exact=True)
+    link.click()
+    assert shown.locator("h3").text_content() == f"{true} taken for {predicted}: {count}"
+    assert shown.locator("img").count() == count
+    shown.get_by_role("link", name="Close").click()
+    assert shown.count() == 0
+    link.focus()
+    opened.page.keyboard.press("Enter")
+    assert shown.count() == 1
     assert (opened.asked, opened.said) == ([], [])
 
 
