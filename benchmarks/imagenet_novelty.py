@@ -28,9 +28,10 @@ from torchlight.model.imagenet import NOVELTY, NOVELTY_KIND
 from torchlight.model.images import prepare_image
 from torchlight.model.named_checkpoints import find_checkpoint
 from torchlight.model.network import classifier_head
-from torchlight.model.uncertainty.novelty import THRESHOLD, Novelty, Plane, entropy, join_ranks, to_tensors
+from torchlight.model.uncertainty.novelty import THRESHOLD, Novelty, Plane, entropy, join_ranks, rank_among, to_tensors
 from torchlight.model.views.embedding import embedding_layer, to_embeddings
 from torchlight.training.evaluation.classification_metrics import area_under_roc
+from torchlight.training.evaluation.fit_novelty import PUBLISHED_WEIGHT
 
 DIRECTIONS = 128  # a thousand classes need more than ten do: with 64 half as many drawings are refused
 BATCH = 8
@@ -102,9 +103,10 @@ def fit_by_weights(weight: Tensor, embeddings: Tensor, probabilities: Tensor, me
     distances = plane.class_distances(*plane.project(embeddings.numpy())).min(1)
     entropies = entropy(probabilities.numpy())
     ranked = np.sort(distances).astype(np.float64), np.sort(entropies).astype(np.float64)
-    scores = join_ranks(*ranked, distances, entropies)
+    ranks = rank_among(ranked[0], distances), rank_among(ranked[1], entropies)
+    scores = np.sort(join_ranks(*ranks, PUBLISHED_WEIGHT))
     scales = np.ones(number, np.float32)
-    return Novelty(plane, scales, *ranked, np.sort(scores), images=len(embeddings), measured_on=measured_on)
+    return Novelty(plane, scales, *ranked, scores, PUBLISHED_WEIGHT, len(embeddings), measured_on)
 
 
 if __name__ == "__main__":

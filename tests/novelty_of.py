@@ -8,7 +8,7 @@ from torchlight.model.checkpoint import Header
 from torchlight.model.network import embedding_size
 from torchlight.model.uncertainty.novelty import Novelty
 from torchlight.training.evaluation.classification_metrics import infer_with_embeddings
-from torchlight.training.evaluation.fit_novelty import distances_apart, fit_novelty
+from torchlight.training.evaluation.fit_novelty import KnownImages, distances_apart, fit_novelty
 
 
 def plain_images(number: int, size: int, seed: int) -> Tensor:
@@ -26,5 +26,5 @@ def novelty_of(network: nn.Module, header: Header) -> Novelty:
     images = plain_images(120, header.image_spec.size, seed=0)
     logits, embeddings = infer_with_embeddings(network.eval(), images, header.image_spec, size)
     distances = distances_apart(embeddings[:60], labels, embeddings[60:], number)
-    novelty = fit_novelty(embeddings[:60], labels, distances, labels, logits[60:], "val")
+    novelty = fit_novelty(embeddings[:60], labels, KnownImages(distances, labels, logits[60:], "val"), 0.7)
     return add_canary_distance(novelty, network, header.image_spec)

@@ -36,7 +36,13 @@ from torchlight.training.evaluation.collect_mistakes import collect_mistakes
 from torchlight.training.evaluation.cross_validation import CandidateResult, CrossValidation, summarise_cross_validation
 from torchlight.training.evaluation.data_findings import find_in_data
 from torchlight.training.evaluation.evaluate_checkpoint import Evaluation, evaluate_checkpoint, summarise_metrics
-from torchlight.training.evaluation.fit_novelty import distances_crosswise, fit_novelty
+from torchlight.training.evaluation.fit_novelty import (
+    OWN_WEIGHT,
+    PUBLISHED_WEIGHT,
+    KnownImages,
+    distances_crosswise,
+    fit_novelty,
+)
 from torchlight.training.report.report import make_report, summarise_run, write_report
 from torchlight.training.run_folder import CHECKPOINT, check_run_folder
 from torchlight.training.run_setup import Observer, RunStopped, describe_data
@@ -286,8 +292,9 @@ def _save(path: Path, learnt: Learnt, header: Header, photos: LabelledImages, da
     training = {**header.training, **cost}
     if learnt.architecture == DEFAULT_ARCHITECTURE:
         del training["backbone"]  # it began from nothing
-    measured_on = "photos, cross-validated"
-    novelty = fit_novelty(learnt.embeddings, photos.labels, learnt.distances, labels, learnt.logits, measured_on)
+    known = KnownImages(learnt.distances, labels, learnt.logits, "photos, cross-validated")
+    weight = PUBLISHED_WEIGHT if "backbone" in training else OWN_WEIGHT
+    novelty = fit_novelty(learnt.embeddings, photos.labels, known, weight)
     header = dataclasses.replace(
         header,
         network=NetworkConfig(learnt.architecture, len(names)),

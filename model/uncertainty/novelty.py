@@ -23,7 +23,6 @@ from torch import Tensor
 
 THRESHOLD = 0.05  # of known images are called unknown
 NEIGHBOURS = 20  # of a class at most, and no more than half of it: with fewer, one odd photo counts for much
-ENTROPY_WEIGHT = 0.7  # of its rank beside the distance's: more finds classes left out, less finds other things
 FAR = 1e3  # squared distance to an image that does not count; embeddings have length 1, so others are at most 4
 
 KNOWN = ("distances", "entropies", "scores")  # of known images
@@ -122,7 +121,8 @@ class Novelty:
     Attributes:
         scales: (K,) the distance that is usual for an image of each class.
         distances, entropies, scores: (n,) float64 ascending, of known images that the network did not learn from:
-            distance to the nearest class, entropy of the answer, and what :func:`join_ranks` makes of both.
+            distance to the nearest class, entropy of the answer, and what :func:`join_ranks` makes of their ranks.
+        entropy_weight: of the entropy's rank beside the distance's.
         images: number of those known images, of which the values are a part.
         measured_on: what they are, such as ``val``.
         canary_distance: of the canary image (model/canary.py) to the nearest class.
@@ -133,6 +133,7 @@ class Novelty:
     distances: npt.NDArray[np.float64]
     entropies: npt.NDArray[np.float64]
     scores: npt.NDArray[np.float64]
+    entropy_weight: float
     images: int
     measured_on: str
     canary_distance: float = math.nan
@@ -140,7 +141,12 @@ class Novelty:
     @property
     def facts(self) -> dict[str, int | str | float]:
         """What a file says of it in its header."""
-        return {"images": self.images, "measured_on": self.measured_on, "canary_distance": self.canary_distance}
+        return {
+            "entropy_weight": self.entropy_weight,
+            "images": self.images,
+            "measured_on": self.measured_on,
+            "canary_distance": self.canary_distance,
+        }
 
     def measure(self, embeddings: Tensor, probabilities: Tensor) -> Strangeness:
         """Return how strange images are.
@@ -151,7 +157,9 @@ class Novelty:
         """
         coordinates, outside = self.plane.project(embeddings.numpy())
         distances = (self.plane.class_distances(coordinates, outside) / self.scales).min(1)
-        scores = join_ranks(self.distances, self.entropies, distances, entropy(probabilities.numpy()))
+        by_distance = rank_among(self.distances, distances)
+        by_entropy = rank_among(self.entropies, entropy(probabilities.numpy()))
+        scores = join_ranks(by_distance, by_entropy, self.entropy_weight)
         return Strangeness(coordinates, distances, rank_among(self.scores, scores).astype(np.float32))
 
 
@@ -227,10 +235,14 @@ def from_tensors(tensors: Mapping[str, Tensor], num_classes: int, facts: Any) ->
 
 def _check_facts(facts: Any) -> dict[str, Any]:
     match facts:
-        case {"images": int(images), "measured_on": str(measured_on), "canary_distance": int() | float() as distance}:
-            if images > 0 and math.isfinite(distance):
-                return {"images": images, "measured_on": measured_on, "canary_distance": float(distance)}
-    raise ValueError(f"header field 'novelty' is {facts!r}, not a number of images, their name and a distance")
+        case {
+            "entropy_weight": int() | float() as weight,
+            "images": int(images),
+            "measured_on": str(),
+            "canary_distance": int() | float() as distance,
+        } if images > 0 and 0 <= weight < math.inf and math.isfinite(distance):
+            return dict(facts)
+    raise ValueError(f"header field 'novelty' is {facts!r}, not a weight, a number of images, their name, a distance")
 
 
 def entropy(probabilities: Array) -> Array:
@@ -252,12 +264,8 @@ def rank_among(known: npt.NDArray[np.float64], values: npt.NDArray[np.floating])
 
 
 def join_ranks(
-    known_distances: npt.NDArray[np.float64],
-    known_entropies: npt.NDArray[np.float64],
-    distances: npt.NDArray[np.floating],
-    entropies: npt.NDArray[np.floating],
+    by_distance: npt.NDArray[np.float64], by_entropy: npt.NDArray[np.float64], entropy_weight: float
 ) -> npt.NDArray[np.float64]:
     """Return (N,) scores, larger for stranger images: minus the weighted sum of the logarithms of both ranks."""
-    by_distance, by_entropy = rank_among(known_distances, distances), rank_among(known_entropies, entropies)
-    scores: npt.NDArray[np.float64] = -np.log(by_distance) - ENTROPY_WEIGHT * np.log(by_entropy)
+    scores: npt.NDArray[np.float64] = -np.log(by_distance) - entropy_weight * np.log(by_entropy)
     return scores

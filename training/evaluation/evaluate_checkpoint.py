@@ -27,7 +27,15 @@ from torchlight.training.evaluation.classification_metrics import (
     infer,
     infer_with_embeddings,
 )
-from torchlight.training.evaluation.fit_novelty import MAX_LEARNT, distances_apart, fit_novelty, spread_evenly
+from torchlight.training.evaluation.fit_novelty import (
+    MAX_LEARNT,
+    OWN_WEIGHT,
+    PUBLISHED_WEIGHT,
+    KnownImages,
+    distances_apart,
+    fit_novelty,
+    spread_evenly,
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,8 @@ def measure_uncertainty(network: nn.Module, header: Header, dataset: DataSet) ->
     _, embeddings = infer_with_embeddings(network, some.images, spec, size)
     logits, known = infer_with_embeddings(network, val.images, spec, size)
     distances = distances_apart(embeddings, some.labels, known, logits.shape[1])
-    novelty = fit_novelty(embeddings, some.labels, distances, val.labels, logits, "val")
+    weight = PUBLISHED_WEIGHT if "backbone" in header.training else OWN_WEIGHT
+    novelty = fit_novelty(embeddings, some.labels, KnownImages(distances, val.labels, logits, "val"), weight)
     sets = measure_answer_sets(logits, val.labels, header.class_names)
     return sets, add_canary_distance(novelty, network.cpu(), spec)
 

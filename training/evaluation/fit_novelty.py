@@ -1,44 +1,69 @@
 """Embeddings and answers of known images -> what tells known from unknown. Sees no unknown image, and no file."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from torchlight.model.uncertainty.novelty import Novelty, Plane, entropy, join_ranks
+from torchlight.model.uncertainty.novelty import Novelty, Plane, entropy, join_ranks, rank_among
 
 DIRECTIONS = 32  # of embeddings that are told apart: 64 separate no better, see docs/decisions/uncertainty.md
 MAX_LEARNT = 5_000  # images that directions are found from: more change little
 MAX_REFERENCES = 1_000  # images whose coordinates are kept, 64 kB
 MAX_KNOWN = 1_000  # values of known images that are kept, so that the least p-value is 0.001
+# Weights of the entropy's rank beside the distance's. Layers with published weights tell far more things apart than a
+# few classes, so that distances mean more than with layers that learnt these classes alone.
+PUBLISHED_WEIGHT, OWN_WEIGHT = 0.7, 1.0
 MIN_IMAGES = 5  # of a class for a usual distance of its own; else it is that of all images
 
 
-def fit_novelty(
-    embeddings: Tensor, labels: Tensor, distances: Tensor, known: Tensor, logits: Tensor, measured_on: str
-) -> Novelty:
+@dataclass(frozen=True)
+class KnownImages:
+    """M images of what a network knows, from which it, or its like, did not learn.
+
+    Attributes:
+        distances: (M, K) to each class.
+        labels, logits: (M,) and (M, K).
+        name: what they are, such as ``val``.
+    """
+
+    distances: Tensor
+    labels: Tensor
+    logits: Tensor
+    name: str
+
+
+def fit_novelty(embeddings: Tensor, labels: Tensor, known: KnownImages, entropy_weight: float) -> Novelty:
     """Return what tells known from unknown.
 
     Args:
         embeddings, labels: (N, D) float32 of length 1 and (N,) int64, of images that the network learnt from.
-        distances: (M, K) of images, to each class, where nothing had been learnt from them.
-        known, logits: (M,) and (M, K) of those: their labels, and the answers without having learnt from them.
-        measured_on: what those images are, such as ``val``.
+        known: images that it did not learn from.
+        entropy_weight: ``PUBLISHED_WEIGHT`` or ``OWN_WEIGHT``.
     """
-    plane = _place(*_span(embeddings), embeddings, labels, logits.shape[1])
-    own = distances.gather(1, known[:, None])[:, 0]  # (M,)
+    plane = _place(*_span(embeddings), embeddings, labels, known.logits.shape[1])
+    own = known.distances.gather(1, known.labels[:, None])[:, 0]  # (M,)
     scales = own.median().repeat(plane.num_classes)
     for k in range(plane.num_classes):
-        if (known == k).sum() >= MIN_IMAGES:
-            scales[k] = own[known == k].median()
+        if (known.labels == k).sum() >= MIN_IMAGES:
+            scales[k] = own[known.labels == k].median()
     scales = scales.clamp(min=1e-6)
-    nearest = (distances / scales).amin(1).numpy()
-    entropies = entropy(logits.softmax(1).numpy())
-    kept = _keep(nearest), _keep(entropies)
-    scores = _keep(join_ranks(*kept, nearest, entropies))
-    return Novelty(plane, scales.numpy(), *kept, scores, images=len(known), measured_on=measured_on)
+    measured = (known.distances / scales).amin(1).numpy(), entropy(known.logits.softmax(1).numpy())
+    kept_distances, kept_entropies = map(_keep, measured)
+    ranks = rank_among(kept_distances, measured[0]), rank_among(kept_entropies, measured[1])
+    return Novelty(
+        plane,
+        scales.numpy(),
+        kept_distances,
+        kept_entropies,
+        _keep(join_ranks(*ranks, entropy_weight)),
+        entropy_weight,
+        images=len(known.labels),
+        measured_on=known.name,
+    )
 
 
 def distances_apart(learnt: Tensor, labels: Tensor, known: Tensor, num_classes: int) -> Tensor:

@@ -18,10 +18,10 @@ from torchlight.model.uncertainty.novelty import (
     rank_among,
     to_tensors,
 )
-from torchlight.training.evaluation.fit_novelty import distances_apart, fit_novelty
+from torchlight.training.evaluation.fit_novelty import KnownImages, distances_apart, fit_novelty
 
 DIMENSIONS, CLASSES = 40, 3
-FACTS = {"images": 300, "measured_on": "val", "canary_distance": 3.5}
+FACTS = {"entropy_weight": 0.7, "images": 300, "measured_on": "val", "canary_distance": 3.5}
 
 
 def embeddings_of(classes: Tensor, seed: int, spread: float = 0.3) -> Tensor:
@@ -40,7 +40,7 @@ def novelty() -> Novelty:
     learnt, known = torch.arange(90) % CLASSES, torch.arange(300) % CLASSES
     embeddings = embeddings_of(learnt, 1)
     distances = distances_apart(embeddings, learnt, embeddings_of(known, 2), CLASSES)
-    return fit_novelty(embeddings, learnt, distances, known, logits_of(known), "val")
+    return fit_novelty(embeddings, learnt, KnownImages(distances, known, logits_of(known), "val"), 0.7)
 
 
 def test_distance_is_the_mean_over_the_nearest_half_of_a_class_at_most_twenty(novelty: Novelty) -> None:
@@ -163,9 +163,10 @@ def test_a_rank_counts_equal_values_and_the_value_itself() -> None:
 
 
 def test_more_of_either_is_stranger() -> None:
-    known = np.arange(10.0)
-    scores = join_ranks(known, known, np.array([1.0, 8.0, 1.0]), np.array([1.0, 1.0, 8.0]))
-    assert scores[0] < scores[2] < scores[1]  # the distance counts for more
+    by_distance, by_entropy = np.array([0.9, 0.2, 0.9]), np.array([0.9, 0.9, 0.2])
+    usual, far, unsure = join_ranks(by_distance, by_entropy, 0.7)
+    assert usual < unsure < far  # the distance counts for more
+    assert join_ranks(by_distance, by_entropy, 1.0)[1:].tolist() == pytest.approx([-np.log(0.18)] * 2)
 
 
 def test_a_p_value_in_words() -> None:

@@ -9,6 +9,7 @@ from torchlight.training.evaluation.classification_metrics import area_under_roc
 from torchlight.training.evaluation.fit_novelty import (
     MAX_KNOWN,
     MAX_REFERENCES,
+    KnownImages,
     distances_apart,
     distances_crosswise,
     fit_novelty,
@@ -49,7 +50,7 @@ def test_distances_of_images_that_were_left_out_are_as_those_of_new_ones() -> No
 def test_any_number_of_dimensions_will_do(dimensions: int) -> None:
     some = embeddings(60, dimensions)
     distances = distances_crosswise(some, LABELS, FOLDS, [str(k) for k in range(60)], 2)
-    novelty = fit_novelty(some, LABELS, distances, LABELS, torch.randn(60, 2), "val")
+    novelty = fit_novelty(some, LABELS, KnownImages(distances, LABELS, torch.randn(60, 2), "val"), 0.7)
     directions = torch.from_numpy(novelty.plane.directions)
     assert directions.shape == (min(32, dimensions), dimensions)
     torch.testing.assert_close(directions @ directions.T, torch.eye(len(directions)), atol=2e-3, rtol=0)
@@ -57,7 +58,7 @@ def test_any_number_of_dimensions_will_do(dimensions: int) -> None:
 
 def test_its_size_is_bounded() -> None:
     some, labels = embeddings(5000), torch.arange(5000) % 2
-    novelty = fit_novelty(some, labels, torch.rand(5000, 2), labels, torch.randn(5000, 2), "val")
+    novelty = fit_novelty(some, labels, KnownImages(torch.rand(5000, 2), labels, torch.randn(5000, 2), "val"), 0.7)
     assert len(novelty.plane.references) == MAX_REFERENCES
     assert {len(novelty.distances), len(novelty.entropies), len(novelty.scores)} == {MAX_KNOWN}
 
@@ -66,7 +67,9 @@ def test_a_class_with_few_known_images_has_the_usual_distance_of_all() -> None:
     known = torch.tensor([0] * 6 + [1] * 2)
     distances = torch.full((8, 3), 9.0)
     distances[range(8), known] = torch.tensor([1.0, 2, 3, 4, 5, 6, 50, 60])
-    novelty = fit_novelty(embeddings(9), torch.arange(9) % 3, distances, known, torch.randn(8, 3), "val")
+    novelty = fit_novelty(
+        embeddings(9), torch.arange(9) % 3, KnownImages(distances, known, torch.randn(8, 3), "val"), 0.7
+    )
     assert novelty.scales.tolist() == [3, 4, 4]
 
 
@@ -74,7 +77,7 @@ def test_one_image_and_equal_images_are_no_error() -> None:
     one = embeddings(1).expand(4, -1)
     labels = torch.tensor([0, 1, 0, 1])
     distances = distances_apart(one, labels, one, 2)
-    novelty = fit_novelty(one, labels, distances, labels, torch.zeros(4, 2), "val")
+    novelty = fit_novelty(one, labels, KnownImages(distances, labels, torch.zeros(4, 2), "val"), 0.7)
     found = novelty.measure(one[:1], torch.full((1, 2), 0.5))
     assert 0 < found.p_values[0] <= 1
 
