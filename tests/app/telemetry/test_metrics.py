@@ -20,8 +20,9 @@ from starlette.types import Message
 from torchlight.app.api.problems import CODES
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
-from torchlight.app.telemetry.metrics import Metrics
+from torchlight.app.telemetry.metrics import Metrics, Snapshot
 from torchlight.app.telemetry.shared_counters import SharedCounters
+from torchlight.model.uncertainty.drift import DriftFigures
 
 PNG = {"Content-Type": "image/png"}
 ROOT = Path(__file__).parents[3]
@@ -249,6 +250,25 @@ for _ in range(int(sys.argv[2])):
     metrics.end_request("/x", "GET", 200, 0.1, None)
 os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def test_drift_is_the_most_of_all_processes_and_the_rest_their_mean(tmp_path: Path) -> None:
+    processes = [Metrics(tmp_path) for _ in range(3)]
+    each = (DriftFigures(0.2, 1.0, 0.05, 0.0), DriftFigures(1.6, 3.0, 0.15, 0.5), None)  # one has seen too few images
+    for metrics, drift in zip(processes, each, strict=True):
+        metrics.publish(Snapshot(0, True, "photos", "sha256:0", "guide", ("cat", "dog"), drift))
+    found = Exposition(processes[0].exposition().decode())
+    names = ("", "_distance", "_unknown_share", "_label_distance")
+    assert [found.sum(f"torchlight_drift{name}") for name in names] == pytest.approx([1.6, 2.0, 0.1, 0.25])
+    for metrics in processes:
+        metrics.close()
+
+
+def test_without_drift_there_is_no_number_in_its_place(client: TestClient, photo: bytes) -> None:
+    predict(client, photo)
+    found = scrape(client)
+    assert "torchlight_drift" in found.types
+    assert [one.name for one in found.samples if one.name.startswith("torchlight_drift")] == []
 
 
 def test_counts_of_a_killed_process_are_kept_and_its_successor_goes_on_from_them(tmp_path: Path) -> None:
