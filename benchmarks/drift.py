@@ -10,6 +10,7 @@ The tables are Markdown; docs/drift.md has them.
 
 import argparse
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Iterable, Iterator
@@ -62,11 +63,11 @@ class Processes:
             one.add(str(next(self._ids)), int(answered.labels[row]), coordinates, p_value)
             yield max(each.drift for each in self._each)
 
-    def figures(self) -> DriftFigures:
-        """Return the figures as the metrics combine them."""
+    def figures(self) -> list[float]:
+        """Return the figures as the metrics combine them, in the order of :class:`DriftFigures`."""
         found = [figures for one in self._each if (figures := one.figures()) is not None]
         drift, *others = zip(*found, strict=True)
-        return DriftFigures(max(drift), *(statistics.fmean(values) for values in others))
+        return [max(drift), *(math.nan if None in values else statistics.fmean(values) for values in others)]
 
 
 def main() -> None:

@@ -231,7 +231,8 @@ class Metrics(Collector):
         self._publish_model(snapshot)
         if snapshot.drift is not None:
             for gauge, value in zip(DRIFT_GAUGES, snapshot.drift, strict=True):
-                self._set(gauge, value)
+                if value is not None:
+                    self._set(gauge, value)
         for sample in (sample for family in self._process.collect() for sample in family.samples):
             self._publish_process(sample.name, sample.value)
 

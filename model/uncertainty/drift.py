@@ -26,6 +26,7 @@ LEAST = 50  # images before anything is said
 RECENT = 20  # images that one with the same bytes is looked for in; what comes more rarely than that cannot raise alarm
 ALARM_ODDS = 1e6  # a false alarm in a hundred times 10,000 images at most
 MOST_ODDS = ALARM_ODDS**2  # so that what was strange for long is forgotten within some 100 usual images
+SPREAD_IMAGES = 5  # of a class on average, without which their standard deviation is not known
 POWER = 0.4  # of the bets. Nearer to 1 finds weaker drift, but p-values from few known images are uniform only roughly
 
 
@@ -35,14 +36,14 @@ class DriftFigures(NamedTuple):
     Attributes:
         drift: logarithm of the odds, 1 where an alarm is due; from 0 to 2.
         distance: from the mean of their class in training to that of the images, in standard deviations within a
-            class, less twice what chance does; 0 is usual.
+            class, less twice what chance does; 0 is usual. None if the checkpoint has too few images of the classes.
         unknown_share: of images that are unlike what the network knows; 0.05 is usual.
         label_distance: share of the images that would need another label to have those of training, less what chance
             does; from 0 to 1.
     """
 
     drift: float
-    distance: float
+    distance: float | None
     unknown_share: float
     label_distance: float
 
@@ -114,20 +115,22 @@ class _Training:
         np.add.at(sums, classes, references)
         self._means = sums / np.maximum(self._counts, 1)[:, None]  # (K, R)
         squared = np.square(references - self._means[classes]).sum(0)  # (R,)
-        variances = squared / max(1, len(references) - np.count_nonzero(self._counts))
-        # Few images span no direction more than they are: what has no spread among them says nothing.
+        num_seen = np.count_nonzero(self._counts)
+        self._has_spread = len(references) >= SPREAD_IMAGES * num_seen
+        variances = squared / max(1, len(references) - num_seen)
+        # Few images span fewer directions than there are: one without spread among them says nothing of others.
         self._variances = np.maximum(variances, max(variances.mean() / 100, 1e-12))
         self._shares = self._counts / len(references)
 
-    def distance(self, coordinates: Array, labels: npt.NDArray[np.int64]) -> float:
+    def distance(self, coordinates: Array, labels: npt.NDArray[np.int64]) -> float | None:
         """Return :attr:`DriftFigures.distance` of images (n, R) with labels (n,); classes without images do not count.
 
         Chance moves the images' mean by R / n squared standard deviations, and that of a class in training likewise.
         """
         is_counted = self._counts[labels] > 0
         coordinates, labels = coordinates[is_counted], labels[is_counted]
-        if not len(labels):
-            return 0.0
+        if not (self._has_spread and len(labels)):
+            return None
         mean = (coordinates - self._means[labels]).mean(0)  # (R,)
         weights = np.bincount(labels, minlength=len(self._counts)) / len(labels)  # (K,)
         chance = 1 / len(labels) + (np.square(weights) / np.maximum(self._counts, 1)).sum()

@@ -22,7 +22,7 @@ def novelty_of(references: npt.NDArray[np.floating], classes: list[int], num_cla
         num_classes=num_classes,
     )
     known = np.arange(100.0)
-    return Novelty(plane, np.ones(num_classes, np.float32), known, known, known)
+    return Novelty(plane, np.ones(num_classes, np.float32), known, known, known, images=100, measured_on="val")
 
 
 @pytest.fixture
@@ -147,9 +147,23 @@ def test_other_shares_of_the_classes_are_no_distance(novelty: Novelty, generator
     assert found.label_distance > 0.4
 
 
-def test_classes_with_one_photo_or_none_give_finite_figures() -> None:
-    drift = Drift(novelty_of(MEANS, [0, 1], num_classes=3))
-    add(drift, np.ones(100), [2] * 100, np.ones((100, DIRECTIONS)))
-    assert figures(drift).distance == 0  # nothing is known of that class
-    add(drift, np.ones(100), [0, 1] * 50, name="of classes with one")
-    assert np.isfinite(figures(drift)).all()
+def test_distance_is_left_out_where_the_spread_of_the_classes_is_not_known() -> None:
+    drift = Drift(novelty_of(MEANS, [0, 1]))  # one image of each
+    add(drift, np.ones(100))
+    assert figures(drift).distance is None
+
+
+def test_images_of_a_class_that_nothing_is_known_of_are_no_distance(generator: np.random.Generator) -> None:
+    drift = Drift(novelty_of(generator.normal(size=(10, DIRECTIONS)), [0] * 10))
+    add(drift, np.ones(100), [1] * 100)
+    assert figures(drift).distance is None
+    add(drift, np.ones(100), [0, 1] * 50, np.zeros((100, DIRECTIONS)), name="and of a known one")
+    assert figures(drift).distance == 0
+
+
+def test_direction_without_spread_among_the_images_of_training_is_no_distance(generator: np.random.Generator) -> None:
+    references = generator.normal(size=(10, DIRECTIONS))
+    references[:, 0] = 0
+    drift = Drift(novelty_of(references, [0] * 10))
+    add(drift, np.ones(100), coordinates=generator.normal(0, 0.1, size=(100, DIRECTIONS)))
+    assert figures(drift).distance == 0
