@@ -234,7 +234,7 @@ CONSTANTS = {
     f"its part of the {WINDOW} images": "docs/operations.md",
     f"among the last {RECENT} that a process has counted": "docs/operations.md",
     f"is N / {ALARM_ODDS:,.0f} at most": "docs/operations.md",
-    f"the odds by `{POWER} * p ** {POWER - 1:.1f}`": "docs/decisions/serving.md",
+    f"the odds by `{POWER} * p ** {POWER - 1:.1f}`": "docs/decisions/uncertainty.md",
     f"compares each probability, within {canary.TOLERANCE:g}": "docs/decisions/checkpoint.md",
     f"a key has at least {MIN_CHARACTERS} characters": "docs/decisions/access.md",
     f"At most {MAX_CLIENTS:,} clients are remembered": "docs/decisions/access.md",
