@@ -2,8 +2,8 @@
 
 The evidence is a game against the claim that all is as in training, which makes p-values uniform. Each image
 multiplies what is held by ``POWER * p ** (POWER - 1)``, whose mean is then at most 1, after 1 more was put in. So by
-Doob's inequality the odds reach H within N images with a probability of at most N / H, in whatever order they come.
-Strange images multiply, usual ones divide: the odds rise if strange images stay, and fall again when they have gone.
+Doob's inequality the odds reach H within N independent images with a probability of at most N / H. Strange images
+multiply, usual ones divide: the odds rise if strange images stay, and fall again when they have gone.
 
 What p-values do not tell is described over the last images: how far their mean is from that of their class in
 training, and how their labels differ. Both change for good reasons, such as a day with one kind of image or a series
