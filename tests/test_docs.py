@@ -31,11 +31,13 @@ from torchlight.model import canary
 from torchlight.model.defaults import MAX_PIXELS, PRETRAINED
 from torchlight.model.engines import parity
 from torchlight.model.images import MAX_SCANS
+from torchlight.model.uncertainty.drift import ALARM_ODDS, LEAST, POWER, RECENT, WINDOW
 from torchlight.training.data.duplicates import MAX_PAIRS_PER_IMAGE, MIN_CORRELATION, MIN_EXPLAINED
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("app", "model", "training", "torchlight", "tests", "benchmarks", "stress", "deploy", "docs", ".ci")
 GENERATED_NAMES = (
+    "drift",
     "faults",
     "hostile",
     "lifecycle",
@@ -228,6 +230,11 @@ CONSTANTS = {
     ),
     f"the key itself ({MIN_CHARACTERS} characters or more)": "docs/operations.md",
     f"within {canary.TOLERANCE:g}": "docs/operations.md",
+    f"before {LEAST} images are answered": "docs/operations.md",
+    f"its part of the {WINDOW} images": "docs/operations.md",
+    f"among the last {RECENT} that a process has counted": "docs/operations.md",
+    f"is N / {ALARM_ODDS:,.0f} at most": "docs/operations.md",
+    f"the odds by `{POWER} * p ** {POWER - 1:.1f}`": "docs/decisions/uncertainty.md",
     f"compares each probability, within {canary.TOLERANCE:g}": "docs/decisions/checkpoint.md",
     f"a key has at least {MIN_CHARACTERS} characters": "docs/decisions/access.md",
     f"At most {MAX_CLIENTS:,} clients are remembered": "docs/decisions/access.md",

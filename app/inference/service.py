@@ -26,7 +26,8 @@ from torchlight.model.engines.engine import Engine, choose_engine
 from torchlight.model.engines.int8_ranges import load_quantisation
 from torchlight.model.errors import TorchlightError
 from torchlight.model.network import count_multiply_adds
-from torchlight.model.uncertainty.novelty import is_unknown
+from torchlight.model.uncertainty.drift import Drift
+from torchlight.model.uncertainty.novelty import Array, is_unknown
 
 Result = TypeVar("Result")
 LONG_BYTES = 1_000_000  # from this size on, hashing takes longer than handing the bytes to a thread
@@ -61,11 +62,13 @@ class ImageAnswer:
         probabilities: (K,).
         p_value: share of known images that are at least as strange; None if the checkpoint cannot tell.
         distance: to the nearest class, where 1 is usual; None likewise.
+        coordinates: (R,) in the plane of the main directions; None likewise.
     """
 
     probabilities: Tensor
     p_value: float | None = None
     distance: float | None = None
+    coordinates: Array | None = None
 
     @property
     def is_unknown(self) -> bool:
@@ -152,6 +155,8 @@ class Service:
         )
         self._warm_up_task: asyncio.Task[None] | None = None
         self._defect: TorchlightError | None = None
+        novelty = self.classifier.checkpoint.novelty
+        self._drift = None if novelty is None else Drift(novelty, settings.workers)
 
     async def start(self) -> None:
         """Start threads, and begin to start decoders; the service is ready once its canary image is answered right."""
@@ -283,6 +288,7 @@ class Service:
                 digest=checkpoint.digest,
                 architecture=checkpoint.header.network.architecture,
                 class_names=self.classifier.class_names,
+                drift=None if self._drift is None else self._drift.figures(),
             )
         )
 
@@ -291,7 +297,8 @@ class Service:
         self.metrics.count_batch(len(tensors))
         if answers.strangeness is None:
             return [ImageAnswer(one) for one in answers.probabilities]
-        found = (answers.strangeness.p_values.tolist(), answers.strangeness.distances.tolist())
+        coordinates, distances, p_values = answers.strangeness
+        found = (p_values.tolist(), distances.tolist(), coordinates)
         return [ImageAnswer(*one) for one in zip(answers.probabilities, *found, strict=True)]
 
     def _finish(self, image: PreparedImage, answer: Answer[ImageAnswer] | BaseException) -> Classified | BaseException:
@@ -301,6 +308,10 @@ class Service:
         found = classified.answer.result
         (best,) = self.classifier.top_k(found.probabilities, 1)
         self.metrics.count_image(best.label, best.probability, classified.stages_s, is_unknown=found.is_unknown)
+        if self._drift is not None:
+            assert found.coordinates is not None  # with novelty, every answer has them
+            assert found.p_value is not None
+            self._drift.add(classified.image.id, best.index, found.coordinates, found.p_value)
         return classified
 
 

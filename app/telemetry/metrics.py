@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
+from statistics import fmean
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from torchlight.app.telemetry.shared_counters import Key, SharedCounters
+from torchlight.model.uncertainty.drift import DriftFigures
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 PUBLISH_S = 1  # how old the gauges of a process may be that did not answer the scrape itself
@@ -94,6 +96,26 @@ MODEL_INFO = Gauge(
 )
 READY = Gauge("torchlight_ready_processes", "Processes that are ready.")
 PROCESSES = Gauge("torchlight_processes", "Processes that answer.")
+DRIFT = Gauge(
+    "torchlight_drift",
+    "Evidence that images are stranger than known ones, 1 where an alarm is due; the highest of all processes.",
+    combine=max,
+)
+DRIFT_DISTANCE = Gauge(
+    "torchlight_drift_distance",
+    "From the mean of their class in training to that of the last 200 images, in standard deviations, beyond chance.",
+    combine=fmean,
+)
+DRIFT_UNKNOWN_SHARE = Gauge(
+    "torchlight_drift_unknown_share",
+    "Share of the last 200 images that are unlike what the network knows; 0.05 is usual.",
+    combine=fmean,
+)
+DRIFT_LABEL_DISTANCE = Gauge(
+    "torchlight_drift_label_distance",
+    "Share of the last 200 images that would need another label to have those of training, beyond chance.",
+    combine=fmean,
+)
 CPU_SECONDS = Counter("process_cpu_seconds", "User and system CPU time of the processes that answer, in seconds.")
 PROCESS_GAUGES = {
     gauge.name: gauge
@@ -107,13 +129,14 @@ PROCESS_GAUGES = {
 }
 COUNTERS = (REQUESTS, REFUSALS, ABANDONED, PREDICTIONS, UNKNOWN, CPU_SECONDS)
 HISTOGRAMS = (REQUEST_SECONDS, STAGE_SECONDS, BATCH_SIZE, CONFIDENCE)
-GAUGES = (REQUESTS_IN_PROGRESS, QUEUE_LENGTH, MODEL_INFO, READY, PROCESSES, *PROCESS_GAUGES.values())
+DRIFT_GAUGES = (DRIFT, DRIFT_DISTANCE, DRIFT_UNKNOWN_SHARE, DRIFT_LABEL_DISTANCE)  # in the order of DriftFigures
+GAUGES = (REQUESTS_IN_PROGRESS, QUEUE_LENGTH, MODEL_INFO, READY, PROCESSES, *DRIFT_GAUGES, *PROCESS_GAUGES.values())
 SUM = "sum"
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The values of a process's gauges."""
+    """The values of a process's gauges; ``drift`` is None if there is nothing to say of it."""
 
     queue_length: int
     is_ready: bool
@@ -121,6 +144,7 @@ class Snapshot:
     digest: str
     architecture: str
     class_names: Sequence[str]
+    drift: DriftFigures | None
 
 
 class Metrics(Collector):
@@ -205,6 +229,10 @@ class Metrics(Collector):
         self._set(READY, snapshot.is_ready)
         self._set(PROCESSES, 1)
         self._publish_model(snapshot)
+        if snapshot.drift is not None:
+            for gauge, value in zip(DRIFT_GAUGES, snapshot.drift, strict=True):
+                if value is not None:
+                    self._set(gauge, value)
         for sample in (sample for family in self._process.collect() for sample in family.samples):
             self._publish_process(sample.name, sample.value)
 

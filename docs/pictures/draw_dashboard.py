@@ -8,6 +8,7 @@ panels of deploy/grafana/torchlight.json ask for is computed here from the scrap
 """
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -30,6 +31,7 @@ matplotlib.use("agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
+from PIL import Image, ImageOps
 from prometheus_client.parser import text_string_to_metric_families
 
 HERE = Path(__file__).parent
@@ -37,11 +39,12 @@ ROOT = HERE.parents[1]
 DASHBOARD = ROOT / "deploy" / "grafana" / "torchlight.json"
 PHOTO = (HERE / "ship.jpg").read_bytes()
 EVERY_S, WINDOW_S = 1.0, 10.0  # of scrapes, and of rates
-PHASES = (  # seconds, clients: calm, busy, more than it can take, calm again
-    (20, 2),
-    (20, 8),
-    (20, 64),
-    (50, 3),
+PHASES = (  # seconds, clients, what they send: calm, busy, more than it can take, calm again, and then other pictures
+    (20, 2, "photos"),
+    (20, 8, "photos"),
+    (20, 64, "photos"),
+    (25, 3, "photos"),
+    (25, 3, "noise"),
 )
 KILL_AFTER_S = 66
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c", "#b8a800", "#5b3a8c", "#333333")
@@ -97,7 +100,8 @@ def observe(url: str, pid: int) -> list[Scrape]:
     begins = 0.0
     wanted = Crowd(url)
     with httpx2.Client(base_url=url, timeout=30) as client:
-        for seconds, clients in PHASES:
+        for seconds, clients, pictures in PHASES:
+            PICTURES[:] = DRAWN[pictures]()
             wanted.become(clients)
             begins += seconds
             while (now := time.monotonic() - started) < begins:
@@ -153,12 +157,12 @@ class Crowd:
 
 def photo(client: httpx2.Client, choose: random.Random) -> None:
     """Send one image of a few that look different."""
-    client.post("/v1/predict", files={"file": choose.choice(PHOTOS)})
+    client.post("/v1/predict", files={"file": choose.choice(PICTURES)})
 
 
 def batch(client: httpx2.Client, choose: random.Random) -> None:
     """Send some, one of them broken."""
-    client.post("/v1/predict/batch", files=[("files", one) for one in [*choose.sample(PHOTOS, 4), b"text"]])
+    client.post("/v1/predict/batch", files=[("files", one) for one in [*choose.sample(PICTURES, 4), b"text"]])
 
 
 def view(client: httpx2.Client, _choose: random.Random) -> None:
@@ -179,26 +183,32 @@ def impatient(client: httpx2.Client, _choose: random.Random) -> None:
 
 
 def crops() -> list[bytes]:
-    """Return parts of the photo, mirrored and coloured, so that the answers differ."""
-    import io
-
-    from PIL import Image, ImageOps
-
+    """Return parts of the photo, some mirrored, as if they were many photos."""
     image = Image.open(io.BytesIO(PHOTO)).convert("RGB")
-    side = min(image.size)
-    variants = [image, ImageOps.invert(image), ImageOps.posterize(image, 1), image.crop((0, 0, side // 2, side // 2))]
-    variants += [image.crop((side // 2, side // 2, side, side)), image.rotate(90), image.resize((16, 16))]
-    variants += [Image.effect_noise((64, 64), sigma).convert("RGB") for sigma in (20, 80, 200)]
-    variants += [Image.linear_gradient("L").convert("RGB"), Image.radial_gradient("L").convert("RGB")]
+    choose, side = random.Random(0), min(image.size)
     files = []
-    for variant in variants:
-        file = io.BytesIO()
-        variant.save(file, "PNG")
-        files.append(file.getvalue())
-    return files + [PHOTO] * 4
+    for number in range(100):
+        width = choose.randint(side * 3 // 4, side)
+        left, top = choose.randint(0, image.width - width), choose.randint(0, image.height - width)
+        part = image.crop((left, top, left + width, top + width))
+        files.append(encode(ImageOps.mirror(part) if number % 2 else part))
+    return files
 
 
-PHOTOS: list[bytes] = []
+def noise() -> list[bytes]:
+    """Return pictures that are no photos."""
+    return [encode(Image.effect_noise((64, 64), 20 + 2 * number).convert("RGB")) for number in range(100)]
+
+
+def encode(image: Image.Image) -> bytes:
+    """Return the file of an image."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+DRAWN = {"photos": crops, "noise": noise}
+PICTURES: list[bytes] = []  # that clients choose from now
 
 
 def read(text: str) -> dict[tuple[str, Labels], float]:
@@ -325,11 +335,11 @@ def draw(dashboard: dict[str, object], scrapes: list[Scrape]) -> None:
     rows = max(panel["gridPos"]["y"] for panel in panels) // 8 + 1
     plt.rcParams |= {"font.size": 9, "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left"}
     figure, axes = plt.subplots(rows, 3, figsize=(16, 3.3 * rows + 0.8), layout="constrained", squeeze=False)
-    phases = ", then ".join(f"{clients} clients" for _, clients in PHASES)
+    phases = ", then ".join(f"{clients} clients" for _, clients, _ in PHASES[:-1])
     figure.suptitle(
         "Torchlight's dashboard (deploy/grafana/torchlight.json), its queries computed from real scrapes and drawn by "
-        f"draw_dashboard.py, not by Grafana\ntwo processes on two busy cores; {phases}; one process killed after "
-        f"{KILL_AFTER_S} s; rates over {WINDOW_S:g} s",
+        f"draw_dashboard.py, not by Grafana\ntwo processes on two busy cores; {phases}, then noise in place of photos; "
+        f"one process killed after {KILL_AFTER_S} s; rates over {WINDOW_S:g} s",
         fontsize=10.5,
         x=0.01,
         ha="left",
@@ -355,12 +365,12 @@ def draw_panel(axis: Axes, panel: dict[str, object], scrapes: list[Scrape]) -> N
     axis.set_ylim(0, highest * (1.55 if len(lines) > 4 else 1.35) or 1.0)  # room for the legend
     axis.locator_params(axis="y", nbins=5)
     axis.set_xlabel("seconds", fontsize=8, color="#666666", labelpad=1)
-    axis.set_xlim(0, sum(seconds for seconds, _ in PHASES))
+    axis.set_xlim(0, sum(seconds for seconds, *_ in PHASES))
     axis.yaxis.set_major_formatter(FuncFormatter(FORMATS[panel["fieldConfig"]["defaults"]["unit"]]))  # type: ignore[index]
     axis.grid(color="#e4e4e4")
     axis.spines[["top", "right"]].set_visible(False)
     begins = 0
-    for seconds, _ in PHASES[:-1]:
+    for seconds, *_ in PHASES[:-1]:
         begins += seconds
         axis.axvline(begins, color="#bbbbbb", linewidth=0.8, linestyle="--")
     axis.axvline(KILL_AFTER_S, color="#bbbbbb", linewidth=0.8, linestyle=":")
@@ -376,5 +386,4 @@ FORMATS: dict[str, Callable[[float, int], str]] = {
 }
 
 if __name__ == "__main__":
-    PHOTOS += crops()
     main()

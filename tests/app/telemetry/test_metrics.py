@@ -20,8 +20,10 @@ from starlette.types import Message
 from torchlight.app.api.problems import CODES
 from torchlight.app.main import create_app
 from torchlight.app.settings import Settings
-from torchlight.app.telemetry.metrics import Metrics
+from torchlight.app.telemetry.metrics import Metrics, Snapshot
 from torchlight.app.telemetry.shared_counters import SharedCounters
+from torchlight.model.checkpoint import load_checkpoint, save_checkpoint
+from torchlight.model.uncertainty.drift import LEAST, DriftFigures
 
 PNG = {"Content-Type": "image/png"}
 ROOT = Path(__file__).parents[3]
@@ -194,10 +196,15 @@ def test_names_and_types_are_as_prometheus_wants_them(client: TestClient, photo:
         "torchlight_batch_size": "histogram",
         "torchlight_queue_length": "gauge",
         "torchlight_predictions": "counter",
+        "torchlight_unknown_images": "counter",
         "torchlight_confidence": "histogram",
         "torchlight_model_info": "gauge",
         "torchlight_ready_processes": "gauge",
         "torchlight_processes": "gauge",
+        "torchlight_drift": "gauge",
+        "torchlight_drift_distance": "gauge",
+        "torchlight_drift_unknown_share": "gauge",
+        "torchlight_drift_label_distance": "gauge",
         "process_cpu_seconds": "counter",
         "process_resident_memory_bytes": "gauge",
         "process_virtual_memory_bytes": "gauge",
@@ -249,6 +256,31 @@ for _ in range(int(sys.argv[2])):
     metrics.end_request("/x", "GET", 200, 0.1, None)
 os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def test_drift_is_the_most_of_all_processes_and_the_rest_their_mean(tmp_path: Path) -> None:
+    processes = [Metrics(tmp_path) for _ in range(3)]
+    each = (DriftFigures(0.2, 1.0, 0.05, 0.0), DriftFigures(1.6, None, 0.15, 0.5), None)  # one has seen too few images
+    for metrics, drift in zip(processes, each, strict=True):
+        metrics.publish(Snapshot(0, True, "photos", "sha256:0", "guide", ("cat", "dog"), drift))
+    found = Exposition(processes[0].exposition().decode())
+    names = ("", "_distance", "_unknown_share", "_label_distance")
+    assert [found.sum(f"torchlight_drift{name}") for name in names] == pytest.approx([1.6, 1.0, 0.1, 0.25])
+    for metrics in processes:
+        metrics.close()
+
+
+def test_without_drift_there_is_no_number_in_its_place(
+    start_client: StartClient, tiny_checkpoint: Path, photo: bytes, tmp_path: Path
+) -> None:
+    known = load_checkpoint(tiny_checkpoint)
+    save_checkpoint(tmp_path / "cannot tell.safetensors", known.network, known.header)
+    client = start_client(checkpoint=tmp_path / "cannot tell.safetensors")
+    client.post("/v1/predict/batch", files=[("files", photo)] * LEAST)
+    found = scrape(client)
+    assert found.sum("torchlight_predictions_total") == LEAST
+    assert "torchlight_drift" in found.types
+    assert [one.name for one in found.samples if one.name.startswith("torchlight_drift")] == []
 
 
 def test_counts_of_a_killed_process_are_kept_and_its_successor_goes_on_from_them(tmp_path: Path) -> None:
