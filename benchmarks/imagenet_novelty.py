@@ -19,14 +19,13 @@ from rich.table import Table
 from torch import Tensor
 
 from torchlight.model.canary import add_canary_distance
-from torchlight.model.checkpoint import Checkpoint, load_checkpoint
+from torchlight.model.checkpoint import Checkpoint
 from torchlight.model.classifier import Classifier
 from torchlight.model.engines.engine import layer_outputs
 from torchlight.model.engines.folder_predictions import find_image_files
 from torchlight.model.files.tensor_file import save_tensors
-from torchlight.model.imagenet import NOVELTY, NOVELTY_KIND
+from torchlight.model.imagenet import NOVELTY, NOVELTY_KIND, build_imagenet
 from torchlight.model.images import prepare_image
-from torchlight.model.named_checkpoints import find_checkpoint
 from torchlight.model.network import classifier_head
 from torchlight.model.uncertainty.novelty import THRESHOLD, Novelty, Plane, entropy, join_ranks, rank_among, to_tensors
 from torchlight.model.views.embedding import embedding_layer, to_embeddings
@@ -39,7 +38,8 @@ BATCH = 8
 
 def main() -> None:
     """Make, write, measure and print."""
-    checkpoint = load_checkpoint(find_checkpoint(Path("imagenet")))
+    network, header = build_imagenet()
+    checkpoint = Checkpoint(header, network, "", Path("imagenet"))
     answers = Answers(checkpoint)
     known = {folder.name: answers.of(folder) for folder in sorted(Path(sys.argv[1]).iterdir())}
     embeddings, probabilities = (torch.cat(parts) for parts in zip(*known.values(), strict=True))

@@ -1,12 +1,12 @@
 """How many unknown images a network knows for unknown, and how many known ones it takes for such.
 
     python -m benchmarks.unknown NAME=TRAIN_FOLDER,APART_FOLDER... [--strangers NAME=FOLDER...] [--leave-out NAME...]
-        [--checkpoints FILE=KNOWN_FOLDER...] [--markdown docs/unknown.md]
+        [--checkpoints FILE=KNOWN_FOLDER,NAME,NAME...] [--markdown docs/unknown.md]
 
 For each set, ``torchlight train`` learns from TRAIN_FOLDER; the photos of APART_FOLDER are known, those of all
 other sets, the strangers and 100 images of noise are not. With ``--leave-out`` the network also learns without each
 class in turn, whose photos apart are unknown then. The known images of a checkpoint, such as one that ships, are given
-with it. Nothing is chosen by these figures: how strange an image is was decided on training photos alone.
+with it, and the names of the sets and strangers that are unknown to it. Nothing is chosen by these figures: how strange an image is was decided on training photos alone.
 """
 
 import argparse
@@ -82,10 +82,12 @@ def main() -> int:
             known = [folder for folder in apart.iterdir() if folder.name != one]
             with _trained(learnt, without=one) as checkpoint:
                 rows += measure(f"{name} without {one}", checkpoint, known, {LEFT_OUT: apart / one}, noise=0)
-    for given, known in arguments.checkpoints.items():
+    folders = {name: folders[1] for name, folders in arguments.sets.items()} | arguments.strangers
+    for given, (known, *names) in arguments.checkpoints.items():
         path = find_checkpoint(Path(given))
-        rows += measure(path.stem, path, [known], arguments.strangers)
-    command = "python -m benchmarks.unknown " + " ".join(f"{name}=..." for name in arguments.sets)
+        rows += measure(path.stem, path, [Path(known)], {name: folders[name] for name in names})
+    shown = [*arguments.sets, "--strangers", *arguments.strangers, "--checkpoints", *arguments.checkpoints]
+    command = "python -m benchmarks.unknown " + " ".join(one if one.startswith("-") else f"{one}=..." for one in shown)
     return finish(make_report(rows), Console(), command, arguments.markdown)
 
 
@@ -182,14 +184,14 @@ def _read_arguments() -> argparse.Namespace:
     parser.add_argument("sets", nargs="*", metavar="NAME=TRAIN_FOLDER,APART_FOLDER")
     parser.add_argument("--strangers", nargs="*", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--leave-out", nargs="*", default=[], metavar="NAME")
-    parser.add_argument("--checkpoints", nargs="*", default=[], metavar="FILE=KNOWN_FOLDER")
+    parser.add_argument("--checkpoints", nargs="*", default=[], metavar="FILE=KNOWN_FOLDER,NAME,NAME")
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
     for name in ("sets", "strangers", "checkpoints"):
         setattr(arguments, name, dict(one.split("=", 1) for one in getattr(arguments, name)))
     arguments.sets = {name: tuple(map(Path, folders.split(","))) for name, folders in arguments.sets.items()}
     arguments.strangers = {name: Path(folder) for name, folder in arguments.strangers.items()}
-    arguments.checkpoints = {name: Path(folder) for name, folder in arguments.checkpoints.items()}
+    arguments.checkpoints = {name: given.split(",") for name, given in arguments.checkpoints.items()}
     return arguments
 
 

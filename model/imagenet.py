@@ -65,21 +65,18 @@ def read_class_names() -> tuple[str, ...]:
     return tuple(json.loads(FACTS.read_text())["class_names"])
 
 
-def make_imagenet(path: Path) -> None:
-    """Write the checkpoint, and beside it what is beside ``FACTS``: int8 ranges, the result of the self-test.
+def build_imagenet() -> tuple[nn.Module, Header]:
+    """Return the calibrated network and what the checkpoint says of it.
 
     Raises:
         WeightsNotInstalled, WeightsDamaged: see :func:`model.published_weights.read_weights`.
-        OSError: the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     network = build_published_network()
     head = classifier_head(network)
     assert head.bias is not None
     head.weight /= CALIBRATION["temperature"]
     head.bias /= CALIBRATION["temperature"]
-    found = read_tensors(NOVELTY, NOVELTY_KIND)
-    header = Header(
+    return network, Header(
         network=NetworkConfig(ARCHITECTURE, 1000),
         class_names=read_class_names(),
         image_spec=published_image_spec(ARCHITECTURE, default_image_size(ARCHITECTURE)),
@@ -92,6 +89,18 @@ def make_imagenet(path: Path) -> None:
         versions=dict([PUBLICATIONS[ARCHITECTURE].package.split("==")]),
         golden=tuple(json.loads(FACTS.read_text())["golden"]),
     )
+
+
+def make_imagenet(path: Path) -> None:
+    """Write the checkpoint, and beside it what is beside ``FACTS``: int8 ranges, the result of the self-test.
+
+    Raises:
+        WeightsNotInstalled, WeightsDamaged: see :func:`build_imagenet`.
+        OSError: the folder cannot be written.
+    """
+    network, header = build_imagenet()
+    found = read_tensors(NOVELTY, NOVELTY_KIND)
+    path.parent.mkdir(parents=True, exist_ok=True)
     for sidecar in FACTS.parent.glob(f"{FACTS.stem}.*.json"):
         write_bytes(path.with_name(path.stem + sidecar.name.removeprefix(FACTS.stem)), sidecar.read_bytes())
     save_checkpoint(path, network, header, novelty=from_tensors(found.tensors, 1000, found.documents["facts"]))

@@ -16,7 +16,7 @@ from torchlight.model.errors import CheckpointError
 ROOT = Path(__file__).parents[2]  # where a process finds this package
 MAKERS = {"imagenet": "torchlight.model.imagenet"}  # by name, the module whose program writes the file
 # Of the file, which has the same bytes on every machine.
-DIGESTS = {"imagenet": "sha256:b533984def419e4246ce9c5c8e3875304cb6ecd028df8937d9dacedd2f2bf5f2"}
+DIGESTS = {"imagenet": "sha256:baacbf6675cbd1d6ed21b280440f3c1cec77819ad9099ac2bf96de3b96d5661c"}
 
 
 def find_checkpoint(given: Path, on_make: Callable[[str], None] = lambda sentence: None) -> Path:
