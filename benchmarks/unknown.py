@@ -6,7 +6,8 @@
 For each set, ``torchlight train`` learns from TRAIN_FOLDER; the photos of APART_FOLDER are known, those of all
 other sets, the strangers and 100 images of noise are not. With ``--leave-out`` the network also learns without each
 class in turn, whose photos apart are unknown then. The known images of a checkpoint, such as one that ships, are given
-with it, and the names of the sets and strangers that are unknown to it. Nothing is chosen by these figures: how strange an image is was decided on training photos alone.
+with it, and the names of the sets and strangers that are unknown to it. Nothing is chosen by these figures: how strange
+an image is was decided on training photos alone.
 """
 
 import argparse
