@@ -75,8 +75,9 @@ def main() -> int:
     rows: list[Row] = []
     for name, (learnt, apart) in arguments.sets.items():
         others = {other: folders[1] for other, folders in arguments.sets.items() if other != name}
+        strangers = {one: folder for one, folder in arguments.strangers.items() if apart not in folder.parents}
         with _trained(learnt) as checkpoint:
-            rows += measure(name, checkpoint, [apart], others | arguments.strangers)
+            rows += measure(name, checkpoint, [apart], others | strangers)
     for name in arguments.leave_out:
         learnt, apart = arguments.sets[name]
         for one in sorted(folder.name for folder in learnt.iterdir() if folder.is_dir()):
