@@ -12,7 +12,7 @@ The header is a flat map of text. Beside ``format`` and ``format_version`` each 
     data             {"source", "fingerprint", images per split, ...}
     versions         {"torchlight", "torch", ...}
     golden           [0.0123, ...]                         the answer to the canary image of model/canary.py; optional
-    novelty          {"images", "measured_on", "canary_distance"}   the known images behind ``unknown``; optional
+    novelty          {"entropy_weight", "images", "measured_on", "canary_distance"}   of known images; optional
     answer_sets      {"scores": [...], "images", "measured"}  of model/uncertainty/answer_sets.py; optional
 
 Beside the weights there may be more tensors: ``filmstrip``, the first layer's filters while the network learnt; and
@@ -81,7 +81,7 @@ FILMSTRIP = "filmstrip"
 NOVELTY = "novelty."  # what the names of its tensors begin with
 # Why a checkpoint has no answer sets: those that go by a name, and others.
 PUBLISHED = "made from published weights, without held-out photos that would fix the sets"
-ABSENT = "trained before answer sets existed; train again, or run `torchlight calibrate`"
+ABSENT = "trained before answer sets existed; train again, or run `torchlight calibrate` if it has validation images"
 
 
 @dataclass(frozen=True)

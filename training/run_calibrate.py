@@ -42,7 +42,8 @@ def calibrate(
         trained, source, skip_unreadable=skip_unreadable, corrections=corrections, on_image=on_image
     )
     val = dataset.splits["val"]
-    if is_training_data and "cross_validation" in trained.header.metrics:
+    is_learnt = is_training_data or Path(source).name == trained.header.data.get("source")
+    if is_learnt and "cross_validation" in trained.header.metrics:
         raise DataError(
             f"the network learnt from every photo of {source}, so nothing can be measured on them; train again"
         )

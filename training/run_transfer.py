@@ -68,7 +68,7 @@ from torchlight.training.transfer.trained_candidates import Recipe, try_training
 
 BACKBONE = "efficientnet_lite2"  # right on 2 to 3 of 100 photos more than lite0, see docs/log.md
 REPORT_S = 2.5  # of the budget are left for the report,
-FINDING_S = 0.005  # and for each photo, to find what may be wrong with it
+FINDING_S = 0.0015  # and for each photo, to find what may be wrong with it
 MIRRORED = 300  # photos at most, spread evenly, that tell whether mirror images are of the same class
 MIRRORING_S = 6.0  # with less time left no training would fit, so mirror images need not be looked at
 

@@ -208,7 +208,7 @@ class ModelResponse(ModelSummary):
     has_filmstrip: bool = Field(description="Whether it carries its first layer's filters while it learnt.")
     has_index: bool = Field(description="Whether there are neighbours of images and examples of units.")
     has_mistakes: bool = Field(description="Whether there are photos that were answered wrongly to look at.")
-    no_unknown: str | None = Field(description="Why answers say `unknown: null`; null if they do not.")
+    no_unknown: str | None = Field(description="Why no image is ever called unknown; null if images are.")
     self_test: SelfTestBody | None = Field(description="null if this checkpoint was not checked.")
     versions: Versions
 

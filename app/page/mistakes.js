@@ -72,7 +72,13 @@ const pairs = (cells, buttonOf) => h("ul", { class: "confused-pairs" }, cells.sl
 function photosOf(cell, status) {
   const tiles = cell.photos.map((photo) => {
     const words = { ...cell, name: photo.name, share: percent(photo.predicted_probability), own: percent(photo.true_probability) };
-    const look = async () => receive([new File([await api.mistake(photo.number)], photo.name, { type: "image/png" })], status, "");
+    const look = async () => {
+      try {
+        await receive([new File([await api.mistake(photo.number)], photo.name, { type: "image/png" })], status, "");
+      } catch (problem) {
+        status.textContent = api.sentence(problem);
+      }
+    };
     return h("li", {}, h("button", { type: "button", class: "mistake", onclick: look },
       h("img", { src: api.mistakeAddress(photo.number), alt: "", loading: "lazy", width: 120, height: 120 }),
       h("span", { class: "quiet-text" }, t("mistakes_shares", words)), h("span", { class: "quiet-text" }, photo.name),

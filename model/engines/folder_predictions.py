@@ -4,9 +4,9 @@ The file is JSON Lines: one object for each image, after those of earlier runs, 
 and sorted within a folder,
 
     {"file": "a/cat.jpg", "digest": "sha256:...", "predictions": [{"label": "cat", "index": 3, "probability": 0.97}],
-     "unknown": {"p_value": 0.62, "is_unknown": false, "threshold": 0.05}, "set": ["cat"]}
+     "unknown": {"p_value": 0.62, "is_unknown": false, "threshold": 0.05}, "set": ["cat"], "coverage": 0.9}
 
-with null for what the checkpoint cannot tell; or, if the image cannot be read, ``"error"`` in place of the last three.
+with null for what the checkpoint cannot tell; or, if the image cannot be read, ``"error"`` in place of the last four.
 """
 
 import itertools
@@ -39,7 +39,7 @@ class Outcome:
 
     Attributes:
         p_value: share of known images that are at least as strange; None if the checkpoint cannot tell.
-        answer_set: None if the checkpoint has none.
+        answer_set: at ``coverage``; None if the checkpoint has none.
     """
 
     path: Path
@@ -47,6 +47,7 @@ class Outcome:
     p_value: float | None = None
     error: str | None = None
     answer_set: list[str] | None = None
+    coverage: float = COVERAGE
 
 
 def find_image_files(paths: Iterable[Path]) -> list[Path]:
@@ -91,7 +92,7 @@ def classify_files(
                 else:
                     probabilities, p_value = next(rows)
                     members = classifier.answer_set(probabilities, coverage)
-                    yield Outcome(path, tuple(classifier.top_k(probabilities, top_k)), p_value, answer_set=members)
+                    yield Outcome(path, tuple(classifier.top_k(probabilities, top_k)), p_value, None, members, coverage)
 
 
 def _answer(answer: AnswerFunction, tensors: list[Tensor]) -> Iterator[tuple[Tensor, float | None]]:
@@ -134,6 +135,7 @@ class PredictionFile:
                 "predictions": [asdict(one) for one in outcome.predictions],
                 "unknown": describe_p_value(outcome.p_value),
                 "set": outcome.answer_set,
+                "coverage": outcome.coverage,
             }  # fmt: skip
             line = {"file": _printable(outcome.path), "digest": self._digest} | content
             self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")

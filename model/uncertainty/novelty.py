@@ -26,6 +26,10 @@ NEIGHBOURS = 20  # of a class at most, and no more than half of it: with fewer, 
 FAR = 1e3  # squared distance to an image that does not count; embeddings have length 1, so others are at most 4
 
 KNOWN = ("distances", "entropies", "scores")  # of known images
+# Of the tensors in a file: dimensions and types, and the largest number and count that are believed.
+DIMENSIONS = {"directions": 2, "references": 2} | dict.fromkeys(("mean", "classes", "residual", "scales", *KNOWN), 1)
+FRACTIONS, WHOLE = (torch.float16, torch.float32, torch.float64), (torch.int32, torch.int64)
+LARGEST, MOST = 1e9, 10_000
 
 Array = npt.NDArray[np.float32]
 
@@ -86,11 +90,13 @@ class Plane:
         squared = np.empty((len(coordinates), len(self.references) + 1), np.float32)
         squared[:, -1] = FAR  # stands for none, where a class has fewer than another
         squared[:, :-1] = np.square(coordinates).sum(1)[:, None] + self._lengths - 2 * coordinates @ self.references.T
+        weights = self._weights
         if excluded is not None:
             squared[:, :-1][excluded] = FAR
-        by_class = np.sort(squared[:, self._members], axis=2)  # (N, K, most of a class)
-        nearest = by_class[:, :, : self._weights.shape[1]]  # (N, K, neighbours)
-        distances: Array = (nearest * self._weights).sum(2) + outside[:, None] + np.float32(self.residual)
+            left = (~excluded).astype(np.int64) @ (self.classes[:, None] == np.arange(self.num_classes))  # (N, K)
+            weights = _weigh_neighbours(left)
+        by_class = np.sort(squared[:, self._members], axis=2)[:, :, : weights.shape[-1]]  # (N, K, neighbours)
+        distances: Array = (by_class * weights).sum(2) + outside[:, None] + np.float32(self.residual)
         return distances
 
     @cached_property
@@ -108,10 +114,18 @@ class Plane:
 
     @cached_property
     def _weights(self) -> Array:
-        """(K, neighbours): one over the number of neighbours that count in a class, 0 behind them."""
-        counts = np.bincount(self.classes, minlength=self.num_classes)
-        numbers = np.clip((counts + 1) // 2, 1, NEIGHBOURS)[:, None]  # (K, 1)
-        return ((np.arange(numbers.max()) < numbers) / numbers).astype(np.float32)
+        return _weigh_neighbours(np.bincount(self.classes, minlength=self.num_classes))
+
+
+def _weigh_neighbours(counts: npt.NDArray[np.int64]) -> Array:
+    """Return (..., K, neighbours): one over the number of neighbours that count in a class, 0 behind them.
+
+    Args:
+        counts: (..., K) references of each class.
+    """
+    numbers = np.clip((counts + 1) // 2, 1, NEIGHBOURS)[..., None]
+    weights: Array = ((np.arange(numbers.max()) < numbers) / numbers).astype(np.float32)
+    return weights
 
 
 @dataclass(frozen=True)
@@ -137,6 +151,11 @@ class Novelty:
     images: int
     measured_on: str
     canary_distance: float = math.nan
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether there are enough known images for any image to be called unknown: at least 19."""
+        return 1 / (1 + len(self.scores)) <= THRESHOLD
 
     @property
     def facts(self) -> dict[str, int | str | float]:
@@ -201,12 +220,16 @@ def from_tensors(tensors: Mapping[str, Tensor], num_classes: int, facts: Any) ->
     Raises:
         ValueError: tensors are missing, do not fit together or hold impossible values; the message names one.
     """
-    missing = {"mean", "directions", "references", "classes", "residual", "scales", *KNOWN} - tensors.keys()
-    if missing:
-        raise ValueError(f"tensor {min(missing)!r} is missing")
+    for name in sorted(DIMENSIONS.keys() ^ tensors.keys()):
+        raise ValueError(f"tensor {name!r} is {'unknown' if name in tensors else 'missing'}")
     for name, tensor in tensors.items():
-        if not tensor.numel() or not tensor.isfinite().all():
+        if tensor.dtype not in (WHOLE if name == "classes" else FRACTIONS) or tensor.ndim != DIMENSIONS[name]:
+            raise ValueError(f"tensor {name!r} is of {tensor.dtype} and {tensor.ndim} dimensions, not as it is written")
+        if not tensor.numel() or not tensor.abs().max() < LARGEST:
             raise ValueError(f"tensor {name!r} is empty or not finite")
+    for name, most in {"classes": max(MOST, num_classes), **dict.fromkeys(KNOWN, MOST)}.items():
+        if len(tensors[name]) > most:
+            raise ValueError(f"tensor {name!r} has {len(tensors[name])} values; the limit is {most}")
     dimensions, number = tensors["mean"].numel(), tensors["directions"].shape[0]
     wanted = {"mean": (dimensions,), "directions": (number, dimensions), "scales": (num_classes,), "residual": (1,)}
     wanted |= {"references": (tensors["classes"].numel(), number), "classes": (tensors["classes"].numel(),)}
@@ -240,8 +263,8 @@ def _check_facts(facts: Any) -> dict[str, Any]:
             "images": int(images),
             "measured_on": str(),
             "canary_distance": int() | float() as distance,
-        } if images > 0 and 0 <= weight < math.inf and math.isfinite(distance):
-            return dict(facts)
+        } if 0 < images < LARGEST and 0 <= weight < LARGEST and 0 <= distance < LARGEST:
+            return {name: facts[name] for name in ("entropy_weight", "images", "measured_on", "canary_distance")}
     raise ValueError(f"header field 'novelty' is {facts!r}, not a weight, a number of images, their name, a distance")
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from torchlight.commands.options import CORRECTIONS_HELP, CheckpointPath, SkipUnreadable, Source
+from torchlight.commands.options import CheckpointPath, Corrections, SkipUnreadable, Source
 from torchlight.commands.terminal import add_bar, show_progress, write_line
 
 
@@ -14,7 +14,7 @@ def calibrate(
     source: Source,
     out: Annotated[Path, typer.Option(help="The new checkpoint; the old one stays.")],
     skip_unreadable: SkipUnreadable = False,
-    corrections: Annotated[Path | None, typer.Option(help=CORRECTIONS_HELP)] = None,
+    corrections: Corrections = None,
 ) -> None:
     """Give a checkpoint of an older program answer sets, and what tells the unknown; its weights stay as they are.
 
@@ -33,4 +33,5 @@ def calibrate(
             on_image=add_bar(progress, "reading images"),
         )
     known = f"{novelty.images} known images ({novelty.measured_on})"
-    write_line(f"wrote {out}: it has answer sets and tells unknown images, by {known}")
+    tells = "tells unknown images" if novelty.can_tell else "cannot tell unknown images yet, which takes 19 known ones"
+    write_line(f"wrote {out}: it has answer sets and {tells}, by {known}")

@@ -104,7 +104,7 @@ TRAIN_OPTIONS: dict[str, Any] = {
     "corrections": typer.Option(help=CORRECTIONS_HELP),
     "keep_mistakes": typer.Option(
         "--keep-mistakes",
-        help="Keep held-out photos that were answered wrongly beside the checkpoint: whoever may use a service with it "
+        help="Keep held-out photos that were answered wrongly beside the checkpoint: all who use a service with it "
         "can look at them.",
     ),
 }

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from torchlight.model.uncertainty.novelty import Novelty, Plane, entropy, join_ranks, rank_among
+from torchlight.model.uncertainty.novelty import FAR, Novelty, Plane, entropy, join_ranks, rank_among
 
 DIRECTIONS = 32  # of embeddings that are told apart: 64 separate no better, see docs/decisions/uncertainty.md
 MAX_LEARNT = 5_000  # images that directions are found from: more change little
@@ -46,14 +46,18 @@ def fit_novelty(embeddings: Tensor, labels: Tensor, known: KnownImages, entropy_
     """
     plane = _place(*_span(embeddings), embeddings, labels, known.logits.shape[1])
     own = known.distances.gather(1, known.labels[:, None])[:, 0]  # (M,)
-    scales = own.median().repeat(plane.num_classes)
+    is_measured = own < FAR / 2  # else its class has no other images than copies of it
+    usual = own[is_measured].median() if is_measured.any() else own.median()
+    scales = usual.repeat(plane.num_classes)
     for k in range(plane.num_classes):
-        if (known.labels == k).sum() >= MIN_IMAGES:
-            scales[k] = own[known.labels == k].median()
+        of_class = own[is_measured & (known.labels == k)]
+        if len(of_class) >= MIN_IMAGES:
+            scales[k] = of_class.median()
     scales = scales.clamp(min=1e-6)
     measured = (known.distances / scales).amin(1).numpy(), entropy(known.logits.softmax(1).numpy())
     kept_distances, kept_entropies = map(_keep, measured)
-    ranks = rank_among(kept_distances, measured[0]), rank_among(kept_entropies, measured[1])
+    itself = 1 / (1 + len(kept_distances))  # is among the kept values already, unlike a new image
+    ranks = rank_among(kept_distances, measured[0]) - itself, rank_among(kept_entropies, measured[1]) - itself
     return Novelty(
         plane,
         scales.numpy(),

@@ -21,9 +21,14 @@ from torchlight.model.checkpoint import explain_absent_sets
 from torchlight.model.checks.self_test import SelfTest
 from torchlight.model.engines.engine import Engine
 from torchlight.model.network import count_parameters
+from torchlight.model.uncertainty.novelty import Novelty
 from torchlight.model.versions import library_versions
 
-NO_NOVELTY = "this checkpoint was made before networks could tell; train again, or run `torchlight calibrate` on it"
+OLD = (
+    "this checkpoint was made before networks could tell; train again, or run `torchlight calibrate` on it if it has "
+    "validation images"
+)
+FEW = "this checkpoint was measured on fewer than 19 known images, too few to call one unknown; train with more"
 router = APIRouter(prefix="/v1", tags=["model"])
 
 
@@ -46,11 +51,17 @@ async def model(service: RunningService, inspector: RunningInspector) -> ModelRe
         answer_sets=_answer_sets(service),
         has_filmstrip=classifier.checkpoint.filmstrip is not None,
         has_index=inspector.has_index,
-        no_unknown=None if classifier.checkpoint.novelty else NO_NOVELTY,
+        no_unknown=_explain_no_unknown(classifier.checkpoint.novelty),
         has_mistakes=inspector.has_mistakes,
         self_test=service.self_test and _self_test(service.self_test),
         versions=Versions(training=dict(header.versions), serving=library_versions("torch", "pillow", "fastapi")),
     )
+
+
+def _explain_no_unknown(novelty: Novelty | None) -> str | None:
+    if novelty is None:
+        return OLD
+    return None if novelty.can_tell else FEW
 
 
 def _engine(engine: Engine) -> EngineBody:

@@ -22,7 +22,7 @@ def novelty_of(references: npt.NDArray[np.floating], classes: list[int], num_cla
         num_classes=num_classes,
     )
     known = np.arange(100.0)
-    return Novelty(plane, np.ones(num_classes, np.float32), known, known, known, images=100, measured_on="val")
+    return Novelty(plane, np.ones(num_classes, np.float32), known, known, known, 0.7, images=100, measured_on="val")
 
 
 @pytest.fixture

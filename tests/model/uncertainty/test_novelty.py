@@ -110,6 +110,12 @@ def test_it_comes_back_from_its_tensors(novelty: Novelty) -> None:
     [
         ("mean", None, "'mean' is missing"),
         ("scores", torch.tensor([]), "'scores' is empty or not finite"),
+        ("surprise", torch.ones(3), "'surprise' is unknown"),
+        ("directions", torch.tensor(1.0), "'directions' is of torch.float32 and 0 dimensions"),
+        ("scales", torch.ones(3, dtype=torch.complex64), "'scales' is of torch.complex64"),
+        ("classes", torch.zeros(90), "'classes' is of torch.float32"),
+        ("mean", torch.full((DIMENSIONS,), 1e300, dtype=torch.float64), "'mean' is empty or not finite"),
+        ("scores", torch.ones(10_001), "'scores' has 10001 values; the limit is 10000"),
         ("mean", torch.full((DIMENSIONS,), torch.nan), "'mean' is empty or not finite"),
         ("directions", torch.ones(32, 7), "'directions' is (32, 7), not (32, 40)"),
         ("references", torch.ones(3, 32), "'references' is (3, 32), not (90, 32)"),
@@ -130,6 +136,8 @@ def test_tensors_that_do_not_fit_are_named(novelty: Novelty, name: str, value: T
 @pytest.mark.parametrize(
     "change",
     [
+        {"entropy_weight": -1},
+        {"entropy_weight": 10**400},
         {"images": 0},
         {"images": "many"},
         {"measured_on": 3},
@@ -148,6 +156,11 @@ def test_a_class_without_references_is_far_from_everything() -> None:
     distances = plane.class_distances(*plane.project(identity[:1]))
     assert distances[0, 1] >= FAR
     assert distances[0].tolist()[::2] == pytest.approx([0, 2], abs=1e-5)
+
+
+def test_facts_of_a_later_version_are_left_out(novelty: Novelty) -> None:
+    again = from_tensors(to_tensors(novelty), CLASSES, FACTS | {"plane": 3, "later": "x"})
+    assert again.facts == FACTS
 
 
 def test_excluded_references_do_not_count() -> None:
@@ -173,3 +186,25 @@ def test_a_p_value_in_words() -> None:
     assert describe_p_value(0.05) == {"p_value": 0.05, "is_unknown": True, "threshold": 0.05}
     assert describe_p_value(0.0512345) == {"p_value": 0.0512, "is_unknown": False, "threshold": 0.05}
     assert describe_p_value(None) is None
+
+
+@pytest.mark.parametrize("number", [20, 60, 300])
+def test_as_many_new_images_are_called_unknown_as_promised_however_few_are_known(number: int) -> None:
+    """Over many draws of known images, of which the last one is taken for new."""
+    shares = []
+    for seed in range(60):
+        learnt, known, new = torch.arange(90) % CLASSES, torch.arange(number) % CLASSES, torch.arange(60) % CLASSES
+        embeddings = embeddings_of(learnt, 1)
+        distances = distances_apart(embeddings, learnt, embeddings_of(known, 100 + seed), CLASSES)
+        images = KnownImages(distances, known, unsure_logits(known, seed), "val")
+        found = fit_novelty(embeddings, learnt, images, 1.0).measure(
+            embeddings_of(new, 500 + seed), unsure_logits(new, 1000 + seed).softmax(1)
+        )
+        shares.append((found.p_values <= 0.05).mean())
+    assert np.mean(shares) == pytest.approx(0.05, abs=0.015)
+
+
+def unsure_logits(classes: Tensor, seed: int) -> Tensor:
+    """Return logits of random height for the right class."""
+    generator = torch.Generator().manual_seed(seed)
+    return logits_of(classes) * torch.rand(len(classes), 1, generator=generator)

@@ -46,6 +46,22 @@ def test_distances_of_images_that_were_left_out_are_as_those_of_new_ones() -> No
     assert crosswise.mean().item() == pytest.approx(apart.mean().item(), rel=0.02)
 
 
+@pytest.mark.parametrize("burst", [3, 7, 12])
+def test_a_burst_of_copies_leaves_the_other_classes_as_they_are(burst: int) -> None:
+    """Twelve images a class, of which one class has many near-identical ones."""
+    labels, folds = torch.arange(36) % 3, torch.arange(36) // 3 % 5
+    centres = F.normalize(torch.randn(3, 24, generator=torch.Generator().manual_seed(9)))
+    some = F.normalize(centres[labels] + 0.3 * embeddings(36))
+    copies = (labels == 0).nonzero()[:burst, 0]
+    some[copies], folds[copies] = some[copies[0]].clone(), folds[copies[0]].clone()
+    groups = ["burst" if k in copies.tolist() else str(k) for k in range(36)]
+    distances = distances_crosswise(some, labels, folds, groups, 3)
+    novelty = fit_novelty(some, labels, KnownImages(distances, labels, torch.zeros(36, 3), "photos"), 0.7)
+    assert novelty.scales.max() < 3 * novelty.scales.min()
+    strange = novelty.measure(embeddings(50, seed=3), torch.full((50, 3), 1 / 3))
+    assert (strange.p_values <= 0.05).mean() > 0.9
+
+
 @pytest.mark.parametrize("dimensions", [8, 24, 200])  # fewer and more than images, and than directions
 def test_any_number_of_dimensions_will_do(dimensions: int) -> None:
     some = embeddings(60, dimensions)
