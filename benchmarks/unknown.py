@@ -88,7 +88,13 @@ def main() -> int:
     for given, (known, *names) in arguments.checkpoints.items():
         path = find_checkpoint(Path(given))
         rows += measure(path.stem, path, [Path(known)], {name: folders[name] for name in names})
-    shown = [*arguments.sets, "--strangers", *arguments.strangers, "--checkpoints", *arguments.checkpoints]
+    shown = [
+        *arguments.sets,
+        "--strangers",
+        *arguments.strangers,
+        "--checkpoints",
+        *(Path(one).stem for one in arguments.checkpoints),
+    ]
     command = "python -m benchmarks.unknown " + " ".join(one if one.startswith("-") else f"{one}=..." for one in shown)
     return finish(make_report(rows), Console(), command, arguments.markdown)
 

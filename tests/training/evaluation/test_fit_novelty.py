@@ -46,7 +46,7 @@ def test_distances_of_images_that_were_left_out_are_as_those_of_new_ones() -> No
     assert crosswise.mean().item() == pytest.approx(apart.mean().item(), rel=0.02)
 
 
-@pytest.mark.parametrize("burst", [3, 7, 12])
+@pytest.mark.parametrize("burst", [3, 7, 10])
 def test_a_burst_of_copies_leaves_the_other_classes_as_they_are(burst: int) -> None:
     """Twelve images a class, of which one class has many near-identical ones."""
     labels, folds = torch.arange(36) % 3, torch.arange(36) // 3 % 5
