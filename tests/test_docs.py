@@ -47,8 +47,9 @@ GENERATED_NAMES = (
     "serving-efficientnet",
     "serving-resnet18",
     "soak",
+    "unknown",
 )
-GENERATED = {"docs/unknown.md", f"docs/{name}.md" for name in GENERATED_NAMES}
+GENERATED = {f"docs/{name}.md" for name in GENERATED_NAMES}
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text()
     for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("model/**/*.md")])
