@@ -192,9 +192,10 @@ function whatItSees({ pixels: { data } }, size) {
   return [heading(t("what_it_sees", { size })), canvas, reading];
 }
 
-/** What the network says of a picture that is unlike what it knows; nothing of others. */
+/** How strange a picture is to the network: a warning if it is unlike what it knows, else what that does not prove. */
 function strangeness(app, { id, unknown }) {
-  if (!unknown?.is_unknown) return null;
+  if (!unknown) return null;
+  if (!unknown.is_unknown) return quiet(rich("known_says"));
   return h("div", { class: "status wrong", id: "unknown" },
     h("p", {}, h("strong", {}, t("unknown_title"))),
     h("p", {}, rich("unknown_says", { share: unknown.p_value < 0.01 ? t("fewer_than_one") : written(100 * unknown.p_value, 0) })),

@@ -58,6 +58,7 @@ const WORDS = {
   blue: ["blue", "蓝"],
   answer: ["The answer", "答案"],
   unknown_title: ["This is unlike anything that the network was shown.", "这不像网络见过的任何东西。"],
+  known_says: ["Not [strange](strange) to it. That does not prove that it shows one of these: some things that it never saw look like what it knows.", "对它来说并不[陌生](strange)。但这不证明图里就是其中之一：有些它从未见过的东西看起来很像它认识的。"],
   unknown_short: ["unlike anything it knows", "不像它认识的任何东西"],
   unknown_says: ["Of 100 pictures of what it knows, {share} are as [strange](strange) to it as this one. It has to name one of its classes all the same: do not trust the shares below.", "在它认识的 100 张图片中，只有 {share} 张对它来说[像这张一样陌生](strange)。可它仍得从自己的类别里选一个，所以请别相信下面的份额。"],
   fewer_than_one: ["fewer than 1", "不到 1"],

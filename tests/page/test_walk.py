@@ -65,6 +65,7 @@ def test_a_picture_like_those_it_knows_is_not(visit: Visit) -> None:
     visit.page.get_by_role("button", name="Drawing of a freighter").click()
     expect(visit.page.locator("#answers")).to_be_visible()
     expect(visit.page.locator("#unknown")).to_have_count(0)
+    expect(visit.page.locator("#answer")).to_contain_text("Not strange to it. That does not prove")
 
 
 def test_what_the_network_sees_is_drawn_pixel_by_pixel(visit: Visit, service: Service, photo: Path) -> None:
