@@ -26,5 +26,5 @@ def novelty_of(network: nn.Module, header: Header) -> Novelty:
     images = plain_images(120, header.image_spec.size, seed=0)
     logits, embeddings = infer_with_embeddings(network.eval(), images, header.image_spec, size)
     distances = distances_apart(embeddings[:60], labels, embeddings[60:], number)
-    novelty = fit_novelty(embeddings[:60], labels, KnownImages(distances, labels, logits[60:], "val"), 0.7)
+    novelty = fit_novelty(embeddings[:60], labels, KnownImages(distances, labels, logits[60:], "val", False), 0.7)
     return add_canary_distance(novelty, network, header.image_spec)

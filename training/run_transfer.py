@@ -96,6 +96,7 @@ class Learnt:
         logits, undivided_logits: (M, K) of those, with and without a temperature that they had no part in.
         distances: (M, K) of those to each class, by embeddings that had not learnt from them.
         embeddings: (N, D) of all photos.
+        is_frozen: whether the layers before the last one learnt from no photo.
     """
 
     architecture: str
@@ -106,6 +107,7 @@ class Learnt:
     undivided_logits: Tensor
     distances: Tensor
     embeddings: Tensor
+    is_frozen: bool
     temperature: float
     candidates: Sequence[CandidateResult]
     reason: str
@@ -232,6 +234,7 @@ def _learn_heads(
         undivided_logits=choice.undivided_logits,
         distances=distances_crosswise(embeddings, photos.labels, folds, photos.groups, choice.weight.shape[0]),
         embeddings=embeddings,
+        is_frozen=True,
         temperature=choice.temperature,
         candidates=candidates,
         reason=f"The mean of the {len(choice.chosen)} heads with the lowest loss on photos they had not seen was kept.",
@@ -269,6 +272,7 @@ def _try(
         undivided_logits=trained.undivided_logits,
         distances=trained.distances,
         embeddings=trained.embeddings,
+        is_frozen=False,
         temperature=trained.temperature,
         candidates=[result, *others],
         reason=f"The network that was trained was {result.note}.",
@@ -292,7 +296,8 @@ def _save(path: Path, learnt: Learnt, header: Header, photos: LabelledImages, da
     training = {**header.training, **cost}
     if learnt.architecture == DEFAULT_ARCHITECTURE:
         del training["backbone"]  # it began from nothing
-    known = KnownImages(learnt.distances, labels, learnt.logits, "photos, cross-validated")
+    name, are_references = "photos, cross-validated", learnt.is_frozen
+    known = KnownImages(learnt.distances, labels, learnt.logits, name, are_references)
     weight = PUBLISHED_WEIGHT if "backbone" in training else OWN_WEIGHT
     novelty = fit_novelty(learnt.embeddings, photos.labels, known, weight)
     header = dataclasses.replace(

@@ -110,7 +110,9 @@ def measure_uncertainty(network: nn.Module, header: Header, dataset: DataSet) ->
     logits, known = infer_with_embeddings(network, val.images, spec, size)
     distances = distances_apart(embeddings, some.labels, known, logits.shape[1])
     weight = PUBLISHED_WEIGHT if "backbone" in header.training else OWN_WEIGHT
-    novelty = fit_novelty(embeddings, some.labels, KnownImages(distances, val.labels, logits, "val"), weight)
+    novelty = fit_novelty(
+        embeddings, some.labels, KnownImages(distances, val.labels, logits, "val", are_references=False), weight
+    )
     sets = measure_answer_sets(logits, val.labels, header.class_names)
     return sets, add_canary_distance(novelty, network.cpu(), spec)
 

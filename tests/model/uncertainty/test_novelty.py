@@ -40,7 +40,7 @@ def novelty() -> Novelty:
     learnt, known = torch.arange(90) % CLASSES, torch.arange(300) % CLASSES
     embeddings = embeddings_of(learnt, 1)
     distances = distances_apart(embeddings, learnt, embeddings_of(known, 2), CLASSES)
-    return fit_novelty(embeddings, learnt, KnownImages(distances, known, logits_of(known), "val"), 0.7)
+    return fit_novelty(embeddings, learnt, KnownImages(distances, known, logits_of(known), "val", False), 0.7)
 
 
 def test_distance_is_the_mean_over_the_nearest_half_of_a_class_at_most_twenty(novelty: Novelty) -> None:
@@ -196,7 +196,7 @@ def test_as_many_new_images_are_called_unknown_as_promised_however_few_are_known
         learnt, known, new = torch.arange(90) % CLASSES, torch.arange(number) % CLASSES, torch.arange(60) % CLASSES
         embeddings = embeddings_of(learnt, 1)
         distances = distances_apart(embeddings, learnt, embeddings_of(known, 100 + seed), CLASSES)
-        images = KnownImages(distances, known, unsure_logits(known, seed), "val")
+        images = KnownImages(distances, known, unsure_logits(known, seed), "val", False)
         found = fit_novelty(embeddings, learnt, images, 1.0).measure(
             embeddings_of(new, 500 + seed), unsure_logits(new, 1000 + seed).softmax(1)
         )

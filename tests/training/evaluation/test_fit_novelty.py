@@ -57,7 +57,7 @@ def test_a_burst_of_copies_leaves_the_other_classes_as_they_are(burst: int) -> N
     groups = ["burst" if k in copies.tolist() else str(k) for k in range(36)]
     distances = distances_crosswise(some, labels, folds, groups, 3)
     logits = torch.randn(36, 3, generator=torch.Generator().manual_seed(1))
-    novelty = fit_novelty(some, labels, KnownImages(distances, labels, logits, "photos"), 0.7)
+    novelty = fit_novelty(some, labels, KnownImages(distances, labels, logits, "photos", False), 0.7)
     assert novelty.scales.max() < 3 * novelty.scales.min()
     strange = novelty.measure(embeddings(50, seed=3), torch.full((50, 3), 1 / 3))
     assert (strange.p_values <= 0.05).mean() > 0.9
@@ -67,7 +67,7 @@ def test_a_burst_of_copies_leaves_the_other_classes_as_they_are(burst: int) -> N
 def test_any_number_of_dimensions_will_do(dimensions: int) -> None:
     some = embeddings(60, dimensions)
     distances = distances_crosswise(some, LABELS, FOLDS, [str(k) for k in range(60)], 2)
-    novelty = fit_novelty(some, LABELS, KnownImages(distances, LABELS, torch.randn(60, 2), "val"), 0.7)
+    novelty = fit_novelty(some, LABELS, KnownImages(distances, LABELS, torch.randn(60, 2), "val", False), 0.7)
     directions = torch.from_numpy(novelty.plane.directions)
     assert directions.shape == (min(32, dimensions), dimensions)
     torch.testing.assert_close(directions @ directions.T, torch.eye(len(directions)), atol=2e-3, rtol=0)
@@ -75,7 +75,9 @@ def test_any_number_of_dimensions_will_do(dimensions: int) -> None:
 
 def test_its_size_is_bounded() -> None:
     some, labels = embeddings(5000), torch.arange(5000) % 2
-    novelty = fit_novelty(some, labels, KnownImages(torch.rand(5000, 2), labels, torch.randn(5000, 2), "val"), 0.7)
+    novelty = fit_novelty(
+        some, labels, KnownImages(torch.rand(5000, 2), labels, torch.randn(5000, 2), "val", False), 0.7
+    )
     assert len(novelty.plane.references) == MAX_REFERENCES
     assert {len(novelty.distances), len(novelty.entropies), len(novelty.scores)} == {MAX_KNOWN}
 
@@ -85,7 +87,7 @@ def test_a_class_with_few_known_images_has_the_usual_distance_of_all() -> None:
     distances = torch.full((8, 3), 9.0)
     distances[range(8), known] = torch.tensor([1.0, 2, 3, 4, 5, 6, 50, 60])
     novelty = fit_novelty(
-        embeddings(9), torch.arange(9) % 3, KnownImages(distances, known, torch.randn(8, 3), "val"), 0.7
+        embeddings(9), torch.arange(9) % 3, KnownImages(distances, known, torch.randn(8, 3), "val", False), 0.7
     )
     assert novelty.scales.tolist() == [3, 4, 4]
 
@@ -94,7 +96,7 @@ def test_one_image_and_equal_images_are_no_error() -> None:
     one = embeddings(1).expand(4, -1)
     labels = torch.tensor([0, 1, 0, 1])
     distances = distances_apart(one, labels, one, 2)
-    novelty = fit_novelty(one, labels, KnownImages(distances, labels, torch.zeros(4, 2), "val"), 0.7)
+    novelty = fit_novelty(one, labels, KnownImages(distances, labels, torch.zeros(4, 2), "val", False), 0.7)
     found = novelty.measure(one[:1], torch.full((1, 2), 0.5))
     assert 0 < found.p_values[0] <= 1
 
