@@ -58,8 +58,8 @@ def fit_novelty(embeddings: Tensor, labels: Tensor, known: KnownImages, entropy_
     scales = scales.clamp(min=1e-6)
     measured = (known.distances / scales).amin(1).numpy(), entropy(known.logits.softmax(1).numpy())
     kept_distances, kept_entropies = map(_keep, measured)
-    # A known image is among the kept values already, unlike a new one. But where it is a reference, it has one fewer than
-    # a new image, which makes it as much stranger: there known images were called unknown as often as promised.
+    # A known image is among the kept values already, unlike a new one. But where it is a reference, it has one fewer
+    # than a new image, which makes it stranger by about as much.
     itself = 0.0 if known.are_references else 1 / (1 + len(kept_distances))
     ranks = rank_among(kept_distances, measured[0]) - itself, rank_among(kept_entropies, measured[1]) - itself
     return Novelty(
