@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { paintPixels, picture } from "./drawing.js";
-import { addressOf, arrow, button, card, cellUnder, figure, go, h, heading, indexOr, keep, num, percent, quiet, recall, say, shareBar, shareOf, written } from "./page.js";
+import { addressOf, arrow, button, card, cellUnder, figure, go, h, heading, indexOr, keep, num, percent, quiet, recall, say, shareBar, shareOf } from "./page.js";
 import { currentLanguage, rich, t } from "./words.js";
 
 const EXAMPLES = ["ship", "airplane", "frog", "truck"];
@@ -198,7 +198,7 @@ function strangeness(app, { id, unknown }) {
   if (!unknown.is_unknown) return quiet(rich("known_says"));
   return h("div", { class: "status wrong", id: "unknown" },
     h("p", {}, h("strong", {}, t("unknown_title"))),
-    h("p", {}, rich("unknown_says", { share: unknown.p_value < 0.01 ? t("fewer_than_one") : written(100 * unknown.p_value, 0) })),
+    h("p", {}, rich("unknown_says", { share: String(Math.ceil(100 * unknown.p_value)) })),
     app.model.has_index && nearest(id),
   );
 }
