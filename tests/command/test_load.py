@@ -61,8 +61,18 @@ def test_a_set_holds_the_labels_that_are_likely_enough(tmp_path: Path) -> None:
         classifier.predict_set(SHIP, coverage=1)
 
 
-def test_a_checkpoint_without_sets_gives_none(classifier: ImageClassifier) -> None:
-    assert classifier.predict_set(SHIP) is None
+def test_a_checkpoint_of_an_older_program_gives_none(tmp_path: Path) -> None:
+    loaded = load_checkpoint(PRETRAINED)
+    save_checkpoint(tmp_path / "old.safetensors", loaded.network, replace(loaded.header, answer_sets=None))
+    old = torchlight.load(tmp_path / "old.safetensors")
+    assert old.predict_set(SHIP) is None
+    assert old.p_value(SHIP) is None
+
+
+def test_how_strange_an_image_is_comes_as_a_number(classifier: ImageClassifier) -> None:
+    p_value = classifier.p_value(SHIP)
+    assert p_value is not None
+    assert 0.05 < p_value <= 1
 
 
 def test_what_is_wrong_is_named(classifier: ImageClassifier, tmp_path: Path) -> None:
