@@ -98,17 +98,17 @@ async def test_predictions_are_answered_while_a_view_takes_its_time(
         inspector = app.state.inspector
         started, released = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
-        compute = inspector.classifier.logits
+        compute = inspector.classifier.network_input
 
         def held(images: Tensor) -> Tensor:
             loop.call_soon_threadsafe(started.set)
             asyncio.run_coroutine_threadsafe(released.wait(), loop).result(60)
             return compute(images)
 
-        inspector.classifier.logits = held
+        inspector.classifier.network_input = held
         view = asyncio.create_task(client.get(f"{path}/prediction"))
         await started.wait()
-        inspector.classifier.logits = compute
+        inspector.classifier.network_input = compute
         answers = [await client.post("/v1/predict", files={"file": photo}) for _ in range(5)]
         assert not view.done()
         released.set()
