@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.unknown import area_under_roc
 from torchlight.model.canary import add_canary_distance
 from torchlight.model.checkpoint import Checkpoint
 from torchlight.model.classifier import Classifier
@@ -29,7 +30,6 @@ from torchlight.model.images import prepare_image
 from torchlight.model.network import classifier_head
 from torchlight.model.uncertainty.novelty import THRESHOLD, Novelty, Plane, entropy, join_ranks, rank_among, to_tensors
 from torchlight.model.views.embedding import embedding_layer, to_embeddings
-from torchlight.training.evaluation.classification_metrics import area_under_roc
 from torchlight.training.evaluation.fit_novelty import PUBLISHED_WEIGHT
 
 DIRECTIONS = 128  # a thousand classes need more than ten do: with 64 half as many drawings are refused

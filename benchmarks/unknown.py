@@ -34,7 +34,6 @@ from torchlight.model.engines.folder_predictions import find_image_files
 from torchlight.model.images import prepare_image
 from torchlight.model.named_checkpoints import find_checkpoint
 from torchlight.model.uncertainty.novelty import THRESHOLD
-from torchlight.training.evaluation.classification_metrics import area_under_roc
 
 ROOT = Path(__file__).parents[1]
 NOISE = 100  # images
@@ -138,6 +137,16 @@ def answer(classifier: Classifier, images: Tensor) -> Answered:
         p_values.append(torch.from_numpy(answers.strangeness.p_values))
         tops.append(answers.probabilities.amax(1))
     return Answered(torch.cat(p_values), torch.cat(tops))
+
+
+def area_under_roc(known: Tensor, strange: Tensor) -> float:
+    """Return how often a strange image has the larger score than a known one, in [0, 1]; equal scores count half.
+
+    Args:
+        known, strange: (N,) and (M,).
+    """
+    larger = (strange[:, None] > known).double().mean() + 0.5 * (strange[:, None] == known).double().mean()
+    return larger.item()
 
 
 def _count(answered: Answered, threshold: float) -> tuple[int, float, float]:

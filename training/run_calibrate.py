@@ -14,7 +14,7 @@ from torchlight.training.data.held_out import load_as_divided_in_training
 from torchlight.training.evaluation.evaluate_checkpoint import measure_uncertainty
 
 
-def calibrate(
+def calibrate_checkpoint(
     trained: Checkpoint,
     source: str,
     out: Path,

@@ -37,9 +37,8 @@ from torchlight.training.evaluation.cross_validation import CandidateResult, Cro
 from torchlight.training.evaluation.data_findings import find_in_data
 from torchlight.training.evaluation.evaluate_checkpoint import Evaluation, evaluate_checkpoint, summarise_metrics
 from torchlight.training.evaluation.fit_novelty import (
-    OWN_WEIGHT,
-    PUBLISHED_WEIGHT,
     KnownImages,
+    choose_entropy_weight,
     distances_crosswise,
     fit_novelty,
 )
@@ -296,10 +295,8 @@ def _save(path: Path, learnt: Learnt, header: Header, photos: LabelledImages, da
     training = {**header.training, **cost}
     if learnt.architecture == DEFAULT_ARCHITECTURE:
         del training["backbone"]  # it began from nothing
-    name, are_references = "photos, cross-validated", learnt.is_frozen
-    known = KnownImages(learnt.distances, labels, learnt.logits, name, are_references)
-    weight = PUBLISHED_WEIGHT if "backbone" in training else OWN_WEIGHT
-    novelty = fit_novelty(learnt.embeddings, photos.labels, known, weight)
+    known = KnownImages(learnt.distances, labels, learnt.logits, "photos, cross-validated", learnt.is_frozen)
+    novelty = fit_novelty(learnt.embeddings, photos.labels, known, choose_entropy_weight(training))
     header = dataclasses.replace(
         header,
         network=NetworkConfig(learnt.architecture, len(names)),

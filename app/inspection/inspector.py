@@ -27,7 +27,7 @@ from torchlight.model.errors import (
 )
 from torchlight.model.views import image_index, kept_mistakes
 from torchlight.model.views.activations import MapStage, activation_maps, layer_at_stage
-from torchlight.model.views.embedding import embed, embedding_layer, layer_outputs, to_embeddings
+from torchlight.model.views.embedding import embedding_layer, layer_outputs, to_embeddings
 from torchlight.model.views.image_index import Index
 from torchlight.model.views.kept_mistakes import KeptMistakes
 
@@ -138,30 +138,34 @@ class Inspector:
 
     def logits(self, image: PreparedImage) -> Tensor:
         """Return the (K,) logits by PyTorch in float32, whatever engine answers."""
-        return self._compute(image, "logits", lambda: self.classifier.logits(image.tensor[None])[0])
+        return self._logits_and_embedding(image)[0]
 
     def embedding(self, image: PreparedImage) -> Tensor:
         """Return what :func:`model.views.embedding.embed` does for one image."""
-        return self._compute(image, "embedding", lambda: embed(self.classifier, image.tensor[None])[0])
+        return self._logits_and_embedding(image)[1]
 
     def answer(self, image: PreparedImage) -> tuple[Tensor, float | None]:
         """Return the (K,) logits and, by the same pass, the share of known images that are at least as strange.
 
         That is None if the checkpoint cannot tell.
         """
-        novelty, layer = self.classifier.checkpoint.novelty, embedding_layer(self.classifier.graph)
+        logits, embedding = self._logits_and_embedding(image)
+        novelty = self.classifier.checkpoint.novelty
         if novelty is None:
-            return self.logits(image), None
+            return logits, None
+        return logits, float(novelty.measure(embedding[None], logits[None].softmax(1)).p_values[0])
+
+    def _logits_and_embedding(self, image: PreparedImage) -> tuple[Tensor, Tensor]:
+        """Return (K,) and (D,), which the views of one image ask for one after the other, from one pass."""
+        graph, number = self.classifier.graph, len(self.classifier.class_names)
+        layer = embedding_layer(graph)
 
         def run() -> Tensor:
-            output = self.classifier.graph.output
-            outputs = layer_outputs(self.classifier, image.tensor[None], [output, layer])
-            return torch.cat([outputs[output].float().cpu()[0], to_embeddings(outputs[layer])[0]])  # (K + D,)
+            outputs = layer_outputs(self.classifier, image.tensor[None], [graph.output, layer])
+            return torch.cat([outputs[graph.output].float().cpu()[0], to_embeddings(outputs[layer])[0]])
 
-        both = self._compute(image, "answer", run)
-        logits, embedding = both[: len(self.classifier.class_names)], both[len(self.classifier.class_names) :]
-        strangeness = novelty.measure(embedding[None], logits[None].softmax(1))
-        return logits, float(strangeness.p_values[0])
+        both = self._compute(image, "logits and embedding", run)  # (K + D,)
+        return both[:number], both[number:]
 
     def _compute(self, image: PreparedImage, what: str, make: Callable[[], Tensor]) -> Tensor:
         return self.cache.find((image.id, what), make, lambda tensor: tensor.nbytes + ENTRY_BYTES)

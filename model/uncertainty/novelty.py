@@ -220,6 +220,21 @@ def from_tensors(tensors: Mapping[str, Tensor], num_classes: int, facts: Any) ->
     Raises:
         ValueError: tensors are missing, do not fit together or hold impossible values; the message names one.
     """
+    _check_tensors(tensors, num_classes)
+    plane = Plane(
+        mean=tensors["mean"].float().numpy(),
+        directions=tensors["directions"].float().numpy(),
+        references=tensors["references"].float().numpy(),
+        classes=tensors["classes"].long().numpy(),
+        residual=tensors["residual"].item(),
+        num_classes=num_classes,
+    )
+    distances, entropies, scores = (tensors[name].double().numpy() for name in KNOWN)
+    scales = tensors["scales"].float().numpy()
+    return Novelty(plane, scales, distances, entropies, scores, **_check_facts(facts))
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], num_classes: int) -> None:
     for name in sorted(DIMENSIONS.keys() ^ tensors.keys()):
         raise ValueError(f"tensor {name!r} is {'unknown' if name in tensors else 'missing'}")
     for name, tensor in tensors.items():
@@ -243,17 +258,6 @@ def from_tensors(tensors: Mapping[str, Tensor], num_classes: int, facts: Any) ->
         raise ValueError("tensor 'scales' is not positive")
     if any((tensors[name].diff() < 0).any() for name in KNOWN):
         raise ValueError(f"one of the tensors {', '.join(KNOWN)} is not in ascending order")
-    plane = Plane(
-        mean=tensors["mean"].float().numpy(),
-        directions=tensors["directions"].float().numpy(),
-        references=tensors["references"].float().numpy(),
-        classes=tensors["classes"].long().numpy(),
-        residual=tensors["residual"].item(),
-        num_classes=num_classes,
-    )
-    distances, entropies, scores = (tensors[name].double().numpy() for name in KNOWN)
-    scales = tensors["scales"].float().numpy()
-    return Novelty(plane, scales, distances, entropies, scores, **_check_facts(facts))
 
 
 def _check_facts(facts: Any) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from torchlight.training.evaluation.classification_metrics import infer
 from torchlight.training.optimisation import resume_state
 from torchlight.training.optimisation.loop import EpochResult, Training, TrainingDiverged
 from torchlight.training.run import RunResult, RunStopped
-from torchlight.training.run_calibrate import calibrate
+from torchlight.training.run_calibrate import calibrate_checkpoint
 from torchlight.training.run_setup import Observer
 
 CPU = torch.device("cpu")
@@ -163,14 +163,14 @@ def test_checkpoint_tells_other_images_from_those_that_it_knows(finished: Finish
 def test_a_checkpoint_of_an_older_program_can_be_taught_to_tell(finished: Finished, tmp_path: Path) -> None:
     trained, old, new = finished.load(), tmp_path / "old", tmp_path / "new"
     save_checkpoint(old, trained.network, trained.header, trained.filmstrip)
-    calibrate(load_checkpoint(old), finished.options.source, new)
+    calibrate_checkpoint(load_checkpoint(old), finished.options.source, new)
     given, expected = load_checkpoint(new).novelty, trained.novelty
     assert given is not None
     assert expected is not None
     assert given.facts == pytest.approx(expected.facts)
     torch.testing.assert_close(to_tensors(given), to_tensors(expected))
     with pytest.raises(DataError, match="new exists; choose another name"):
-        calibrate(load_checkpoint(old), finished.options.source, new)
+        calibrate_checkpoint(load_checkpoint(old), finished.options.source, new)
 
 
 def test_only_images_that_were_held_out_teach_it_to_tell(
@@ -178,11 +178,11 @@ def test_only_images_that_were_held_out_teach_it_to_tell(
 ) -> None:
     trained = finished.load()
     with pytest.raises(DataError, match="has no validation images beside training images"):
-        calibrate(trained, str(draw_folder(tmp_path / "others", 4)), tmp_path / "new")
+        calibrate_checkpoint(trained, str(draw_folder(tmp_path / "others", 4)), tmp_path / "new")
     metrics = {**trained.header.metrics, "cross_validation": {}}
     learnt = dataclasses.replace(trained, header=dataclasses.replace(trained.header, metrics=metrics))
     with pytest.raises(DataError, match=r"the network learnt from every photo of .*photos"):
-        calibrate(learnt, finished.options.source, tmp_path / "new")
+        calibrate_checkpoint(learnt, finished.options.source, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

@@ -21,7 +21,7 @@ def calibrate(
     The images are those that it was trained on: what was held out then is what it knows.
     """
     from torchlight.model.checkpoint import load_checkpoint
-    from torchlight.training.run_calibrate import calibrate as calibrate_checkpoint
+    from torchlight.training.run_calibrate import calibrate_checkpoint
 
     with show_progress() as progress:
         novelty = calibrate_checkpoint(

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -96,15 +96,11 @@ def infer(network: nn.Module, images: Tensor, spec: ImageSpec, batch_size: int |
     Raises:
         ValueError: the images have another size.
     """
-    if images.shape[-1] != spec.size:
-        raise ValueError(f"the images have {images.shape[-1]} pixels a side, the network's input {spec.size}")
-    batch_size = batch_size or max(1, BATCH_PIXELS // spec.size**2)
-    device = next(network.parameters()).device
     with torch.inference_mode():
         return torch.cat(
             [
-                network(normalise(batch.to(device), spec).contiguous(memory_format=torch.channels_last)).float().cpu()
-                for batch in torch.split(images, batch_size)
+                network(normalise(batch, spec).contiguous(memory_format=torch.channels_last)).float().cpu()
+                for batch in _batches(network, images, spec, batch_size)
             ]
         )
 
@@ -114,24 +110,22 @@ def infer_with_embeddings(network: nn.Module, images: Tensor, spec: ImageSpec, s
 
     Args:
         size: D, see :func:`model.network.embedding_size`.
+
+    Raises:
+        ValueError: the images have another size.
     """
-    device = next(network.parameters()).device
-    parts = [
-        answer_with_embeddings(network, spec, batch.to(device), size)
-        for batch in torch.split(images, max(1, BATCH_PIXELS // spec.size**2))
-    ]
+    parts = [answer_with_embeddings(network, spec, batch, size) for batch in _batches(network, images, spec)]
     logits, embeddings = zip(*parts, strict=True)
     return torch.cat(logits), torch.cat(embeddings)
 
 
-def area_under_roc(known: Tensor, strange: Tensor) -> float:
-    """Return how often a strange image has the larger score than a known one, in [0, 1]; equal scores count half.
-
-    Args:
-        known, strange: (N,) and (M,).
-    """
-    larger = (strange[:, None] > known).double().mean() + 0.5 * (strange[:, None] == known).double().mean()
-    return larger.item()
+def _batches(network: nn.Module, images: Tensor, spec: ImageSpec, size: int | None = None) -> Iterator[Tensor]:
+    """Yield images of the network's size, on its device, as many at a time as :func:`infer` says."""
+    if images.shape[-1] != spec.size:
+        raise ValueError(f"the images have {images.shape[-1]} pixels a side, the network's input {spec.size}")
+    device = next(network.parameters()).device
+    for batch in torch.split(images, size or max(1, BATCH_PIXELS // spec.size**2)):
+        yield batch.to(device)
 
 
 def compute_metrics(logits: Tensor, labels: Tensor, class_names: Sequence[str]) -> Metrics:

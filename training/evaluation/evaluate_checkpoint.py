@@ -29,9 +29,8 @@ from torchlight.training.evaluation.classification_metrics import (
 )
 from torchlight.training.evaluation.fit_novelty import (
     MAX_LEARNT,
-    OWN_WEIGHT,
-    PUBLISHED_WEIGHT,
     KnownImages,
+    choose_entropy_weight,
     distances_apart,
     fit_novelty,
     spread_evenly,
@@ -109,7 +108,7 @@ def measure_uncertainty(network: nn.Module, header: Header, dataset: DataSet) ->
     _, embeddings = infer_with_embeddings(network, some.images, spec, size)
     logits, known = infer_with_embeddings(network, val.images, spec, size)
     distances = distances_apart(embeddings, some.labels, known, logits.shape[1])
-    weight = PUBLISHED_WEIGHT if "backbone" in header.training else OWN_WEIGHT
+    weight = choose_entropy_weight(header.training)
     novelty = fit_novelty(
         embeddings, some.labels, KnownImages(distances, val.labels, logits, "val", are_references=False), weight
     )

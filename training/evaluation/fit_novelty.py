@@ -1,7 +1,8 @@
 """Embeddings and answers of known images -> what tells known from unknown. Sees no unknown image, and no file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,7 @@ def fit_novelty(embeddings: Tensor, labels: Tensor, known: KnownImages, entropy_
     Args:
         embeddings, labels: (N, D) float32 of length 1 and (N,) int64, of images that the network learnt from.
         known: images that it did not learn from.
-        entropy_weight: ``PUBLISHED_WEIGHT`` or ``OWN_WEIGHT``.
+        entropy_weight: as :func:`choose_entropy_weight` returns it.
     """
     plane = _place(*_span(embeddings), embeddings, labels, known.logits.shape[1])
     own = known.distances.gather(1, known.labels[:, None])[:, 0]  # (M,)
@@ -72,6 +73,11 @@ def fit_novelty(embeddings: Tensor, labels: Tensor, known: KnownImages, entropy_
         images=len(known.labels),
         measured_on=known.name,
     )
+
+
+def choose_entropy_weight(training: Mapping[str, Any]) -> float:
+    """Return the weight for a network, by what its checkpoint says of its training."""
+    return PUBLISHED_WEIGHT if "backbone" in training else OWN_WEIGHT
 
 
 def distances_apart(learnt: Tensor, labels: Tensor, known: Tensor, num_classes: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The file of mistakes: it comes back as it was, and what is wrong with others is told."""
+"""The file of mistakes: it comes back as it was, and the error names what is wrong with another file."""
 
 import dataclasses
 import json

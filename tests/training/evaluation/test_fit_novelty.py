@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchlight.training.evaluation.classification_metrics import area_under_roc
 from torchlight.training.evaluation.fit_novelty import (
     MAX_KNOWN,
     MAX_REFERENCES,
@@ -105,7 +104,3 @@ def test_some_of_the_chosen_images_are_spread_over_all_of_them() -> None:
     chosen = torch.arange(100) >= 50
     assert spread_evenly(chosen, 3).nonzero()[:, 0].tolist() == [50, 74, 99]
     assert torch.equal(spread_evenly(chosen, 50), chosen)
-
-
-def test_area_under_the_curve_is_the_share_of_pairs_in_order() -> None:
-    assert area_under_roc(torch.tensor([1.0, 2]), torch.tensor([2.0, 3])) == 0.875
